@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A context: a deadline, and a cancel latched in an eventfd that nobody reads, so that one write
+ * wakes every waiter, now and later. A child waits on its parents' eventfds too.
+ */
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "private.h"
+
+struct fcproc_ctx {
+    atomic_uint references;
+    atomic_bool cancelled;
+    int event_fd;
+    int64_t deadline_ns; /* the earlier of its own and its parent's */
+    fcproc_ctx *parent;
+};
+
+int64_t now_ns(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 * NS_PER_MS + t.tv_nsec;
+}
+
+FCPROC_API double fcproc_now(void)
+{
+    return (double)now_ns() / 1e9;
+}
+
+int64_t deadline_after_ms(int64_t timeout_ms)
+{
+    int64_t now = now_ns();
+
+    if (timeout_ms < 0 || timeout_ms > (NEVER - now) / NS_PER_MS)
+        return NEVER;
+    return now + timeout_ms * NS_PER_MS;
+}
+
+int64_t ms_until(int64_t deadline_ns)
+{
+    int64_t left;
+
+    if (deadline_ns == NEVER)
+        return -1;
+    left = deadline_ns - now_ns();
+    return left <= 0 ? 0 : (left + NS_PER_MS - 1) / NS_PER_MS;
+}
+
+FCPROC_API int fcproc_ctx_new(fcproc_ctx *parent, int64_t timeout_ms, fcproc_ctx **ret,
+                              fcproc_error *err)
+{
+    fcproc_ctx *ctx = calloc(1, sizeof(*ctx));
+
+    if (!ctx)
+        return error_nomem(err, "context");
+    ctx->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (ctx->event_fd < 0) {
+        int e = errno;
+
+        free(ctx);
+        return error_errno(err, "context", e, "no eventfd for a context");
+    }
+    atomic_init(&ctx->references, 1);
+    atomic_init(&ctx->cancelled, false);
+    ctx->deadline_ns = deadline_after_ms(timeout_ms);
+    if (parent) {
+        ctx->parent = fcproc_ctx_ref(parent);
+        if (parent->deadline_ns < ctx->deadline_ns)
+            ctx->deadline_ns = parent->deadline_ns;
+    }
+    *ret = ctx;
+    return 0;
+}
+
+FCPROC_API fcproc_ctx *fcproc_ctx_ref(fcproc_ctx *ctx)
+{
+    if (ctx)
+        (void)atomic_fetch_add_explicit(&ctx->references, 1, memory_order_relaxed);
+    return ctx;
+}
+
+FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx)
+{
+    while (ctx && atomic_fetch_sub_explicit(&ctx->references, 1, memory_order_acq_rel) == 1) {
+        fcproc_ctx *parent = ctx->parent;
+
+        close_fd(&ctx->event_fd);
+        free(ctx);
+        ctx = parent;
+    }
+}
+
+FCPROC_API void fcproc_ctx_cancel(fcproc_ctx *ctx)
+{
+    int saved = errno; /* a signal handler must leave it alone */
+
+    if (!atomic_exchange(&ctx->cancelled, true)) {
+        uint64_t one = 1;
+
+        /* Can't fail: the counter is 0 and the descriptor ours. */
+        if (write(ctx->event_fd, &one, sizeof(one)) < 0) { }
+    }
+    errno = saved;
+}
+
+FCPROC_API int fcproc_ctx_status(const fcproc_ctx *ctx, fcproc_error *err)
+{
+    for (const fcproc_ctx *c = ctx; c; c = c->parent)
+        if (atomic_load(&c->cancelled))
+            return error_set(err, FCPROC_ERR_CANCELLED, "context", 0, "cancelled");
+    if (ctx && ctx->deadline_ns != NEVER && now_ns() >= ctx->deadline_ns)
+        return error_set(err, FCPROC_ERR_DEADLINE, "context", 0,
+                         "the context's deadline has passed");
+    return 0;
+}
+
+FCPROC_API int64_t fcproc_ctx_remaining_ms(const fcproc_ctx *ctx)
+{
+    return ctx ? ms_until(ctx->deadline_ns) : -1;
+}
+
+int64_t ctx_deadline_ns(const fcproc_ctx *ctx)
+{
+    return ctx ? ctx->deadline_ns : NEVER;
+}
+
+int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err)
+{
+    for (; ctx; ctx = ctx->parent) {
+        struct epoll_event event = { .events = EPOLLIN, .data.u64 = OP_WAKE };
+
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ctx->event_fd, &event) < 0)
+            return error_errno(err, "context", errno, "can't watch a context");
+    }
+    return 0;
+}

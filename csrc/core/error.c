@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Fills fcproc_error and maps errno to our codes. Allocates nothing: it must work when memory
+ * has run out.
+ */
+#include <stdio.h>
+
+#include "private.h"
+
+FCPROC_API const char *fcproc_code_name(int code)
+{
+    switch (code) {
+#define FCPROC_X(name, number, text, meaning)                                                     \
+    case FCPROC_ERR_##name:                                                                        \
+        return text;
+        FCPROC_ERROR_LIST(FCPROC_X)
+#undef FCPROC_X
+    default:
+        return "unknown";
+    }
+}
+
+int error_code_for(int sys_errno)
+{
+    switch (sys_errno) {
+    case EPERM:
+    case EACCES:
+        return FCPROC_ERR_PERMISSION;
+    case ENOENT:
+    case ENODEV:
+    case ESRCH:
+    case ECONNREFUSED:
+        return FCPROC_ERR_NOT_FOUND;
+    case EBUSY:
+        return FCPROC_ERR_BUSY;
+    case EEXIST:
+        return FCPROC_ERR_CONFLICT;
+    case ENOMEM:
+        return FCPROC_ERR_NOMEM;
+    case EOPNOTSUPP:
+    case ENOSYS:
+        return FCPROC_ERR_UNSUPPORTED;
+    case ENAMETOOLONG:
+        return FCPROC_ERR_INVALID;
+    default:
+        return FCPROC_ERR_SYSTEM;
+    }
+}
+
+static int error_fill(fcproc_error *err, int code, const char *op, int sys_errno,
+                      const char *format, va_list args)
+{
+    if (err) {
+        err->code = code;
+        err->sys_errno = sys_errno;
+        err->pid = 0;
+        err->op = op;
+        (void)vsnprintf(err->message, sizeof(err->message), format, args);
+    }
+    return code;
+}
+
+int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    (void)error_fill(err, code, op, sys_errno, format, args);
+    va_end(args);
+    return code;
+}
+
+int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
+{
+    int code = error_code_for(sys_errno);
+    va_list args;
+
+    va_start(args, format);
+    (void)error_fill(err, code, op, sys_errno, format, args);
+    va_end(args);
+    if (err) {
+        size_t used = strlen(err->message);
+        /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
+        const char *text = strerrordesc_np(sys_errno);
+
+        (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s",
+                       text ? text : "unknown error");
+    }
+    return code;
+}
+
+int error_nomem(fcproc_error *err, const char *op)
+{
+    return error_set(err, FCPROC_ERR_NOMEM, op, ENOMEM, "out of memory");
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which process is a Firecracker of ours: the live peer of an API socket, or one whose executable
+ * and --api-sock say so. Never a substring of a command line.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "private.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* ---- the listener of a socket ---- */
+
+static int peer_pid(int fd, pid_t *ret)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return -errno;
+    *ret = peer.pid;
+    return 0;
+}
+
+/* FIXME(kernel >= 6.5): without SO_PEERPIDFD the peer is a number. The process that has it is the
+ * listener if a second connection tells the same number while we hold its pidfd, and it started
+ * before the socket was bound: who got the number later started later. */
+static int peer_by_number(const char *path, pid_t pid, int *ret_pidfd)
+{
+    fcproc_process *p = NULL;
+    cleanup_fd int again = -EBADF;
+    struct proc_stat proc;
+    struct stat st;
+    struct timespec real, boot;
+    double started, bound;
+    pid_t pid_again = 0;
+    int r;
+
+    if (fcproc_process_open(pid, &p, NULL) < 0)
+        return -ESRCH;
+    *ret_pidfd = fcntl(fcproc_process_pidfd(p), F_DUPFD_CLOEXEC, 3);
+    fcproc_process_close(p);
+    if (*ret_pidfd < 0)
+        return -errno;
+    again = unix_connect(path);
+    r = again < 0 ? again : peer_pid(again, &pid_again);
+    if (r >= 0 && pid_again != pid)
+        r = -ESRCH;
+    if (r >= 0)
+        r = proc_read_stat(pid, &proc);
+    if (r >= 0 && stat(path, &st) < 0)
+        r = -errno;
+    if (r < 0) {
+        close_fd(ret_pidfd);
+        return r;
+    }
+    (void)clock_gettime(CLOCK_REALTIME, &real);
+    (void)clock_gettime(CLOCK_BOOTTIME, &boot);
+    started = (double)proc.start_time / (double)sysconf(_SC_CLK_TCK) +
+              (double)(real.tv_sec - boot.tv_sec);
+    bound = (double)st.st_mtim.tv_sec;
+    if (started > bound + 2.0) { /* both clocks are coarse, and the real one is corrected */
+        close_fd(ret_pidfd);
+        return -ESRCH;
+    }
+    return 0;
+}
+
+/* The pid and, in ret_pidfd, a pidfd of the live listener; -ESRCH when it is dead. */
+static int listener_open(const char *path, unsigned without, pid_t *ret, int *ret_pidfd)
+{
+    cleanup_fd int fd = unix_connect(path);
+    cleanup_fd int pidfd = -EBADF;
+    socklen_t len = sizeof(pidfd);
+    pid_t pid = 0;
+    int r;
+
+    if (fd < 0)
+        return fd;
+    r = peer_pid(fd, &pid);
+    if (r < 0)
+        return r;
+    if (pid <= 0)
+        return -ESRCH; /* a peer outside our PID namespace */
+    if ((without & FCPROC_WITHOUT_PEERPIDFD) ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0) {
+        if (!(without & FCPROC_WITHOUT_PEERPIDFD) && errno != ENOPROTOOPT)
+            return -ESRCH; /* EINVAL, ESRCH or ENODATA: the listener was reaped */
+        pidfd = -EBADF;
+        r = peer_by_number(path, pid, &pidfd);
+        if (r < 0)
+            return r;
+    }
+    if (pidfd_is_dead(pidfd))
+        return -ESRCH;
+    *ret = pid;
+    *ret_pidfd = take_fd(&pidfd);
+    return 0;
+}
+
+static int listener_error(const char *path, int r, fcproc_error *err)
+{
+    static const char op[] = "listener.find";
+
+    switch (-r) {
+    case ESRCH:
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                         "the process that listened on %s is dead", path);
+    case ECONNREFUSED:
+    case ENOENT:
+        return error_errno(err, op, -r, "nothing listens on %s", path);
+    case EAGAIN:
+        return error_set(err, FCPROC_ERR_BUSY, op, EAGAIN,
+                         "the accept queue of %s is full: its server hangs", path);
+    case ENAMETOOLONG:
+        return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG, UNIX_NAME_TOO_LONG ": %s",
+                         path);
+    default:
+        return error_errno(err, op, -r, "can't connect to %s", path);
+    }
+}
+
+FCPROC_API int fcproc_process_open_listener(const char *path, unsigned without,
+                                            fcproc_process **ret, fcproc_error *err)
+{
+    int pidfd = -EBADF;
+    pid_t pid = 0;
+    int r = listener_open(path, without, &pid, &pidfd);
+
+    return r < 0 ? listener_error(path, r, err) : process_new(pid, pidfd, false, ret, err);
+}
+
+FCPROC_API int fcproc_listener_pid(const char *path, unsigned without, pid_t *ret,
+                                   fcproc_error *err)
+{
+    cleanup_fd int pidfd = -EBADF;
+    int r = listener_open(path, without, ret, &pidfd);
+
+    return r < 0 ? listener_error(path, r, err) : 0;
+}
+
+/* ---- executable and --api-sock ---- */
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool is_inside(const char *path, const char *folder)
+{
+    size_t len = strlen(folder);
+
+    while (len > 1 && folder[len - 1] == '/')
+        len--;
+    return strncmp(path, folder, len) == 0 && path[len] == '/' && !strstr(path + len, "/../");
+}
+
+/* An fcproc_match for whoever has the number, or -errno. */
+static int number_matches(pid_t pid, const struct stat *exe, const char *exe_name,
+                          const char *api_sock, const char *folder)
+{
+    char link[32];
+    struct stat st;
+    cleanup_free char *cmdline = NULL;
+    const char *argument;
+    ssize_t len;
+
+    (void)snprintf(link, sizeof(link), "/proc/%d/exe", pid);
+    if (stat(link, &st) < 0) {
+        struct proc_stat proc;
+
+        if (errno != ENOENT && errno != ESRCH)
+            return errno == EACCES ? FCPROC_MATCH_NO : -errno;
+        /* No memory any more: dying or dead. Only its name is left to tell who it was. */
+        if (proc_read_stat(pid, &proc) < 0)
+            return FCPROC_MATCH_NO;
+        return (proc.flags & PROC_FLAG_EXITING) && strncmp(proc.comm, exe_name, 15) == 0
+                   ? FCPROC_MATCH_EXITING
+                   : FCPROC_MATCH_NO;
+    }
+    if (!same_file(&st, exe))
+        return FCPROC_MATCH_NO;
+    len = proc_read_cmdline(pid, &cmdline);
+    if (len < 0)
+        return len == -ESRCH ? FCPROC_MATCH_NO : (int)len;
+    if (len == 0)
+        return FCPROC_MATCH_EXITING;
+    argument = proc_argument_after(cmdline, (size_t)len, "--api-sock");
+    if (!argument)
+        return FCPROC_MATCH_NO;
+    if (api_sock)
+        return strcmp(argument, api_sock) == 0 ? FCPROC_MATCH_YES : FCPROC_MATCH_NO;
+    return folder && is_inside(argument, folder) ? FCPROC_MATCH_YES : FCPROC_MATCH_NO;
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+FCPROC_API int fcproc_process_matches(const fcproc_process *p, const char *exe,
+                                      const char *api_sock, const char *folder, fcproc_error *err)
+{
+    pid_t pid = fcproc_process_pid(p);
+    struct stat st;
+    int r;
+
+    if (stat(exe, &st) < 0)
+        return error_errno(err, "process.match", errno, "can't look at the binary %s", exe);
+    r = number_matches(pid, &st, base_name(exe), api_sock, folder);
+    if (r < 0)
+        return error_errno(err, "process.match", -r, "can't look at pid %d", pid);
+    /* What was read was p's only if p still has the number now. */
+    return pidfd_is_dead(fcproc_process_pidfd(p)) ? FCPROC_MATCH_NO : r;
+}
+
+FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
+                                            fcproc_process **ret, fcproc_error *err)
+{
+    static const char op[] = "process.find";
+    fcproc_process *newest = NULL;
+    uint64_t newest_start = 0;
+    struct dirent *entry;
+    struct stat st;
+    DIR *proc;
+
+    if (stat(exe, &st) < 0)
+        return error_errno(err, op, errno, "can't look at the binary %s", exe);
+    proc = opendir("/proc");
+    if (!proc)
+        return error_errno(err, op, errno, "can't read /proc");
+    while ((entry = readdir(proc))) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        fcproc_process *p = NULL;
+        struct proc_stat stat_now;
+
+        if (pid <= 0 ||
+            number_matches(pid, &st, base_name(exe), api_sock, NULL) != FCPROC_MATCH_YES)
+            continue;
+        if (fcproc_process_open(pid, &p, NULL) < 0)
+            continue;
+        if (fcproc_process_matches(p, exe, api_sock, NULL, NULL) == FCPROC_MATCH_YES &&
+            proc_read_stat(pid, &stat_now) == 0 &&
+            (!newest || stat_now.start_time >= newest_start)) {
+            fcproc_process_close(newest);
+            newest = p;
+            newest_start = stat_now.start_time;
+            continue;
+        }
+        fcproc_process_close(p);
+    }
+    (void)closedir(proc);
+    if (!newest)
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                         "no process of %s has the API socket %s", exe, api_sock);
+    *ret = newest;
+    return 0;
+}

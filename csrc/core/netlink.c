@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * rtnetlink over libnl-3. libnl maps errno to fewer codes of its own and drops the extended
+ * acknowledgement; an error callback keeps both.
+ */
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "netlink.h"
+
+#ifndef NETLINK_GET_STRICT_CHK
+#define NETLINK_GET_STRICT_CHK 12
+#endif
+
+enum { RECEIVE_BUFFER = 32768 }; /* the kernel's largest dump message */
+
+int netlink_open(struct nl_sock **ret)
+{
+    struct nl_sock *s = nl_socket_alloc();
+    int one = 1;
+    int fd;
+
+    if (!s)
+        return -ENOMEM;
+    errno = 0;
+    if (nl_connect(s, NETLINK_ROUTE) < 0 ||
+        nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0) {
+        int e = errno;
+
+        nl_socket_free(s);
+        return e ? -e : -ENOMEM;
+    }
+    nl_socket_disable_msg_peek(s);
+    nl_socket_disable_auto_ack(s); /* changes ask for it; an answered question needs none */
+    fd = nl_socket_get_fd(s);
+    (void)setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one));
+    (void)setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
+    /* Lets the kernel filter dumps (by master, by interface) in place of us. */
+    (void)setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
+    *ret = s;
+    return 0;
+}
+
+struct nl_msg *netlink_link_message(int type, int flags, int ifindex, unsigned change_to_up)
+{
+    struct ifinfomsg head = { .ifi_index = ifindex,
+                              .ifi_flags = change_to_up,
+                              .ifi_change = change_to_up };
+    struct nl_msg *message = nlmsg_alloc_simple(type, flags);
+
+    if (message && nlmsg_append(message, &head, sizeof(head), NLMSG_ALIGNTO) < 0) {
+        nlmsg_free(message);
+        return NULL;
+    }
+    return message;
+}
+
+struct exchange {
+    netlink_each each;
+    void *arg;
+    int result; /* of each, or the kernel's -errno */
+    bool single; /* one answer and no acknowledgement after it */
+    bool finished;
+    char *text;
+    size_t size;
+};
+
+static int on_valid(struct nl_msg *message, void *arg)
+{
+    struct exchange *x = arg;
+
+    if (x->each && x->result == 0)
+        x->result = x->each(nlmsg_hdr(message), x->arg);
+    x->finished = x->finished || x->single;
+    return NL_OK;
+}
+
+static int on_finish(struct nl_msg *message, void *arg)
+{
+    (void)message;
+    ((struct exchange *)arg)->finished = true;
+    return NL_STOP;
+}
+
+static int on_error(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
+{
+    struct exchange *x = arg;
+    /* libnl hands out the payload; its header stands just before it. */
+    struct nlmsghdr *head = (struct nlmsghdr *)(void *)((char *)e - NLMSG_HDRLEN);
+    struct nlattr *attributes[NLMSGERR_ATTR_MAX + 1];
+    size_t skip = sizeof(*e);
+
+    (void)from;
+    x->finished = true;
+    if (x->result == 0)
+        x->result = e->error;
+    if (!(head->nlmsg_flags & NLM_F_CAPPED))
+        skip += e->msg.nlmsg_len - NLMSG_HDRLEN;
+    if ((head->nlmsg_flags & NLM_F_ACK_TLVS) && x->text &&
+        nlmsg_parse(head, (int)skip, attributes, NLMSGERR_ATTR_MAX, NULL) >= 0 &&
+        attributes[NLMSGERR_ATTR_MSG])
+        (void)snprintf(x->text, x->size, "%s", nla_get_string(attributes[NLMSGERR_ATTR_MSG]));
+    return NL_STOP;
+}
+
+int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each, void *arg,
+                     char *text, size_t size)
+{
+    struct exchange x = { .each = each, .arg = arg, .text = text, .size = size };
+    struct nl_cb *cb;
+    int r;
+
+    if (text)
+        text[0] = '\0';
+    if (!message)
+        return -ENOMEM;
+    cb = nl_cb_alloc(NL_CB_CUSTOM);
+    if (!cb) {
+        nlmsg_free(message);
+        return -ENOMEM;
+    }
+    (void)nl_cb_set(cb, NL_CB_VALID, NL_CB_CUSTOM, on_valid, &x);
+    (void)nl_cb_set(cb, NL_CB_FINISH, NL_CB_CUSTOM, on_finish, &x);
+    (void)nl_cb_set(cb, NL_CB_ACK, NL_CB_CUSTOM, on_finish, &x);
+    (void)nl_cb_err(cb, NL_CB_CUSTOM, on_error, &x);
+    x.single = !(nlmsg_hdr(message)->nlmsg_flags & (NLM_F_ACK | NLM_F_DUMP));
+    errno = 0;
+    r = nl_send_auto(net->socket, message);
+    nlmsg_free(message);
+    while (r >= 0 && !x.finished)
+        r = nl_recvmsgs(net->socket, cb);
+    nl_cb_put(cb);
+    if (r == -NLE_DUMP_INTR) /* links came or went meanwhile: the caller looks again */
+        x.result = -EAGAIN;
+    else if (r < 0 && x.result == 0)
+        x.result = errno ? -errno : -ENOMEM;
+    return x.result;
+}
+
+int netlink_error(fcproc_error *err, const char *op, int r, const char *kernel_text,
+                  const char *format, ...)
+{
+    char what[400];
+    va_list args;
+    int code;
+
+    va_start(args, format);
+    (void)vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    code = error_errno(err, op, -r, "%s", what);
+    if (err && kernel_text && kernel_text[0]) {
+        size_t used = strlen(err->message);
+
+        (void)snprintf(err->message + used, sizeof(err->message) - used, " (kernel: %s)",
+                       kernel_text);
+    }
+    if (err && r == -EPERM) {
+        size_t used = strlen(err->message);
+
+        (void)snprintf(err->message + used, sizeof(err->message) - used,
+                       "; this needs CAP_NET_ADMIN in the network namespace");
+    }
+    return code;
+}
+
+static int net_open_here(void *arg)
+{
+    return netlink_open(arg);
+}
+
+FCPROC_API int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_error *err)
+{
+    fcproc_net *net = calloc(1, sizeof(*net));
+    int r = -ENOMEM;
+
+    if (net) {
+        net->ns_fd = -EBADF;
+        if (ns) {
+            net->ns_fd = fcntl(fcproc_netns_fd(ns), F_DUPFD_CLOEXEC, 3);
+            r = net->ns_fd < 0 ? -errno : thread_call(net->ns_fd, net_open_here, &net->socket);
+        } else {
+            r = netlink_open(&net->socket);
+        }
+    }
+    if (r < 0) {
+        fcproc_net_close(net);
+        return error_errno(err, "net.open", -r, "can't open a netlink socket");
+    }
+    *ret = net;
+    return 0;
+}
+
+FCPROC_API void fcproc_net_close(fcproc_net *net)
+{
+    if (!net)
+        return;
+    if (net->socket)
+        nl_socket_free(net->socket);
+    close_fd(&net->ns_fd);
+    free(net);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One rtnetlink socket and the exchange over it, for link.c, tap.c and removal.c.
+ */
+#ifndef FCPROC_NETLINK_H
+#define FCPROC_NETLINK_H
+
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <netlink/attr.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+
+#include "private.h"
+
+struct fcproc_net {
+    struct nl_sock *socket;
+    int ns_fd; /* negative: the calling thread's namespace */
+};
+
+/* What the kernel tells of one link. */
+struct link_info {
+    int ifindex;
+    char name[IF_NAMESIZE];
+    char kind[16]; /* "": a physical one, or lo */
+    unsigned flags;
+    int master; /* 0: none */
+    int mtu;
+    unsigned char mac[FCPROC_MAC_LEN];
+    bool carrier;
+    bool isolated;
+    int tun_type; /* IFF_TUN or IFF_TAP; 0 for other kinds */
+    int64_t uid, gid;
+};
+
+typedef int (*netlink_each)(const struct nlmsghdr *message, void *arg);
+
+/* Opens the socket in the calling thread's namespace. */
+int netlink_open(struct nl_sock **ret);
+/* A message with an ifinfomsg; NULL when memory ran out. */
+struct nl_msg *netlink_link_message(int type, int flags, int ifindex, unsigned change_to_up);
+/* Sends the message (and frees it, also when it is NULL or failed), hands each answer to each,
+ * and returns at the acknowledgement: 0, or -errno with the kernel's own words in text. */
+int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each, void *arg,
+                     char *text, size_t size);
+enum { NETLINK_TEXT = 160 };
+/* Fills err from what netlink_exchange said: what, then the errno's text, then the kernel's. */
+int netlink_error(fcproc_error *err, const char *op, int r, const char *kernel_text,
+                  const char *format, ...) FCPROC_PRINTF(5, 6);
+
+/* 0, or -errno: -ENODEV when there is no link of that name. */
+int link_get(fcproc_net *net, const char *name, struct link_info *ret);
+/* IFF_UP and nothing else. */
+int link_set_up(fcproc_net *net, int ifindex, char *text);
+int link_parse(const struct nlmsghdr *message, struct link_info *ret);
+/* Calls each with every link that has this master. */
+int link_each_port(fcproc_net *net, int master, netlink_each each, void *arg);
+bool link_is_bridge(const struct link_info *link);
+bool link_is_tap(const struct link_info *link);
+/* "a dummy", "a TUN", "a physical interface": for messages. */
+const char *link_kind_text(const struct link_info *link, char *buf, size_t size);
+
+/* ---- TAPs held by an own descriptor ---- */
+
+enum tap_hold { TAP_CREATE, TAP_EXISTING };
+/* TUNSETIFF. The descriptor, or -errno: -EBUSY in use (or, creating, there), -ENODEV (existing
+ * only), -EEXIST a link of another kind or form. */
+int tap_hold(fcproc_net *net, const char *name, enum tap_hold how);
+
+#endif

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Short-lived threads with all signals blocked, and network namespaces entered in them: the
+ * caller's own thread never changes its namespace.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "private.h"
+
+enum { THREAD_STACK_SIZE = 256 * 1024 };
+
+struct fcproc_netns {
+    int fd;
+};
+
+static int thread_start(pthread_t *thread, int detached, void *(*fn)(void *), void *arg)
+{
+    pthread_attr_t attr;
+    sigset_t all, before;
+    int r;
+
+    r = pthread_attr_init(&attr);
+    if (r != 0)
+        return -r;
+    (void)pthread_attr_setdetachstate(&attr, detached);
+    (void)pthread_attr_setstacksize(&attr, THREAD_STACK_SIZE);
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread from birth */
+    r = pthread_create(thread, &attr, fn, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_attr_destroy(&attr);
+    return -r;
+}
+
+int thread_detach(void *(*fn)(void *), void *arg)
+{
+    pthread_t thread;
+
+    return thread_start(&thread, PTHREAD_CREATE_DETACHED, fn, arg);
+}
+
+int enter_netns(int ns_fd)
+{
+    return ns_fd >= 0 && setns(ns_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
+struct thread_call {
+    int ns_fd;
+    int (*fn)(void *);
+    void *arg;
+    int result;
+};
+
+static void *thread_call_main(void *arg)
+{
+    struct thread_call *call = arg;
+
+    call->result = enter_netns(call->ns_fd);
+    if (call->result == 0)
+        call->result = call->fn(call->arg);
+    return NULL;
+}
+
+int thread_call(int ns_fd, int (*fn)(void *), void *arg)
+{
+    struct thread_call call = { .ns_fd = ns_fd, .fn = fn, .arg = arg };
+    pthread_t thread;
+    int r = thread_start(&thread, PTHREAD_CREATE_JOINABLE, thread_call_main, &call);
+
+    if (r < 0)
+        return r;
+    (void)pthread_join(thread, NULL);
+    return call.result;
+}
+
+static int netns_wrap(int fd, fcproc_netns **ret, fcproc_error *err)
+{
+    fcproc_netns *ns = malloc(sizeof(*ns));
+
+    if (!ns) {
+        close_fd(&fd);
+        return error_nomem(err, "netns");
+    }
+    ns->fd = fd;
+    *ret = ns;
+    return 0;
+}
+
+/* A path says nothing of what it holds: ask the kernel for the namespace's type. */
+#ifndef NS_GET_NSTYPE
+#define NS_GET_NSTYPE _IO(0xb7, 0x3)
+#endif
+
+FCPROC_API int fcproc_netns_open(const char *name, fcproc_netns **ret, fcproc_error *err)
+{
+    static const char op[] = "netns.open";
+    char path[PATH_MAX];
+    int fd;
+
+    if (name[0] == '\0' ||
+        snprintf(path, sizeof(path), "%s%s", strchr(name, '/') ? "" : "/run/netns/", name) >=
+            (int)sizeof(path))
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "no usable namespace name: '%s'", name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_errno(err, op, errno, "no network namespace at %s", path);
+    if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET) {
+        close_fd(&fd);
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "%s is no network namespace", path);
+    }
+    return netns_wrap(fd, ret, err);
+}
+
+static int loopback_up(void)
+{
+    cleanup_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) < 0)
+        return -errno;
+    return 0;
+}
+
+static int unshare_here(void *arg)
+{
+    int *ret_fd = arg;
+    cleanup_fd int fd = -EBADF;
+    int r;
+
+    if (unshare(CLONE_NEWNET) < 0)
+        return -errno;
+    r = loopback_up();
+    if (r < 0)
+        return r;
+    fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    *ret_fd = take_fd(&fd);
+    return 0;
+}
+
+FCPROC_API int fcproc_netns_new(fcproc_netns **ret, fcproc_error *err)
+{
+    int fd = -EBADF;
+    int r = thread_call(-1, unshare_here, &fd);
+
+    if (r < 0)
+        return error_errno(err, "netns.new", -r, "can't make a network namespace");
+    return netns_wrap(fd, ret, err);
+}
+
+FCPROC_API int fcproc_netns_fd(const fcproc_netns *ns)
+{
+    return ns->fd;
+}
+
+FCPROC_API void fcproc_netns_close(fcproc_netns *ns)
+{
+    if (!ns)
+        return;
+    close_fd(&ns->fd);
+    free(ns);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the core share. Nothing here is seen by the binding or by a host.
+ */
+#ifndef FCPROC_PRIVATE_H
+#define FCPROC_PRIVATE_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fcproc.h"
+
+#define FCPROC_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define ELEMENTS(a) (sizeof(a) / sizeof((a)[0]))
+
+enum { NS_PER_MS = 1000000 };
+#define NEVER INT64_MAX
+
+/* ---- ownership: the cleaners keep errno and accept what is not there ---- */
+
+static inline void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        int saved = errno;
+        (void)close(*fd); /* never retried: Linux frees the number even on EINTR */
+        errno = saved;
+    }
+    *fd = -EBADF;
+}
+
+static inline int take_fd(int *fd)
+{
+    int taken = *fd;
+    *fd = -EBADF;
+    return taken;
+}
+
+static inline void free_pointer(void *p)
+{
+    void **pp = p;
+    free(*pp);
+    *pp = NULL;
+}
+
+#define cleanup_fd __attribute__((cleanup(close_fd)))
+#define cleanup_free __attribute__((cleanup(free_pointer)))
+
+/* ---- errors ---- */
+
+/* Fill err (which may be NULL) and return code. */
+int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const char *format, ...)
+    FCPROC_PRINTF(5, 6);
+/* The same, with the code that fits the errno, whose text is appended. */
+int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
+    FCPROC_PRINTF(4, 5);
+int error_nomem(fcproc_error *err, const char *op);
+int error_code_for(int sys_errno);
+
+/* ---- time ---- */
+
+int64_t now_ns(void);
+/* An absolute time from a relative one; negative is NEVER. */
+int64_t deadline_after_ms(int64_t timeout_ms);
+/* For poll(2): rounded up so that a wait never ends early; -1 for NEVER. */
+int64_t ms_until(int64_t deadline_ns);
+
+/* ---- context ---- */
+
+/* Adds the eventfds of ctx and its parents to an epoll set, tagged OP_WAKE. */
+int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err);
+int64_t ctx_deadline_ns(const fcproc_ctx *ctx);
+
+/* ---- operation ---- */
+
+struct op_class {
+    const char *name; /* fcproc_error.op */
+    int (*step)(fcproc_op *op, fcproc_error *err);
+    /* Optional: what must be done first when the wait ends early. 1: report the end now;
+     * 0: not yet, keep stepping. */
+    int (*end)(fcproc_op *op);
+    void (*destroy)(fcproc_op *op);
+    /* What is being waited for, as the start of a sentence: "pid 42 still running". */
+    void (*describe)(const fcproc_op *op, char *buf, size_t size);
+};
+
+struct fcproc_op {
+    const struct op_class *class;
+    fcproc_ctx *ctx;
+    int epoll_fd;
+    int timeout_code;    /* of the call's own time-out */
+    int64_t timeout_ms;  /* as given, for the message */
+    int64_t deadline_ns; /* the call's own */
+    int64_t timer_ns;    /* when step wants to be called anyway */
+    int ending;          /* the code of an early end that class->end still works on */
+    bool done;
+};
+
+#define OP_WAKE UINT64_MAX /* epoll tag of descriptors that only wake */
+
+/* Sets up the shared part. On failure the op needs no op_finish. */
+int op_init(fcproc_op *op, const struct op_class *class, fcproc_ctx *ctx, int64_t timeout_ms,
+            fcproc_error *err);
+int op_watch(fcproc_op *op, int fd, uint32_t events, uint64_t tag, fcproc_error *err);
+void op_unwatch(fcproc_op *op, int fd);
+/* A timer that doubles from first_ms to most_ms each time it is armed. */
+void op_backoff(fcproc_op *op, int64_t *delay_ms, int64_t first_ms, int64_t most_ms);
+
+/* ---- paths ---- */
+
+/* A folder's descriptor and the last component, so that a path of any depth can be used. */
+struct split_path {
+    int dir_fd;
+    const char *base; /* into the path given */
+};
+int path_split(const char *path, struct split_path *ret);
+/* Non-blocking connect to a unix stream socket. Returns the descriptor or -errno. */
+int unix_connect(const char *path);
+int unix_connect_at(int dir_fd, const char *base);
+#define UNIX_NAME_TOO_LONG                                                                        \
+    "the socket's file name is too long to reach: at most 85 bytes in a folder path over 107 bytes"
+
+/* ---- /proc ---- */
+
+struct proc_stat {
+    char comm[16];
+    char state;
+    unsigned flags; /* PF_* */
+    uint64_t start_time;
+};
+enum { PROC_FLAG_EXITING = 0x4 }; /* PF_EXITING, include/linux/sched.h */
+
+/* The parsers return 0 or -errno. A process that is gone is -ESRCH. */
+int proc_parse_stat(const char *text, struct proc_stat *ret);
+int proc_read_stat(pid_t pid, struct proc_stat *ret);
+int proc_read_boot_id(char ret[37]);
+/* The argument after name ("--api-sock") in a NUL-separated command line, or NULL. */
+const char *proc_argument_after(const char *cmdline, size_t len, const char *name);
+/* The whole command line, malloc'ed; its length, or -errno. */
+ssize_t proc_read_cmdline(pid_t pid, char **ret);
+
+/* ---- processes ---- */
+
+fcproc_process *process_ref(fcproc_process *p);
+/* Takes pidfd whatever happens. */
+int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_error *err);
+/* Completes a handle made before its process. Takes pidfd. */
+void process_started(fcproc_process *p, pid_t pid, int pidfd);
+/* Collects a child's status if it has ended. 1: ended, 0: not yet, -errno (-ECHILD: not ours). */
+int process_reap(fcproc_process *p);
+struct fcproc_exit process_exit(const fcproc_process *p);
+/* SIGKILL if it still runs, and have it reaped without waiting here. Consumes the reference. */
+void process_abandon(fcproc_process *p);
+bool pidfd_is_dead(int pidfd);
+
+/* ---- threads and namespaces ---- */
+
+/* Runs fn(arg) in a short-lived thread with all signals blocked, inside the namespace when ns_fd
+ * is not negative, and waits for it. Returns fn's answer or -errno. */
+int thread_call(int ns_fd, int (*fn)(void *), void *arg);
+/* Starts such a thread and does not wait. fn owns arg. */
+int thread_detach(void *(*fn)(void *), void *arg);
+int enter_netns(int ns_fd);
+
+#endif

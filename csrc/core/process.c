@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A process held by its pidfd: identity, signals, the wait for its end and its exit status.
+ * A number is never signalled; it is opened, verified while the pidfd is held, then used.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "private.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+struct fcproc_process {
+    unsigned references; /* one thread only: an operation and a handle share it */
+    pid_t pid;
+    int pidfd;
+    bool child;    /* ours to reap */
+    bool recorded; /* known from its start, not from its number */
+    bool ended;
+    struct fcproc_exit exit;
+};
+
+/* ---- handles ---- */
+
+static int pidfd_open_raw(pid_t pid)
+{
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* close-on-exec by itself, pidfd_open(2) */
+
+    return fd < 0 ? -errno : fd;
+}
+
+bool pidfd_is_dead(int pidfd)
+{
+    struct pollfd p = { .fd = pidfd, .events = POLLIN };
+
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLHUP));
+}
+
+int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_error *err)
+{
+    fcproc_process *p = calloc(1, sizeof(*p));
+
+    if (!p) {
+        close_fd(&pidfd);
+        return error_nomem(err, "process");
+    }
+    *p = (fcproc_process){
+        .references = 1, .pid = pid, .pidfd = pidfd, .child = child, .recorded = child
+    };
+    *ret = p;
+    return 0;
+}
+
+void process_started(fcproc_process *p, pid_t pid, int pidfd)
+{
+    p->pid = pid;
+    p->pidfd = pidfd;
+}
+
+fcproc_process *process_ref(fcproc_process *p)
+{
+    p->references++;
+    return p;
+}
+
+FCPROC_API void fcproc_process_close(fcproc_process *p)
+{
+    if (!p || --p->references > 0)
+        return;
+    close_fd(&p->pidfd);
+    free(p);
+}
+
+FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error *err)
+{
+    static const char op[] = "process.open";
+    int fd;
+
+    if (pid <= 0)
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "%d is no process: a pid is above 0",
+                         pid);
+    fd = pidfd_open_raw(pid);
+    if (fd == -EINVAL) /* the number of a thread, or of a dead one: ENOENT on newer kernels */
+        fd = -ESRCH;
+    if (fd < 0) {
+        int code = error_errno(err, op, -fd, "can't open pid %d", pid);
+
+        if (err)
+            err->pid = pid;
+        return code;
+    }
+    return process_new(pid, fd, false, ret, err);
+}
+
+FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id,
+                                            fcproc_process **ret, fcproc_error *err)
+{
+    static const char op[] = "process.open";
+    fcproc_process *p = NULL;
+    struct fcproc_identity now;
+    int r = fcproc_process_open(id->pid, &p, err);
+
+    if (r < 0)
+        return r;
+    r = fcproc_process_identity(p, &now, err);
+    if (r < 0) {
+        fcproc_process_close(p);
+        return r;
+    }
+    if (now.start_time != id->start_time || strcmp(now.boot_id, id->boot_id) != 0) {
+        fcproc_process_close(p);
+        r = error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                      "pid %d is another process now: the recorded one is gone", id->pid);
+        if (err)
+            err->pid = id->pid;
+        return r;
+    }
+    p->recorded = true;
+    *ret = p;
+    return 0;
+}
+
+FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p)
+{
+    return p->pid;
+}
+
+FCPROC_API int fcproc_process_pidfd(const fcproc_process *p)
+{
+    return p->pidfd;
+}
+
+FCPROC_API bool fcproc_process_is_recorded(const fcproc_process *p)
+{
+    return p->recorded;
+}
+
+FCPROC_API bool fcproc_process_alive(const fcproc_process *p)
+{
+    return !pidfd_is_dead(p->pidfd);
+}
+
+FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
+                                       fcproc_error *err)
+{
+    static const char op[] = "process.identity";
+    struct proc_stat st;
+    struct fcproc_identity id = { .pid = p->pid };
+    int r = proc_read_stat(p->pid, &st);
+
+    if (r == 0 && pidfd_is_dead(p->pidfd) && !p->child)
+        r = -ESRCH; /* the number may be somebody else's by now */
+    if (r == 0)
+        r = proc_read_boot_id(id.boot_id);
+    if (r < 0) {
+        r = error_errno(err, op, -r, "can't identify pid %d", p->pid);
+        if (err)
+            err->pid = p->pid;
+        return r;
+    }
+    id.start_time = st.start_time;
+    *ret = id;
+    return 0;
+}
+
+FCPROC_API int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *err)
+{
+    int r;
+
+    if (syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0) == 0)
+        return 0;
+    r = error_errno(err, "process.signal", errno, "can't send signal %d to pid %d", sig, p->pid);
+    if (err)
+        err->pid = p->pid;
+    return r;
+}
+
+/* ---- the end ---- */
+
+static struct fcproc_exit exit_from_wait_status(int status)
+{
+    if (WIFSIGNALED(status))
+        return (struct fcproc_exit){ .known = true, .signaled = true, .value = WTERMSIG(status) };
+    return (struct fcproc_exit){ .known = true, .value = WEXITSTATUS(status) };
+}
+
+/* waitid(2) by pidfd: an owned child is reaped, any other child of this process only looked at,
+ * since its own parent code will want to. 1: ended; 0: runs; -ECHILD: no child. */
+static int pidfd_wait(int pidfd, bool reap, struct fcproc_exit *ret)
+{
+    siginfo_t info = { 0 };
+
+    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info,
+               WEXITED | WNOHANG | (reap ? 0 : WNOWAIT)) < 0)
+        return -errno;
+    if (info.si_pid == 0)
+        return 0;
+    *ret = (struct fcproc_exit){ .known = true,
+                                 .signaled = info.si_code != CLD_EXITED,
+                                 .value = info.si_status };
+    return 1;
+}
+
+int process_reap(fcproc_process *p)
+{
+    int r;
+
+    if (p->ended)
+        return 1;
+    r = pidfd_wait(p->pidfd, p->child, &p->exit);
+    p->ended = r > 0;
+    return r;
+}
+
+struct fcproc_exit process_exit(const fcproc_process *p)
+{
+    return p->exit;
+}
+
+static void *reap_thread(void *arg)
+{
+    int pidfd = (int)(intptr_t)arg;
+    siginfo_t info;
+
+    while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) { }
+    close_fd(&pidfd);
+    return NULL;
+}
+
+void process_abandon(fcproc_process *p)
+{
+    if (!p)
+        return;
+    if (process_reap(p) == 0) {
+        int pidfd;
+
+        (void)!fcproc_process_signal(p, SIGKILL, NULL);
+        pidfd = process_reap(p) == 0 ? fcntl(p->pidfd, F_DUPFD_CLOEXEC, 3) : -EBADF;
+        /* Closing never waits, so a thread does. Without one, a zombie is left until we end. */
+        if (pidfd >= 0 && thread_detach(reap_thread, (void *)(intptr_t)pidfd) < 0)
+            close_fd(&pidfd);
+    }
+    fcproc_process_close(p);
+}
+
+/* include/uapi/linux/pidfd.h as of 6.15; Debian 12's headers are older. */
+struct pidfd_info_v0 {
+    uint64_t mask;
+    uint64_t cgroupid;
+    uint32_t pid, tgid, ppid;
+    uint32_t ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code;
+};
+#define PIDFD_GET_INFO_V0 _IOWR(0xFF, 11, struct pidfd_info_v0)
+enum { PIDFD_INFO_EXIT_BIT = 1 << 3 };
+
+/* The exit status of a process that somebody else has reaped. 1: known; 0: not yet; -errno: this
+ * kernel never tells. */
+static int pidfd_exit_info(int pidfd, struct fcproc_exit *ret)
+{
+    struct pidfd_info_v0 info = { .mask = PIDFD_INFO_EXIT_BIT };
+
+    if (ioctl(pidfd, PIDFD_GET_INFO_V0, &info) < 0)
+        return errno == ESRCH ? 0 : -errno; /* ESRCH: reaped, and no record yet or at all */
+    if (!(info.mask & PIDFD_INFO_EXIT_BIT))
+        return 0;
+    *ret = exit_from_wait_status(info.exit_code);
+    return 1;
+}
+
+struct wait_op {
+    fcproc_op op;
+    fcproc_process *process;
+    unsigned without;
+    int64_t status_deadline_ns; /* when a stranger's status is given up; 0: it still runs */
+};
+
+enum { STATUS_PATIENCE_MS = 100 };
+
+static int wait_step(fcproc_op *op, fcproc_error *err)
+{
+    struct wait_op *w = (struct wait_op *)op;
+    fcproc_process *p = w->process;
+
+    if (p->ended)
+        return 1;
+    if (w->status_deadline_ns == 0) {
+        struct epoll_event hang_up = { .events = 0, .data.u64 = OP_WAKE };
+
+        if (!pidfd_is_dead(p->pidfd))
+            return 0;
+        if (process_reap(p) > 0)
+            return 1;
+        /* Not our child: dead, but its status shows only once its parent has reaped it, which
+         * makes the pidfd hang up. */
+        if ((w->without & FCPROC_WITHOUT_PIDFD_INFO) ||
+            epoll_ctl(op->epoll_fd, EPOLL_CTL_MOD, p->pidfd, &hang_up) < 0) {
+            p->ended = true;
+            return 1;
+        }
+        w->status_deadline_ns = deadline_after_ms(STATUS_PATIENCE_MS);
+        /* The process is gone: from here on only the status is waited for, and an early end
+         * of the wait must not hide that. */
+        op->deadline_ns = NEVER;
+    }
+    int r = pidfd_exit_info(p->pidfd, &p->exit);
+
+    if (r != 0 || now_ns() >= w->status_deadline_ns || fcproc_ctx_status(op->ctx, NULL) < 0) {
+        p->ended = true;
+        return 1;
+    }
+    op->timer_ns = w->status_deadline_ns;
+    (void)err;
+    return 0;
+}
+
+static void wait_describe(const fcproc_op *op, char *buf, size_t size)
+{
+    (void)snprintf(buf, size, "pid %d still running", ((const struct wait_op *)op)->process->pid);
+}
+
+static void wait_destroy(fcproc_op *op)
+{
+    fcproc_process_close(((struct wait_op *)op)->process);
+}
+
+FCPROC_API int fcproc_process_wait(fcproc_process *p, int64_t timeout_ms, unsigned without,
+                                   fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
+{
+    static const struct op_class class = { .name = "process.wait",
+                                           .step = wait_step,
+                                           .destroy = wait_destroy,
+                                           .describe = wait_describe };
+    struct wait_op *w = calloc(1, sizeof(*w));
+    int r;
+
+    if (!w)
+        return error_nomem(err, class.name);
+    r = op_init(&w->op, &class, ctx, timeout_ms, err);
+    if (r < 0) {
+        free(w);
+        return r;
+    }
+    w->process = process_ref(p);
+    w->without = without;
+    r = op_watch(&w->op, p->pidfd, EPOLLIN, OP_WAKE, err);
+    if (r < 0) {
+        fcproc_op_close(&w->op);
+        return r;
+    }
+    *ret = &w->op;
+    return 0;
+}
+
+FCPROC_API struct fcproc_exit fcproc_process_wait_result(const fcproc_op *op)
+{
+    return ((const struct wait_op *)op)->process->exit;
+}

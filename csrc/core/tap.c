@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * TAPs: made, or made right in place, never taken from whoever uses one. A new TAP lives only as
+ * long as our descriptor until TUNSETPERSIST, the last step: a failure or a crash before it
+ * leaves nothing.
+ */
+#include <fcntl.h>
+#include <linux/if_bridge.h>
+#include <linux/if_link.h>
+#include <linux/if_tun.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+
+#include "netlink.h"
+
+enum { DEFAULT_MTU = 1500, DEFAULT_VNET_HEADER = 10 /* sizeof(struct virtio_net_hdr) */ };
+
+/* ---- holding ---- */
+
+static int open_tun_here(void *arg)
+{
+    int *ret = arg;
+
+    *ret = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    return *ret < 0 ? -errno : 0;
+}
+
+int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)
+{
+    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
+    cleanup_fd int fd = -EBADF;
+    int r;
+
+    /* The namespace is that of whoever opens the device, so the opening goes to the thread. */
+    r = net->ns_fd >= 0 ? thread_call(net->ns_fd, open_tun_here, &fd) : open_tun_here(&fd);
+    if (r < 0)
+        return r;
+    if (how == TAP_CREATE)
+        request.ifr_flags |= (short)IFF_TUN_EXCL;
+    (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+    if (ioctl(fd, TUNSETIFF, &request) < 0)
+        return errno == EINVAL ? -EEXIST : -errno;
+    if (how == TAP_EXISTING) {
+        /* What is not persistent did not exist: this very call has made it. */
+        if (ioctl(fd, TUNGETIFF, &request) < 0)
+            return -errno;
+        if (!((unsigned short)request.ifr_flags & IFF_PERSIST))
+            return -ENODEV;
+    }
+    return take_fd(&fd);
+}
+
+/* ---- creating ---- */
+
+/* Stable, so that a TAP made again is the same to its neighbours, and ours, so that udev's
+ * MACAddressPolicy leaves it alone. FNV-1a. */
+static void mac_from_name(const char *name, unsigned char mac[FCPROC_MAC_LEN])
+{
+    uint64_t hash = 0xcbf29ce484222325ULL;
+
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3ULL;
+    mac[0] = 0x02; /* unicast, locally administered */
+    for (int i = 1; i < FCPROC_MAC_LEN; i++)
+        mac[i] = (unsigned char)(hash >> (8 * i));
+}
+
+struct tap_job {
+    fcproc_net *net;
+    const struct fcproc_tap *spec;
+    int fd;
+    int bridge; /* ifindex, 0: none */
+    bool created;
+    unsigned char mac[FCPROC_MAC_LEN];
+    struct link_info now; /* of a TAP that was there */
+};
+
+static const char op_create[] = "tap.create";
+
+/* The bridge's ifindex; brings it up as the seed does. */
+static int tap_find_bridge(struct tap_job *job, fcproc_error *err)
+{
+    char text[NETLINK_TEXT], kind[24];
+    const char *name = job->spec->bridge;
+    struct link_info link;
+    int r;
+
+    if (!name)
+        return 0;
+    r = link_get(job->net, name, &link);
+    if (r == -ENODEV)
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op_create, ENODEV,
+                         "there is no bridge %s for the TAP %s; ensure the bridge first", name,
+                         job->spec->name);
+    if (r < 0)
+        return netlink_error(err, op_create, r, NULL, "can't look at the bridge %s", name);
+    if (!link_is_bridge(&link))
+        return error_set(err, FCPROC_ERR_CONFLICT, op_create, 0,
+                         "%s is %s, not a bridge; left untouched", name,
+                         link_kind_text(&link, kind, sizeof(kind)));
+    if (!(link.flags & IFF_UP)) {
+        r = link_set_up(job->net, link.ifindex, text);
+        if (r < 0)
+            return netlink_error(err, op_create, r, text, "can't bring the bridge %s up", name);
+    }
+    job->bridge = link.ifindex;
+    return 0;
+}
+
+static int tap_refusal(struct tap_job *job, int r, fcproc_error *err)
+{
+    const char *name = job->spec->name;
+    char kind[24];
+
+    if (r == -EBUSY)
+        return error_set(err, FCPROC_ERR_BUSY, op_create, EBUSY,
+                         "the TAP %s is in use by a running process; stop that VM first, or "
+                         "choose another name", name);
+    if (r == -EEXIST && link_get(job->net, name, &job->now) == 0) {
+        if (link_is_tap(&job->now))
+            return error_set(err, FCPROC_ERR_CONFLICT, op_create, 0,
+                             "%s is a multi-queue TAP, which Firecracker can't use; left "
+                             "untouched: choose another name", name);
+        return error_set(err, FCPROC_ERR_CONFLICT, op_create, 0,
+                         "%s is %s, not a TAP; left untouched: choose another name", name,
+                         link_kind_text(&job->now, kind, sizeof(kind)));
+    }
+    if (r == -EPERM)
+        return error_errno(err, op_create, EPERM,
+                           "can't create the TAP %s (this needs CAP_NET_ADMIN in the network "
+                           "namespace)", name);
+    return error_errno(err, op_create, -r, "can't open the TAP %s%s", name,
+                       r == -ENOENT || r == -ENODEV ? " (is the tun module loaded?)" : "");
+}
+
+/* Creates it or takes hold of an idle one. */
+static int tap_open(struct tap_job *job, fcproc_error *err)
+{
+    const char *name = job->spec->name;
+    int r = tap_hold(job->net, name, TAP_CREATE);
+
+    job->created = r >= 0;
+    for (int tries = 0; r == -EBUSY && tries < 3; tries++) {
+        /* There already. Which it is, an attempt to attach tells without a race. */
+        r = tap_hold(job->net, name, TAP_EXISTING);
+        if (r == -ENODEV) {
+            r = tap_hold(job->net, name, TAP_CREATE);
+            job->created = r >= 0;
+            continue;
+        }
+        break;
+    }
+    if (r < 0)
+        return tap_refusal(job, r, err);
+    job->fd = r;
+    if (!job->created) {
+        r = link_get(job->net, name, &job->now);
+        if (r < 0)
+            return netlink_error(err, op_create, r, NULL, "can't look at the TAP %s", name);
+        return 0;
+    }
+    struct ifreq request = { 0 };
+
+    (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+    if (ioctl(nl_socket_get_fd(job->net->socket), SIOCGIFINDEX, &request) < 0)
+        return error_errno(err, op_create, errno, "can't find the TAP %s just made", name);
+    job->now = (struct link_info){ .ifindex = request.ifr_ifindex, .mtu = DEFAULT_MTU };
+    return 0;
+}
+
+/* Owner, group and what an earlier user may have set on the device. */
+static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcproc_error *err)
+{
+    const struct fcproc_tap *spec = job->spec;
+    int header = DEFAULT_VNET_HEADER, little_endian = 0;
+
+    ret->uid = spec->uid >= 0 ? spec->uid : (int64_t)geteuid();
+    ret->gid = spec->gid >= 0 ? spec->gid : (int64_t)getegid();
+    if (ioctl(job->fd, TUNSETOWNER, (unsigned long)ret->uid) < 0 ||
+        ioctl(job->fd, TUNSETGROUP, (unsigned long)ret->gid) < 0)
+        return error_errno(err, op_create, errno, "can't give the TAP %s to %lld:%lld", spec->name,
+                           (long long)ret->uid, (long long)ret->gid);
+    if (!job->created && (ioctl(job->fd, TUNSETVNETHDRSZ, &header) < 0 ||
+                          ioctl(job->fd, TUNSETVNETLE, &little_endian) < 0 ||
+                          ioctl(job->fd, TUNSETOFFLOAD, 0UL) < 0))
+        return error_errno(err, op_create, errno, "can't reset the TAP %s", spec->name);
+    return 0;
+}
+
+/* MAC, MTU, master and up in one message, of which only what differs is sent. */
+static int tap_set_link(struct tap_job *job, fcproc_error *err)
+{
+    const struct fcproc_tap *spec = job->spec;
+    int mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
+    bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
+    char text[NETLINK_TEXT];
+    struct nl_msg *m;
+    int r;
+
+    if (!mac_differs && job->now.mtu == mtu && job->now.master == job->bridge &&
+        (job->now.flags & IFF_UP))
+        return 0;
+    m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex, IFF_UP);
+    if (m && ((mac_differs && nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
+              (job->now.mtu != mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)mtu) < 0) ||
+              (job->now.master != job->bridge &&
+               nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0))) {
+        nlmsg_free(m);
+        m = NULL;
+    }
+    r = netlink_exchange(job->net, m, NULL, NULL, text, sizeof(text));
+    if (r == -EXFULL)
+        return error_set(err, FCPROC_ERR_BUSY, op_create, EXFULL,
+                         "the bridge %s is full: it holds the 1,023 ports that the kernel allows",
+                         spec->bridge);
+    if (r < 0)
+        return netlink_error(err, op_create, r, text, "can't set up the TAP %s%s%s", spec->name,
+                             spec->bridge ? " on the bridge " : "",
+                             spec->bridge ? spec->bridge : "");
+    if (job->now.master != job->bridge)
+        job->now.isolated = false; /* a new port */
+    return 0;
+}
+
+static int tap_set_isolated(struct tap_job *job, fcproc_error *err)
+{
+    char text[NETLINK_TEXT];
+    struct nl_msg *m;
+    struct nlattr *info, *data;
+    int r;
+
+    if (!job->bridge || job->now.isolated == job->spec->isolated)
+        return 0;
+    m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex, 0);
+    /* libnl-route has no setter for this one. */
+    if (m && (!(info = nla_nest_start(m, IFLA_LINKINFO)) ||
+              nla_put_string(m, IFLA_INFO_SLAVE_KIND, "bridge") < 0 ||
+              !(data = nla_nest_start(m, IFLA_INFO_SLAVE_DATA)) ||
+              nla_put_u8(m, IFLA_BRPORT_ISOLATED, job->spec->isolated) < 0 ||
+              nla_nest_end(m, data) < 0 || nla_nest_end(m, info) < 0)) {
+        nlmsg_free(m);
+        m = NULL;
+    }
+    r = netlink_exchange(job->net, m, NULL, NULL, text, sizeof(text));
+    if (r < 0)
+        return netlink_error(err, op_create, r, text, "can't set isolation on the TAP %s",
+                             job->spec->name);
+    return 0;
+}
+
+FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec, fcproc_ctx *ctx,
+                                 struct fcproc_tap_info *ret, fcproc_error *err)
+{
+    struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF };
+    struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
+    int r = fcproc_check_ifname(spec->name, err);
+
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
+    if (r == 0)
+        r = tap_find_bridge(&job, err);
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
+    if (r < 0)
+        return r;
+    if (spec->mac)
+        memcpy(job.mac, spec->mac, FCPROC_MAC_LEN);
+    else
+        mac_from_name(spec->name, job.mac);
+    r = tap_open(&job, err);
+    if (r == 0)
+        r = tap_set_device(&job, &info, err);
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
+    if (r == 0)
+        r = tap_set_link(&job, err);
+    if (r == 0)
+        r = tap_set_isolated(&job, err);
+    if (r == 0 && job.created && ioctl(job.fd, TUNSETPERSIST, 1UL) < 0)
+        r = error_errno(err, op_create, errno, "can't make the TAP %s persistent", spec->name);
+    close_fd(&job.fd); /* what was created and did not come this far is gone with it */
+    if (r < 0)
+        return r;
+    (void)snprintf(info.name, sizeof(info.name), "%s", spec->name);
+    info.ifindex = job.now.ifindex;
+    info.mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
+    info.created = job.created;
+    memcpy(info.mac, job.mac, FCPROC_MAC_LEN);
+    *ret = info;
+    return 0;
+}
+
+/* ---- listing ---- */
+
+struct tap_listing {
+    struct fcproc_tap_info *taps;
+    size_t n, room;
+    int master;
+};
+
+static int list_one(const struct nlmsghdr *message, void *arg)
+{
+    struct tap_listing *list = arg;
+    struct link_info link;
+    struct fcproc_tap_info *tap;
+
+    if (link_parse(message, &link) < 0 || link.master != list->master || !link_is_tap(&link))
+        return 0;
+    if (list->n == list->room) {
+        size_t room = list->room ? list->room * 2 : 64;
+        struct fcproc_tap_info *bigger = realloc(list->taps, room * sizeof(*bigger));
+
+        if (!bigger)
+            return -ENOMEM;
+        list->taps = bigger;
+        list->room = room;
+    }
+    tap = &list->taps[list->n++];
+    *tap = (struct fcproc_tap_info){ .ifindex = link.ifindex,
+                                     .mtu = link.mtu,
+                                     .uid = link.uid,
+                                     .gid = link.gid,
+                                     .up = (link.flags & IFF_UP) != 0,
+                                     .isolated = link.isolated,
+                                     .in_use = link.carrier };
+    memcpy(tap->name, link.name, sizeof(tap->name));
+    memcpy(tap->mac, link.mac, sizeof(tap->mac));
+    return 0;
+}
+
+FCPROC_API int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
+                               struct fcproc_tap_info **ret, size_t *ret_n, fcproc_error *err)
+{
+    static const char op[] = "tap.list";
+    struct tap_listing list = { 0 };
+    struct link_info link;
+    int r = fcproc_ctx_status(ctx, err);
+
+    if (r < 0)
+        return r;
+    r = link_get(net, bridge, &link);
+    if (r == 0 && !link_is_bridge(&link))
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no bridge", bridge);
+    if (r == 0) {
+        list.master = link.ifindex;
+        do {
+            list.n = 0;
+            r = link_each_port(net, link.ifindex, list_one, &list);
+        } while (r == -EAGAIN);
+    } else if (r == -ENODEV) {
+        r = 0;
+    }
+    if (r < 0) {
+        free(list.taps);
+        return netlink_error(err, op, r, NULL, "can't list the TAPs of %s", bridge);
+    }
+    *ret = list.taps;
+    *ret_n = list.n;
+    return 0;
+}

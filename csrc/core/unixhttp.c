@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * HTTP over a unix socket: libcurl's multi interface speaks HTTP, we make the connection. Each
+ * client has a multi handle of its own, so that no connection is ever shared with another socket
+ * whose path happens to look the same.
+ */
+#include <ctype.h>
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "private.h"
+
+enum {
+    MOST_HEADER_BYTES = 64 * 1024,
+    MOST_BODY_BYTES = 8 * 1024 * 1024,
+    RETRY_FIRST_MS = 1,
+    RETRY_MOST_MS = 50,
+    YOUNG_SOCKET_S = 2, /* bind comes before listen: 45 of 60 connects in between were refused */
+};
+
+struct fcproc_client {
+    unsigned references; /* the caller's and a running request's */
+    struct split_path at;
+    char *path;
+    CURLM *multi;
+    CURL *easy;
+    struct request_op *current;
+};
+
+struct request_op {
+    fcproc_op op;
+    fcproc_client *client;
+    struct curl_slist *headers;
+    char *title; /* "PUT /actions" */
+    char *body;
+    size_t body_len, body_size, header_bytes;
+    bool too_large, added;
+    int connect_errno;
+    int64_t delay_ms; /* of the retry under way; 0: none */
+    bool retrying;
+    int status;
+    bool finished;
+    CURLcode result;
+    char curl_text[CURL_ERROR_SIZE];
+};
+
+static const char op_name[] = "api.request";
+
+/* ---- libcurl's callbacks ---- */
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *fd_user)
+{
+    struct request_op *w = ((fcproc_client *)user)->current;
+
+    (void)easy;
+    (void)fd_user;
+    if (!w)
+        return 0;
+    if (what == CURL_POLL_REMOVE) {
+        op_unwatch(&w->op, fd);
+        return 0;
+    }
+    return op_watch(&w->op, fd,
+                    (what & CURL_POLL_IN ? EPOLLIN : 0U) | (what & CURL_POLL_OUT ? EPOLLOUT : 0U),
+                    (uint64_t)fd, NULL) < 0
+               ? -1
+               : 0;
+}
+
+static int on_timer(CURLM *multi, long timeout_ms, void *user)
+{
+    struct request_op *w = ((fcproc_client *)user)->current;
+
+    (void)multi;
+    if (w)
+        w->op.timer_ns = deadline_after_ms(timeout_ms);
+    return 0;
+}
+
+/* libcurl wants a socket: it gets one that is connected already, at any path depth. */
+static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct request_op *w = user;
+    int fd = unix_connect_at(w->client->at.dir_fd, w->client->at.base);
+
+    (void)purpose;
+    (void)address;
+    if (fd < 0) {
+        w->connect_errno = -fd;
+        return CURL_SOCKET_BAD;
+    }
+    return fd;
+}
+
+static int on_opened(void *user, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)user;
+    (void)fd;
+    (void)purpose;
+    return CURL_SOCKOPT_ALREADY_CONNECTED;
+}
+
+static size_t on_header(char *data, size_t size, size_t n, void *user)
+{
+    struct request_op *w = user;
+
+    (void)data;
+    w->header_bytes += size * n;
+    w->too_large = w->header_bytes > MOST_HEADER_BYTES;
+    return w->too_large ? 0 : size * n;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *user)
+{
+    struct request_op *w = user;
+    size_t len = size * n;
+
+    if (w->body_len + len > MOST_BODY_BYTES) {
+        w->too_large = true;
+        return 0;
+    }
+    if (w->body_len + len > w->body_size) {
+        size_t bigger_size = w->body_size ? w->body_size : 1024;
+        char *bigger;
+
+        while (bigger_size < w->body_len + len)
+            bigger_size *= 2;
+        bigger = realloc(w->body, bigger_size);
+        if (!bigger)
+            return 0;
+        w->body = bigger;
+        w->body_size = bigger_size;
+    }
+    memcpy(w->body + w->body_len, data, len);
+    w->body_len += len;
+    return len;
+}
+
+/* ---- the client ---- */
+
+static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+
+static void curl_start(void)
+{
+    (void)curl_global_init(CURL_GLOBAL_ALL);
+}
+
+FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_error *err)
+{
+    fcproc_client *c;
+    int r;
+
+    (void)pthread_once(&curl_once, curl_start);
+    c = calloc(1, sizeof(*c));
+    if (!c)
+        return error_nomem(err, op_name);
+    c->references = 1;
+    c->at.dir_fd = -EBADF;
+    c->path = strdup(path);
+    r = c->path ? path_split(c->path, &c->at) : -ENOMEM;
+    if (r < 0) {
+        fcproc_client_close(c);
+        return error_errno(err, op_name, -r, "can't open the folder of the socket %s", path);
+    }
+    c->multi = curl_multi_init();
+    c->easy = curl_easy_init();
+    if (!c->multi || !c->easy ||
+        curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
+        curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
+        curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
+        curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
+        curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 1L) != CURLM_OK) {
+        fcproc_client_close(c);
+        return error_nomem(err, op_name);
+    }
+    *ret = c;
+    return 0;
+}
+
+FCPROC_API void fcproc_client_close(fcproc_client *c)
+{
+    if (!c || --c->references > 0)
+        return;
+    /* Of these the easy handle goes first, curl_multi_cleanup(3). */
+    curl_easy_cleanup(c->easy);
+    (void)curl_multi_cleanup(c->multi);
+    close_fd(&c->at.dir_fd);
+    free(c->path);
+    free(c);
+}
+
+/* ---- the request ---- */
+
+/* Refused because the server is just between bind and listen, or busy: worth another try. */
+static bool worth_retrying(const struct request_op *w)
+{
+    struct stat st;
+    struct timespec now;
+
+    if (w->connect_errno == EAGAIN)
+        return true;
+    if (w->connect_errno != ECONNREFUSED ||
+        fstatat(w->client->at.dir_fd, w->client->at.base, &st, 0) < 0)
+        return false;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec - st.st_mtim.tv_sec < YOUNG_SOCKET_S;
+}
+
+static int request_failure(const struct request_op *w, fcproc_error *err)
+{
+    const char *path = w->client->path;
+
+    if (w->connect_errno == ENAMETOOLONG)
+        return error_set(err, FCPROC_ERR_INVALID, op_name, ENAMETOOLONG,
+                         "%s: " UNIX_NAME_TOO_LONG ": %s", w->title, path);
+    if (w->connect_errno == ECONNREFUSED || w->connect_errno == ENOENT)
+        return error_errno(err, op_name, w->connect_errno,
+                           "%s: nothing listens on %s (is the VM gone?)", w->title, path);
+    if (w->connect_errno)
+        return error_errno(err, op_name, w->connect_errno, "%s: can't connect to %s", w->title,
+                           path);
+    if (w->too_large)
+        return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0,
+                         "%s: the answer from %s is too large (over %d KiB of headers or %d MiB "
+                         "of body)", w->title, path, MOST_HEADER_BYTES / 1024,
+                         MOST_BODY_BYTES / 1024 / 1024);
+    if (w->result == CURLE_OUT_OF_MEMORY)
+        return error_nomem(err, op_name);
+    return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0, "%s: no usable answer from %s: %s",
+                     w->title, path,
+                     w->curl_text[0] ? w->curl_text : curl_easy_strerror(w->result));
+}
+
+static int request_add(struct request_op *w, fcproc_error *err)
+{
+    w->connect_errno = 0;
+    w->curl_text[0] = '\0';
+    if (curl_multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
+        return error_nomem(err, op_name);
+    w->added = true;
+    return 0;
+}
+
+static void request_remove(struct request_op *w)
+{
+    if (w->added)
+        (void)curl_multi_remove_handle(w->client->multi, w->client->easy);
+    w->added = false;
+}
+
+static void request_pump(struct request_op *w)
+{
+    CURLM *multi = w->client->multi;
+    struct epoll_event events[8];
+    int n = epoll_wait(w->op.epoll_fd, events, ELEMENTS(events), 0);
+    int running, left;
+    CURLMsg *message;
+
+    for (int i = 0; i < n; i++) {
+        int mask = 0;
+
+        if (events[i].data.u64 == OP_WAKE)
+            continue;
+        if (events[i].events & (EPOLLIN | EPOLLHUP))
+            mask |= CURL_CSELECT_IN;
+        if (events[i].events & EPOLLOUT)
+            mask |= CURL_CSELECT_OUT;
+        if (events[i].events & EPOLLERR)
+            mask |= CURL_CSELECT_ERR;
+        (void)curl_multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
+    }
+    (void)curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    while ((message = curl_multi_info_read(multi, &left)))
+        if (message->msg == CURLMSG_DONE) {
+            w->finished = true;
+            w->result = message->data.result;
+        }
+}
+
+static int request_step(fcproc_op *op, fcproc_error *err)
+{
+    struct request_op *w = (struct request_op *)op;
+    long status = 0;
+    int r;
+
+    if (w->retrying) {
+        if (op->timer_ns != NEVER)
+            return 0;
+        w->retrying = false;
+        r = request_add(w, err);
+        if (r < 0)
+            return r;
+    }
+    request_pump(w);
+    if (!w->finished)
+        return 0;
+    if (w->result == CURLE_OK)
+        (void)curl_easy_getinfo(w->client->easy, CURLINFO_RESPONSE_CODE, &status);
+    request_remove(w);
+    if (w->result == CURLE_OK) {
+        w->status = (int)status;
+        return 1;
+    }
+    if (w->connect_errno && worth_retrying(w)) {
+        w->finished = false;
+        w->retrying = true;
+        op_backoff(op, &w->delay_ms, RETRY_FIRST_MS, RETRY_MOST_MS);
+        return 0;
+    }
+    return request_failure(w, err);
+}
+
+static void request_describe(const fcproc_op *op, char *buf, size_t size)
+{
+    const struct request_op *w = (const struct request_op *)op;
+
+    (void)snprintf(buf, size,
+                   "%s: no answer from %s (whether it was carried out is unknown)", w->title,
+                   w->client->path);
+}
+
+static void request_destroy(fcproc_op *op)
+{
+    struct request_op *w = (struct request_op *)op;
+
+    request_remove(w);
+    w->client->current = NULL;
+    curl_easy_reset(w->client->easy);
+    curl_slist_free_all(w->headers);
+    fcproc_client_close(w->client);
+    free(w->title);
+    free(w->body);
+}
+
+static int set_headers(struct request_op *w)
+{
+    /* Without "Expect:" libcurl would ask first before it sends a large body. */
+    static const char *const lines[] = { "Accept: application/json",
+                                         "Content-Type: application/json", "Expect:" };
+
+    for (size_t i = 0; i < ELEMENTS(lines); i++) {
+        struct curl_slist *longer = curl_slist_append(w->headers, lines[i]);
+
+        if (!longer)
+            return -ENOMEM;
+        w->headers = longer;
+    }
+    return 0;
+}
+
+/* 0, or -ENOMEM: nothing else can go wrong with options that this libcurl knows. */
+static int set_options(struct request_op *w, const char *method, const char *target,
+                       const char *body, size_t body_len)
+{
+    CURL *easy = w->client->easy;
+    cleanup_free char *url = NULL;
+    bool bad = false;
+
+    if (asprintf(&url, "http://localhost%s", target) < 0) {
+        url = NULL;
+        return -ENOMEM;
+    }
+#define SET(option, value) (bad = curl_easy_setopt(easy, option, value) != CURLE_OK || bad)
+    SET(CURLOPT_URL, url);
+    SET(CURLOPT_UNIX_SOCKET_PATH, "fcproc"); /* only says "no TCP": on_open connects */
+    SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
+    SET(CURLOPT_OPENSOCKETDATA, w);
+    SET(CURLOPT_SOCKOPTFUNCTION, on_opened);
+    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERDATA, w);
+    SET(CURLOPT_WRITEFUNCTION, on_body);
+    SET(CURLOPT_WRITEDATA, w);
+    SET(CURLOPT_ERRORBUFFER, w->curl_text);
+    SET(CURLOPT_HTTPHEADER, w->headers);
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_NOPROXY, "*"); /* whatever the environment says */
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_PATH_AS_IS, 1L);
+    if (body) {
+        SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body_len);
+        SET(CURLOPT_COPYPOSTFIELDS, body);
+    }
+    if (strcmp(method, "HEAD") == 0)
+        SET(CURLOPT_NOBODY, 1L);
+    SET(CURLOPT_CUSTOMREQUEST, method);
+#undef SET
+    return bad ? -ENOMEM : 0;
+}
+
+static int check_request(const char *method, const char *target, fcproc_error *err)
+{
+    for (const char *p = method; *p || p == method; p++)
+        if (!isupper((unsigned char)*p))
+            return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                             "'%s' is no HTTP method: GET, PUT, PATCH, ...", method);
+    if (target[0] != '/')
+        return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                         "the API path '%s' must begin with a slash", target);
+    for (const char *p = target; *p; p++)
+        if (!isgraph((unsigned char)*p))
+            return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                             "the API path '%s' holds white space or bytes outside ASCII", target);
+    return 0;
+}
+
+FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const char *target,
+                              const char *body, size_t body_len, int64_t timeout_ms,
+                              fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
+{
+    static const struct op_class class = { .name = op_name,
+                                           .step = request_step,
+                                           .destroy = request_destroy,
+                                           .describe = request_describe };
+    struct request_op *w;
+    int r = check_request(method, target, err);
+
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
+    if (r < 0)
+        return r;
+    if (client->current)
+        return error_set(err, FCPROC_ERR_BUSY, op_name, 0,
+                         "%s %s: this client of %s waits for another answer", method, target,
+                         client->path);
+    w = calloc(1, sizeof(*w));
+    if (!w)
+        return error_nomem(err, op_name);
+    r = op_init(&w->op, &class, ctx, timeout_ms, err);
+    if (r < 0) {
+        free(w);
+        return r;
+    }
+    w->client = client;
+    client->references++;
+    client->current = w;
+    if (asprintf(&w->title, "%s %s", method, target) < 0)
+        w->title = NULL;
+    if (!w->title || set_headers(w) < 0 || set_options(w, method, target, body, body_len) < 0)
+        r = error_nomem(err, op_name);
+    else
+        r = request_add(w, err);
+    if (r < 0) {
+        fcproc_op_close(&w->op);
+        return r;
+    }
+    *ret = &w->op;
+    return 0;
+}
+
+FCPROC_API struct fcproc_response fcproc_request_result(const fcproc_op *op)
+{
+    const struct request_op *w = (const struct request_op *)op;
+
+    return (struct fcproc_response){ .status = w->status,
+                                     .body = w->body ? w->body : "",
+                                     .body_len = w->body_len };
+}

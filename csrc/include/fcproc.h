@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fcproc: the host-side primitives that launch, inspect and tear down Firecracker microVMs.
+ *
+ * Errors.  Every fallible call returns 0 (or a count) or a negative FCPROC_ERR_* and then fills
+ * the caller's fcproc_error, which may be NULL. Results go through ret_* pointers and are written
+ * only on success; the error is written only on failure. The library never prints, aborts, exits
+ * or installs a signal handler, and reports nothing through errno.
+ * Time.  Milliseconds in int64_t, with the unit in the name; negative means no limit.
+ * Threads.  An object belongs to one thread at a time. Of a context, fcproc_ctx_cancel, _ref and
+ * _unref may be called from any thread, and _cancel also from a signal handler.
+ * Descriptors.  All are close-on-exec from birth; each belongs to one object.
+ */
+#ifndef FCPROC_H
+#define FCPROC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FCPROC_VERSION "0.1.0"
+
+#define FCPROC_API __attribute__((visibility("default")))
+#define FCPROC_CHECKED __attribute__((visibility("default"), warn_unused_result))
+
+/* ---- errors ---------------------------------------------------------------------------- */
+
+/* The one list of codes: it makes the enum below, the Lua sentinels (fcproc.ERR_*) and the table
+ * in the README. X(NAME, number, "name in Lua", "what it means") */
+#define FCPROC_ERROR_LIST(X)                                                                      \
+    X(WAIT_TIMEOUT, 1, "wait_timeout", "the call's own time-out passed")                           \
+    X(DEADLINE, 2, "deadline", "the context's deadline passed, or a path was not ready in time")   \
+    X(CANCELLED, 3, "cancelled", "the context was cancelled")                                      \
+    X(NOT_FOUND, 4, "not_found", "no such process, link, file or listener")                        \
+    X(BUSY, 5, "busy", "it is in use by someone else")                                             \
+    X(CONFLICT, 6, "conflict", "something of another kind is there; it is left untouched")         \
+    X(PERMISSION, 7, "permission", "the kernel refused: a privilege or an ownership is missing")   \
+    X(NOT_SAME_PROCESS, 8, "not_same_process", "the pid is not a Firecracker of ours")             \
+    X(INVALID, 9, "invalid", "a value that can never work")                                        \
+    X(UNSUPPORTED, 10, "unsupported", "this kernel, machine or binary cannot do it")               \
+    X(EXIT_STATUS, 11, "exit_status", "a command ended with a failure")                            \
+    X(API, 12, "api", "the API server answered with an error")                                     \
+    X(PROTOCOL, 13, "protocol", "the server's answer is no usable HTTP or JSON")                   \
+    X(SYSTEM, 14, "system", "any other failure of a system call")                                  \
+    X(NOMEM, 15, "nomem", "out of memory")                                                         \
+    X(CLOSED, 16, "closed", "the object was closed")
+
+enum fcproc_code {
+    FCPROC_OK = 0,
+#define FCPROC_X(name, number, text, meaning) FCPROC_ERR_##name = -(number),
+    FCPROC_ERROR_LIST(FCPROC_X)
+#undef FCPROC_X
+};
+
+typedef struct fcproc_error {
+    size_t struct_size;
+    int code;          /* one of enum fcproc_code */
+    int sys_errno;     /* 0 where no system call failed */
+    int64_t pid;       /* the process it is about, or 0 */
+    const char *op;    /* "tap.create": a string that lives for ever */
+    char message[768]; /* what failed, on what, why, and what to do next */
+} fcproc_error;
+
+#define FCPROC_ERROR_INIT { .struct_size = sizeof(fcproc_error) }
+
+/* The Lua name of a code ("wait_timeout"), or "unknown". */
+FCPROC_API const char *fcproc_code_name(int code);
+
+/* ---- context: a deadline and a latched cancel ------------------------------------------- */
+
+typedef struct fcproc_ctx fcproc_ctx;
+
+/* A context that ends with its parent (or NULL), and timeout_ms from now if that is sooner. */
+FCPROC_CHECKED int fcproc_ctx_new(fcproc_ctx *parent, int64_t timeout_ms, fcproc_ctx **ret,
+                                  fcproc_error *err);
+FCPROC_API fcproc_ctx *fcproc_ctx_ref(fcproc_ctx *ctx);  /* any thread */
+FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx);       /* any thread; NULL is fine */
+/* Ends every wait under ctx, now and later. Any thread, and signal handlers. */
+FCPROC_API void fcproc_ctx_cancel(fcproc_ctx *ctx);
+/* 0 while it lasts; FCPROC_ERR_CANCELLED or FCPROC_ERR_DEADLINE. NULL never ends. */
+FCPROC_CHECKED int fcproc_ctx_status(const fcproc_ctx *ctx, fcproc_error *err);
+/* Time left; -1 without a deadline. */
+FCPROC_API int64_t fcproc_ctx_remaining_ms(const fcproc_ctx *ctx);
+
+/* ---- operation: whatever can wait --------------------------------------------------------- */
+
+typedef struct fcproc_op fcproc_op;
+
+/* One epoll descriptor: the operation's own descriptors and its context's. Wait for POLLIN. */
+FCPROC_API int fcproc_op_pollfd(const fcproc_op *op);
+/* Step again after this long even if nothing became readable; -1: no need. */
+FCPROC_API int64_t fcproc_op_timeout_ms(const fcproc_op *op);
+/* 1: done, the result may be read; 0: not yet; negative: failed. Never blocks. A result that is
+ * there beats cancellation, which beats the deadline, which beats the call's own time-out. */
+FCPROC_CHECKED int fcproc_op_step(fcproc_op *op, fcproc_error *err);
+/* Steps until it is done. */
+FCPROC_CHECKED int fcproc_op_wait(fcproc_op *op, fcproc_error *err);
+/* Abandons the operation. A command that still runs is killed. NULL is fine. */
+FCPROC_API void fcproc_op_close(fcproc_op *op);
+
+/* poll(2) over n descriptors for reading. ready[i] is set for each that is. Returns how many, 0
+ * when the time passed or a signal came. ready may be NULL. */
+FCPROC_CHECKED int fcproc_poll(const int *fds, bool *ready, size_t n, int64_t timeout_ms,
+                               fcproc_error *err);
+/* The monotonic clock, in seconds. */
+FCPROC_API double fcproc_now(void);
+
+/* ---- kernel features to do without: each forces its fallback (tests, old kernels) --------- */
+
+enum fcproc_without {
+    FCPROC_WITHOUT_PEERPIDFD = 1,  /* SO_PEERPIDFD, Linux 6.5 */
+    FCPROC_WITHOUT_PIDFD_INFO = 2, /* PIDFD_GET_INFO with an exit code, Linux 6.15 */
+    FCPROC_WITHOUT_INOTIFY = 4,    /* instances ran out */
+    FCPROC_WITHOUT_CLOSE_RANGE = 8 /* close_range, Linux 5.9, or a seccomp filter */
+};
+
+/* ---- paths and sockets ---------------------------------------------------------------------- */
+
+/* Operation: path exists (any kind), or, when listening is set, a connect to it succeeds. Missing
+ * parent folders are waited for. What is not "missing" fails at once. Its own time-out is
+ * FCPROC_ERR_DEADLINE, "<label> not ready: <path>". Seed: waitForPath. */
+FCPROC_CHECKED int fcproc_path_wait(const char *path, bool listening, int64_t timeout_ms,
+                                    const char *label, unsigned without, fcproc_ctx *ctx,
+                                    fcproc_op **ret, fcproc_error *err);
+
+/* Makes the socket at path belong to uid:gid (-1: the caller's) with mode 0600. Never through a symbolic link;
+ * anything but a socket is FCPROC_ERR_CONFLICT. Seed: EnsureSocketAccess. */
+FCPROC_CHECKED int fcproc_socket_access(const char *path, int64_t uid, int64_t gid,
+                                        bool *ret_changed, fcproc_error *err);
+
+/* Makes the folder (and missing parents) with mode 0700, owned by the caller. A link, a file or
+ * somebody else's folder is FCPROC_ERR_CONFLICT. Seed: EnsureSocketDir. */
+FCPROC_CHECKED int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err);
+
+/* Finds an executable: a name with a slash is checked, any other is looked for on PATH. The
+ * answer must be a regular file that this user may execute. buf holds size bytes. */
+FCPROC_CHECKED int fcproc_find_executable(const char *name, char *buf, size_t size,
+                                          fcproc_error *err);
+
+/* ---- processes ------------------------------------------------------------------------------ */
+
+typedef struct fcproc_process fcproc_process;
+
+/* What names a process for ever: reopen it with fcproc_process_open_identity. */
+struct fcproc_identity {
+    pid_t pid;
+    uint64_t start_time; /* clock ticks after boot, /proc/PID/stat field 22 */
+    char boot_id[37];
+};
+
+struct fcproc_exit {
+    bool known;    /* false: it ended, but how could not be found out */
+    bool signaled; /* by a signal: value is its number; else value is the exit status */
+    int value;
+};
+
+FCPROC_CHECKED int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error *err);
+/* FCPROC_ERR_NOT_FOUND when that very process is gone, whoever has its number now. */
+FCPROC_CHECKED int fcproc_process_open_identity(const struct fcproc_identity *id,
+                                                fcproc_process **ret, fcproc_error *err);
+/* The live process that listens on the unix socket (the peer's credentials, as listen(2) took
+ * them). FCPROC_ERR_NOT_FOUND: nobody listens, or the one that did is dead. FCPROC_ERR_BUSY: its
+ * accept queue is full. */
+FCPROC_CHECKED int fcproc_process_open_listener(const char *path, unsigned without,
+                                                fcproc_process **ret, fcproc_error *err);
+/* The same, answering with the number alone. */
+FCPROC_CHECKED int fcproc_listener_pid(const char *path, unsigned without, pid_t *ret,
+                                       fcproc_error *err);
+/* The newest process whose executable is exe and whose argument after --api-sock is exactly
+ * api_sock: for a Firecracker that does not listen yet. */
+FCPROC_CHECKED int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
+                                                fcproc_process **ret, fcproc_error *err);
+FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p);
+FCPROC_API int fcproc_process_pidfd(const fcproc_process *p); /* stays p's */
+/* True if p was started by fcproc_spawn or reopened by its identity. */
+FCPROC_API bool fcproc_process_is_recorded(const fcproc_process *p);
+/* Not ended, as poll(2) on its pidfd says. */
+FCPROC_API bool fcproc_process_alive(const fcproc_process *p);
+FCPROC_CHECKED int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
+                                           fcproc_error *err);
+
+enum fcproc_match {
+    FCPROC_MATCH_NO = 0,
+    FCPROC_MATCH_YES = 1,
+    FCPROC_MATCH_EXITING = 2 /* its memory is gone, its name is exe's: dying, not dead */
+};
+/* Is p a process of the executable exe with exactly this --api-sock? A NULL api_sock with a
+ * folder accepts any socket path inside that folder. Returns an fcproc_match. */
+FCPROC_CHECKED int fcproc_process_matches(const fcproc_process *p, const char *exe,
+                                          const char *api_sock, const char *folder,
+                                          fcproc_error *err);
+/* Through the pidfd: never another process. Gone is FCPROC_ERR_NOT_FOUND. */
+FCPROC_CHECKED int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *err);
+/* Operation: p ended. timeout_ms is the call's own (FCPROC_ERR_WAIT_TIMEOUT). */
+FCPROC_CHECKED int fcproc_process_wait(fcproc_process *p, int64_t timeout_ms, unsigned without,
+                                       fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+FCPROC_API struct fcproc_exit fcproc_process_wait_result(const fcproc_op *op);
+/* Releases the descriptor; the process goes on. */
+FCPROC_API void fcproc_process_close(fcproc_process *p);
+
+/* ---- network namespaces --------------------------------------------------------------------- */
+
+typedef struct fcproc_netns fcproc_netns;
+
+/* Opens /run/netns/NAME, or a path when there is a slash. */
+FCPROC_CHECKED int fcproc_netns_open(const char *name, fcproc_netns **ret, fcproc_error *err);
+/* A new, nameless namespace with its loopback up. It lasts as long as this object, or a process
+ * or link inside it, does. */
+FCPROC_CHECKED int fcproc_netns_new(fcproc_netns **ret, fcproc_error *err);
+FCPROC_API int fcproc_netns_fd(const fcproc_netns *ns); /* stays ns's */
+FCPROC_API void fcproc_netns_close(fcproc_netns *ns);
+
+/* ---- starting processes --------------------------------------------------------------------- */
+
+struct fcproc_fd_map {
+    int from; /* the caller's descriptor */
+    int to;   /* its number in the child, from 3 on */
+};
+
+enum fcproc_stdio { FCPROC_STDIO_NULL = 0, FCPROC_STDIO_INHERIT, FCPROC_STDIO_FD, FCPROC_STDIO_FILE };
+
+struct fcproc_stream {
+    enum fcproc_stdio kind;
+    int fd;           /* FCPROC_STDIO_FD */
+    const char *path; /* FCPROC_STDIO_FILE: opened O_APPEND, made with mode 0600 */
+};
+
+struct fcproc_spawn {
+    size_t struct_size;
+    const char *const *argv; /* argv[0] is found by fcproc_find_executable */
+    const char *const *envp; /* NULL: the caller's */
+    const char *cwd;         /* NULL: the caller's */
+    struct fcproc_stream streams[3];
+    const struct fcproc_fd_map *fds;
+    size_t n_fds;
+    int umask;       /* -1: the caller's */
+    int64_t uid;     /* -1: the caller's; supplementary groups are dropped with it */
+    int64_t gid;     /* -1: the caller's */
+    bool new_session; /* detached from the terminal and the caller's process group */
+    const fcproc_netns *netns;
+    unsigned without;
+};
+
+#define FCPROC_SPAWN_INIT { .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 }
+
+/* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default
+ * dispositions. Returns when exec succeeded, or with the step that failed. */
+FCPROC_CHECKED int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **ret,
+                                fcproc_error *err);
+
+/* Operation: a command runs to its end with its output captured. */
+struct fcproc_command {
+    size_t struct_size;
+    struct fcproc_spawn spawn; /* its streams are the operation's own */
+    const char *input;         /* for its standard input; NULL: /dev/null */
+    size_t input_len;
+    size_t output_limit; /* bytes kept of each: stdout's first, stderr's last */
+    int64_t timeout_ms;  /* the call's own */
+    int end_signal;      /* how it is ended when its time is over: SIGKILL, or another ... */
+    int64_t grace_ms;    /* ... and SIGKILL this long after */
+};
+struct fcproc_output {
+    const char *data; /* valid until the operation is closed */
+    size_t len;
+    bool truncated;
+};
+FCPROC_CHECKED int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx *ctx,
+                                      fcproc_op **ret, fcproc_error *err);
+/* Also after a failed step: what came until then. */
+FCPROC_API struct fcproc_exit fcproc_command_result(const fcproc_op *op, struct fcproc_output *out,
+                                                    struct fcproc_output *err_out);
+
+/* ---- bridges and TAPs ------------------------------------------------------------------------ */
+
+typedef struct fcproc_net fcproc_net;
+
+enum { FCPROC_IFNAME_MAX = 15, FCPROC_MAC_LEN = 6 };
+
+/* A netlink socket in the namespace, or in the calling thread's when ns is NULL. */
+FCPROC_CHECKED int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_error *err);
+FCPROC_API void fcproc_net_close(fcproc_net *net);
+
+/* 1 to 15 bytes, none of them a slash, colon, per cent or white space; not "." or "..". */
+FCPROC_CHECKED int fcproc_check_ifname(const char *name, fcproc_error *err);
+/* An IPv4 or IPv6 address; returns AF_INET or AF_INET6. */
+FCPROC_CHECKED int fcproc_check_address(const char *address, fcproc_error *err);
+
+struct fcproc_bridge {
+    size_t struct_size;
+    const char *name;
+    const char *address; /* NULL: none wanted */
+    int prefix;
+};
+struct fcproc_bridge_info {
+    int ifindex;
+    bool created, addressed, brought_up; /* what had to be done */
+};
+/* Seed: EnsureBridge. Compares, then acts; safe when many race. */
+FCPROC_CHECKED int fcproc_bridge_ensure(fcproc_net *net, const struct fcproc_bridge *spec,
+                                        fcproc_ctx *ctx, struct fcproc_bridge_info *ret,
+                                        fcproc_error *err);
+/* Operation: the bridge is gone. FCPROC_ERR_BUSY while it has ports. */
+FCPROC_CHECKED int fcproc_bridge_delete(fcproc_net *net, const char *name, fcproc_ctx *ctx,
+                                        fcproc_op **ret, fcproc_error *err);
+
+struct fcproc_tap {
+    size_t struct_size;
+    const char *name;
+    const char *bridge; /* NULL: none */
+    int64_t uid, gid;   /* -1: the caller's */
+    const unsigned char *mac; /* NULL: one derived from the name */
+    int mtu;            /* 0: 1500 */
+    bool isolated;      /* from the bridge's other isolated ports */
+};
+struct fcproc_tap_info {
+    char name[FCPROC_IFNAME_MAX + 1];
+    int ifindex;
+    unsigned char mac[FCPROC_MAC_LEN];
+    int mtu;
+    int64_t uid, gid; /* -1: anybody */
+    bool up, isolated, in_use, created;
+};
+/* Seed: CreateTap. A new TAP becomes persistent as the last step, so that a crash before leaves
+ * nothing; an idle one of that name is made right in place; one in use is FCPROC_ERR_BUSY. */
+FCPROC_CHECKED int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
+                                     fcproc_ctx *ctx, struct fcproc_tap_info *ret,
+                                     fcproc_error *err);
+/* Operation: none of the named TAPs is there any more. Each is held by an own TUNSETIFF until it
+ * is gone, so that none is taken from a running VM; more than one go as a link group. Those that
+ * can't be deleted are named in the error; the others are. */
+FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names, size_t n,
+                                      fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+/* How many the finished fcproc_taps_delete removed. */
+FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
+/* The TAPs on a bridge; the array is the caller's, free(3). A missing bridge has none. */
+FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
+                                   struct fcproc_tap_info **ret, size_t *ret_n,
+                                   fcproc_error *err);
+
+/* ---- HTTP over a unix socket ------------------------------------------------------------------- */
+
+typedef struct fcproc_client fcproc_client;
+
+/* A client of one server with one kept-alive connection. It holds the socket's folder open, so
+ * that a path of any depth works and always means the same socket. */
+FCPROC_CHECKED int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_error *err);
+FCPROC_API void fcproc_client_close(fcproc_client *client);
+
+/* Operation: an HTTP answer is there. One request at a time (else FCPROC_ERR_BUSY). body may be
+ * NULL. Any HTTP status is a success here; the caller judges it. */
+FCPROC_CHECKED int fcproc_request(fcproc_client *client, const char *method, const char *target,
+                                  const char *body, size_t body_len, int64_t timeout_ms,
+                                  fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+struct fcproc_response {
+    int status;
+    const char *body; /* valid until the operation is closed */
+    size_t body_len;
+};
+FCPROC_API struct fcproc_response fcproc_request_result(const fcproc_op *op);
+
+/* The file of the built-in guest as installed. */
+FCPROC_API const char *fcproc_default_guest_path(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

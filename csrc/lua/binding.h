@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the binding share. A function marked "may raise" can leave by longjmp: no
+ * memory or descriptor may be held in a C variable across it. Everything is owned by a userdata,
+ * made closed, before the core is called.
+ */
+#ifndef FCPROC_BINDING_H
+#define FCPROC_BINDING_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <string.h>
+
+#include "fcproc.h"
+#include "fcproc_lua.h"
+
+#define TYPE_CONTEXT "fcproc.context"
+#define TYPE_OP "fcproc.op"
+#define TYPE_PROCESS "fcproc.process"
+#define TYPE_NETNS "fcproc.netns"
+#define TYPE_NET "fcproc.net"
+#define TYPE_CLIENT "fcproc.client"
+#define TYPE_ERROR "fcproc.error"
+#define TYPE_GUARD "fcproc.guard"
+
+/* Every handle is one pointer; NULL is closed. */
+struct bind_handle {
+    void *object;
+};
+
+/* An operation and what its result looks like. */
+struct bind_op {
+    fcproc_op *op;
+    /* Pushes the result, returns how many values. May raise. */
+    int (*push)(lua_State *L, fcproc_op *op);
+    /* Optional: adds fields to the error on top of the stack. May raise. */
+    void (*decorate)(lua_State *L, fcproc_op *op);
+};
+
+/* [-0, +2, m] nil and the error; returns 2. */
+int bind_fail(lua_State *L, const fcproc_error *err);
+/* [-0, +1, m] the error object alone. */
+void bind_push_error(lua_State *L, const fcproc_error *err);
+/* [-0, +1, m] a closed handle of the type. */
+struct bind_handle *bind_new(lua_State *L, const char *type);
+/* The object of a handle; raises when it is closed or of another type. */
+void *bind_check(lua_State *L, int index, const char *type);
+/* NULL for nil or none. May raise. */
+void *bind_opt(lua_State *L, int index, const char *type);
+/* The context given, else the state's default, else NULL. May raise. */
+fcproc_ctx *bind_ctx(lua_State *L, int index);
+/* Seconds to milliseconds, rounded up; nil is -1 (no limit). May raise. */
+int64_t bind_timeout_ms(lua_State *L, int index);
+/* A string without a NUL byte in it. May raise. */
+const char *bind_check_string(lua_State *L, int index);
+/* [-0, +1, m] an operation, closed as yet. */
+struct bind_op *bind_new_op(lua_State *L, int (*push)(lua_State *, fcproc_op *));
+/* [-0, +1, m] {status = n} or {signal = n} or {}. */
+void bind_push_exit(lua_State *L, struct fcproc_exit e);
+/* Makes a type with a __gc and __close that call l_close, and methods. [-0, +0, m] */
+void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
+int bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0. May raise. */
+
+/* Frees one malloc'ed block when Lua's collector or an error comes by. [-0, +1, m] */
+struct bind_handle *bind_guard(lua_State *L);
+void bind_guard_release(struct bind_handle *guard);
+
+/* Each adds its types and functions to the module table on top. [-0, +0, m] */
+void bind_open_error(lua_State *L);
+void bind_open_context(lua_State *L);
+void bind_open_op(lua_State *L);
+void bind_open_process(lua_State *L);
+void bind_open_spawn(lua_State *L);
+void bind_open_net(lua_State *L);
+void bind_open_client(lua_State *L);
+void bind_open_path(lua_State *L);
+
+#endif

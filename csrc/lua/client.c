@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * HTTP over a unix socket in Lua: status and body as they came. api.lua speaks JSON.
+ */
+#include "binding.h"
+
+static int l_client_close(lua_State *L)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_CLIENT);
+    fcproc_client *client = h->object;
+
+    h->object = NULL;
+    fcproc_client_close(client);
+    return 0;
+}
+
+/* core.client(path) -> client */
+static int l_client(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    struct bind_handle *h = bind_new(L, TYPE_CLIENT);
+    fcproc_client *client = NULL;
+
+    if (fcproc_client_new(path, &client, &err) < 0)
+        return bind_fail(L, &err);
+    h->object = client;
+    return 1;
+}
+
+static int push_response(lua_State *L, fcproc_op *op)
+{
+    struct fcproc_response r = fcproc_request_result(op);
+
+    lua_pushinteger(L, r.status);
+    lua_pushlstring(L, r.body, r.body_len);
+    return 2;
+}
+
+/* client:request(method, target, body?, timeout?, ctx?) -> op, whose result is status, body */
+static int l_client_request(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_client *client = bind_check(L, 1, TYPE_CLIENT);
+    const char *method = bind_check_string(L, 2);
+    const char *target = bind_check_string(L, 3);
+    size_t len = 0;
+    const char *body = luaL_optlstring(L, 4, NULL, &len);
+    int64_t timeout_ms = bind_timeout_ms(L, 5);
+    fcproc_ctx *ctx = bind_ctx(L, 6);
+    struct bind_op *b = bind_new_op(L, push_response);
+
+    if (fcproc_request(client, method, target, body, len, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+void bind_open_client(lua_State *L)
+{
+    static const luaL_Reg methods[] = { { "request", l_client_request }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "client", l_client }, { NULL, NULL } };
+
+    bind_type(L, TYPE_CLIENT, methods, l_client_close);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The module fcproc.core: helpers that every file of the binding uses, and luaopen.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "binding.h"
+
+static int l_handle_tostring(lua_State *L)
+{
+    const struct bind_handle *h = lua_touserdata(L, 1);
+
+    luaL_getmetafield(L, 1, "__name");
+    if (h && h->object)
+        lua_pushfstring(L, "%s (%p)", lua_tostring(L, -1), h->object);
+    else
+        lua_pushfstring(L, "%s (closed)", lua_tostring(L, -1));
+    return 1;
+}
+
+void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close)
+{
+    luaL_newmetatable(L, type);
+    lua_pushcfunction(L, l_close);
+    lua_setfield(L, -2, "__gc");
+    lua_pushcfunction(L, l_close);
+    lua_setfield(L, -2, "__close");
+    lua_pushcfunction(L, l_handle_tostring);
+    lua_setfield(L, -2, "__tostring");
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushcfunction(L, l_close);
+    lua_setfield(L, -2, "close");
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+}
+
+struct bind_handle *bind_new(lua_State *L, const char *type)
+{
+    struct bind_handle *h = lua_newuserdatauv(L, sizeof(*h), 1);
+
+    h->object = NULL;
+    luaL_setmetatable(L, type);
+    return h;
+}
+
+void *bind_check(lua_State *L, int index, const char *type)
+{
+    struct bind_handle *h = luaL_checkudata(L, index, type);
+
+    if (!h->object)
+        luaL_error(L, "attempt to use a closed %s", type);
+    return h->object;
+}
+
+void *bind_opt(lua_State *L, int index, const char *type)
+{
+    return lua_isnoneornil(L, index) ? NULL : bind_check(L, index, type);
+}
+
+int64_t bind_timeout_ms(lua_State *L, int index)
+{
+    lua_Number seconds;
+
+    if (lua_isnoneornil(L, index))
+        return -1;
+    seconds = luaL_checknumber(L, index);
+    luaL_argcheck(L, seconds >= 0, index, "a time must be 0 seconds or more");
+    return seconds > 1e12 ? -1 : (int64_t)ceil(seconds * 1e3);
+}
+
+const char *bind_check_string(lua_State *L, int index)
+{
+    size_t len;
+    const char *s = luaL_checklstring(L, index, &len);
+
+    luaL_argcheck(L, strlen(s) == len, index, "a string with a zero byte in it");
+    return s;
+}
+
+int bind_without(lua_State *L, int index)
+{
+    return (int)luaL_optinteger(L, index, 0);
+}
+
+void bind_guard_release(struct bind_handle *guard)
+{
+    free(guard->object);
+    guard->object = NULL;
+}
+
+static int l_guard_close(lua_State *L)
+{
+    bind_guard_release(luaL_checkudata(L, 1, TYPE_GUARD));
+    return 0;
+}
+
+struct bind_handle *bind_guard(lua_State *L)
+{
+    return bind_new(L, TYPE_GUARD);
+}
+
+static int l_now(lua_State *L)
+{
+    lua_pushnumber(L, fcproc_now());
+    return 1;
+}
+
+static int l_guest_path(lua_State *L)
+{
+    lua_pushstring(L, fcproc_default_guest_path());
+    return 1;
+}
+
+int luaopen_fcproc_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "now", l_now },
+        { "guest_path", l_guest_path },
+        { NULL, NULL },
+    };
+    static const luaL_Reg none[] = { { NULL, NULL } };
+    static const struct {
+        const char *name;
+        int bit;
+    } without[] = {
+        { "peerpidfd", FCPROC_WITHOUT_PEERPIDFD },
+        { "pidfd_info", FCPROC_WITHOUT_PIDFD_INFO },
+        { "inotify", FCPROC_WITHOUT_INOTIFY },
+        { "close_range", FCPROC_WITHOUT_CLOSE_RANGE },
+    };
+
+    luaL_newlib(L, functions);
+    lua_pushstring(L, FCPROC_VERSION);
+    lua_setfield(L, -2, "version");
+#if defined(__x86_64__)
+    lua_pushliteral(L, "x86_64");
+#elif defined(__aarch64__)
+    lua_pushliteral(L, "aarch64");
+#else
+    lua_pushliteral(L, "unknown");
+#endif
+    lua_setfield(L, -2, "arch");
+    lua_newtable(L);
+    for (size_t i = 0; i < sizeof(without) / sizeof(without[0]); i++) {
+        lua_pushinteger(L, without[i].bit);
+        lua_setfield(L, -2, without[i].name);
+    }
+    lua_setfield(L, -2, "without");
+    bind_type(L, TYPE_GUARD, none, l_guard_close);
+    bind_open_error(L);
+    bind_open_context(L);
+    bind_open_op(L);
+    bind_open_process(L);
+    bind_open_spawn(L);
+    bind_open_net(L);
+    bind_open_client(L);
+    bind_open_path(L);
+    return 1;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Bridges and TAPs in Lua.
+ */
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "binding.h"
+
+static int l_net_close(lua_State *L)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_NET);
+    fcproc_net *net = h->object;
+
+    h->object = NULL;
+    fcproc_net_close(net);
+    return 0;
+}
+
+/* core.net(netns?) -> net */
+static int l_net(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const fcproc_netns *ns = bind_opt(L, 1, TYPE_NETNS);
+    struct bind_handle *h = bind_new(L, TYPE_NET);
+    fcproc_net *net = NULL;
+
+    if (fcproc_net_open(ns, &net, &err) < 0)
+        return bind_fail(L, &err);
+    h->object = net;
+    return 1;
+}
+
+static void set_flag(lua_State *L, const char *name, bool value)
+{
+    lua_pushboolean(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_integer(lua_State *L, const char *name, lua_Integer value)
+{
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, name);
+}
+
+static void set_mac(lua_State *L, const unsigned char mac[FCPROC_MAC_LEN])
+{
+    char text[18];
+
+    (void)snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2],
+                   mac[3], mac[4], mac[5]);
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, "mac");
+}
+
+/* net:ensure_bridge(name, address?, prefix?, ctx?) -> {ifindex, created, addressed, brought_up} */
+static int l_net_ensure_bridge(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = bind_check_string(L, 2) };
+    struct fcproc_bridge_info info;
+    fcproc_ctx *ctx = bind_ctx(L, 5);
+
+    if (!lua_isnoneornil(L, 3)) {
+        spec.address = bind_check_string(L, 3);
+        spec.prefix = (int)luaL_checkinteger(L, 4);
+    }
+    if (fcproc_bridge_ensure(net, &spec, ctx, &info, &err) < 0)
+        return bind_fail(L, &err);
+    lua_createtable(L, 0, 4);
+    set_integer(L, "ifindex", info.ifindex);
+    set_flag(L, "created", info.created);
+    set_flag(L, "addressed", info.addressed);
+    set_flag(L, "brought_up", info.brought_up);
+    return 1;
+}
+
+/* net:delete_bridge(name, ctx?) -> op */
+static int l_net_delete_bridge(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    const char *name = bind_check_string(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    struct bind_op *b = bind_new_op(L, NULL);
+
+    if (fcproc_bridge_delete(net, name, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+static bool parse_mac(const char *text, unsigned char mac[FCPROC_MAC_LEN])
+{
+    unsigned b[FCPROC_MAC_LEN];
+    char rest;
+
+    if (strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3],
+                                     &b[4], &b[5], &rest) != FCPROC_MAC_LEN)
+        return false;
+    for (int i = 0; i < FCPROC_MAC_LEN; i++)
+        mac[i] = (unsigned char)b[i];
+    return true;
+}
+
+/* net:create_tap(name, bridge?, uid?, gid?, mac?, mtu?, isolated?, ctx?) -> tap */
+static int l_net_create_tap(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    unsigned char mac[FCPROC_MAC_LEN];
+    struct fcproc_tap spec = { .struct_size = sizeof(spec),
+                               .name = bind_check_string(L, 2),
+                               .bridge = lua_isnoneornil(L, 3) ? NULL : bind_check_string(L, 3),
+                               .uid = luaL_optinteger(L, 4, -1),
+                               .gid = luaL_optinteger(L, 5, -1),
+                               .mtu = (int)luaL_optinteger(L, 7, 0),
+                               .isolated = lua_toboolean(L, 8) };
+    struct fcproc_tap_info tap;
+    fcproc_ctx *ctx = bind_ctx(L, 9);
+
+    if (!lua_isnoneornil(L, 6)) {
+        luaL_argcheck(L, parse_mac(bind_check_string(L, 6), mac), 6,
+                      "a MAC address is written aa:bb:cc:dd:ee:ff");
+        luaL_argcheck(L, !(mac[0] & 1), 6, "the MAC address is a multicast one");
+        spec.mac = mac;
+    }
+    if (fcproc_tap_create(net, &spec, ctx, &tap, &err) < 0)
+        return bind_fail(L, &err);
+    lua_createtable(L, 0, 4);
+    lua_pushstring(L, tap.name);
+    lua_setfield(L, -2, "name");
+    set_integer(L, "ifindex", tap.ifindex);
+    set_mac(L, tap.mac);
+    set_flag(L, "created", tap.created);
+    return 1;
+}
+
+static int push_removed(lua_State *L, fcproc_op *op)
+{
+    lua_pushinteger(L, (lua_Integer)fcproc_taps_delete_result(op));
+    return 1;
+}
+
+/* net:delete_taps(names, ctx?) -> op, whose result is how many there were */
+static int l_net_delete_taps(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    const char **names;
+    struct bind_op *b;
+    size_t n;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    n = lua_rawlen(L, 2);
+    luaL_argcheck(L, n > 0, 2, "an empty list of names");
+    names = lua_newuserdatauv(L, n * sizeof(*names), 0);
+    for (size_t i = 0; i < n; i++) {
+        if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TSTRING)
+            return luaL_error(L, "names[%d] must be a string, not a %s", (int)i + 1,
+                              luaL_typename(L, -1));
+        names[i] = lua_tostring(L, -1);
+        lua_pop(L, 1); /* the table keeps it */
+    }
+    b = bind_new_op(L, push_removed);
+    if (fcproc_taps_delete(net, names, n, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+/* net:list_taps(bridge, ctx?) -> list */
+static int l_net_list_taps(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    const char *bridge = bind_check_string(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    struct bind_handle *guard = bind_guard(L);
+    struct fcproc_tap_info *taps = NULL;
+    size_t n = 0;
+
+    if (fcproc_tap_list(net, bridge, ctx, &taps, &n, &err) < 0)
+        return bind_fail(L, &err);
+    guard->object = taps;
+    lua_createtable(L, (int)n, 0);
+    for (size_t i = 0; i < n; i++) {
+        lua_createtable(L, 0, 9);
+        lua_pushstring(L, taps[i].name);
+        lua_setfield(L, -2, "name");
+        set_integer(L, "ifindex", taps[i].ifindex);
+        set_mac(L, taps[i].mac);
+        set_integer(L, "mtu", taps[i].mtu);
+        if (taps[i].uid >= 0)
+            set_integer(L, "uid", taps[i].uid);
+        if (taps[i].gid >= 0)
+            set_integer(L, "gid", taps[i].gid);
+        set_flag(L, "up", taps[i].up);
+        set_flag(L, "isolated", taps[i].isolated);
+        set_flag(L, "in_use", taps[i].in_use);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    bind_guard_release(guard);
+    return 1;
+}
+
+/* core.check_ifname(name) -> true */
+static int l_check_ifname(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_check_ifname(bind_check_string(L, 1), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.address_family(text) -> 4 or 6 */
+static int l_address_family(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int family = fcproc_check_address(bind_check_string(L, 1), &err);
+
+    if (family < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, family == AF_INET ? 4 : 6);
+    return 1;
+}
+
+void bind_open_net(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        { "ensure_bridge", l_net_ensure_bridge },
+        { "delete_bridge", l_net_delete_bridge },
+        { "create_tap", l_net_create_tap },
+        { "delete_taps", l_net_delete_taps },
+        { "list_taps", l_net_list_taps },
+        { NULL, NULL },
+    };
+    static const luaL_Reg functions[] = {
+        { "net", l_net },
+        { "check_ifname", l_check_ifname },
+        { "address_family", l_address_family },
+        { NULL, NULL },
+    };
+
+    bind_type(L, TYPE_NET, methods, l_net_close);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Processes and network namespaces in Lua.
+ */
+#include "binding.h"
+
+void bind_push_exit(lua_State *L, struct fcproc_exit e)
+{
+    lua_createtable(L, 0, 1);
+    if (!e.known)
+        return;
+    lua_pushinteger(L, e.value);
+    lua_setfield(L, -2, e.signaled ? "signal" : "status");
+}
+
+static int l_process_close(lua_State *L)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_PROCESS);
+    fcproc_process *p = h->object;
+
+    h->object = NULL;
+    fcproc_process_close(p);
+    return 0;
+}
+
+/* Fills the closed handle on top of the stack, or fails. */
+static int finish_process(lua_State *L, struct bind_handle *h, int r, fcproc_process *p,
+                          const fcproc_error *err)
+{
+    if (r < 0)
+        return bind_fail(L, err);
+    h->object = p;
+    return 1;
+}
+
+/* core.process(pid) or core.process({pid, start_time, boot_id}) */
+static int l_process(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = NULL;
+    struct bind_handle *h;
+    int r;
+
+    if (lua_istable(L, 1)) {
+        struct fcproc_identity id = { 0 };
+        const char *boot_id;
+
+        lua_settop(L, 1);
+        lua_getfield(L, 1, "pid");
+        lua_getfield(L, 1, "start_time");
+        lua_getfield(L, 1, "boot_id");
+        id.pid = (pid_t)luaL_checkinteger(L, 2);
+        id.start_time = (uint64_t)luaL_checkinteger(L, 3);
+        boot_id = luaL_checkstring(L, 4);
+        strncpy(id.boot_id, boot_id, sizeof(id.boot_id) - 1);
+        h = bind_new(L, TYPE_PROCESS);
+        r = fcproc_process_open_identity(&id, &p, &err);
+    } else {
+        lua_Integer pid = luaL_checkinteger(L, 1);
+
+        luaL_argcheck(L, pid == (pid_t)pid, 1, "no process number");
+        h = bind_new(L, TYPE_PROCESS);
+        r = fcproc_process_open((pid_t)pid, &p, &err);
+    }
+    return finish_process(L, h, r, p, &err);
+}
+
+/* core.open_listener(path, without?) -> process */
+static int l_open_listener(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = NULL;
+    const char *path = bind_check_string(L, 1);
+    unsigned without = (unsigned)bind_without(L, 2);
+    struct bind_handle *h = bind_new(L, TYPE_PROCESS);
+    int r = fcproc_process_open_listener(path, without, &p, &err);
+
+    return finish_process(L, h, r, p, &err);
+}
+
+/* core.listener_pid(path, without?) -> pid */
+static int l_listener_pid(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    pid_t pid = 0;
+
+    if (fcproc_listener_pid(bind_check_string(L, 1), (unsigned)bind_without(L, 2), &pid, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, pid);
+    return 1;
+}
+
+/* core.open_api_sock(exe, api_sock) -> process */
+static int l_open_api_sock(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = NULL;
+    const char *exe = bind_check_string(L, 1);
+    const char *api_sock = bind_check_string(L, 2);
+    struct bind_handle *h = bind_new(L, TYPE_PROCESS);
+    int r = fcproc_process_open_api_sock(exe, api_sock, &p, &err);
+
+    return finish_process(L, h, r, p, &err);
+}
+
+static int l_process_pid(lua_State *L)
+{
+    lua_pushinteger(L, fcproc_process_pid(bind_check(L, 1, TYPE_PROCESS)));
+    return 1;
+}
+
+static int l_process_pidfd(lua_State *L)
+{
+    lua_pushinteger(L, fcproc_process_pidfd(bind_check(L, 1, TYPE_PROCESS)));
+    return 1;
+}
+
+static int l_process_alive(lua_State *L)
+{
+    lua_pushboolean(L, fcproc_process_alive(bind_check(L, 1, TYPE_PROCESS)));
+    return 1;
+}
+
+static int l_process_recorded(lua_State *L)
+{
+    lua_pushboolean(L, fcproc_process_is_recorded(bind_check(L, 1, TYPE_PROCESS)));
+    return 1;
+}
+
+static int l_process_identity(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_identity id;
+
+    if (fcproc_process_identity(bind_check(L, 1, TYPE_PROCESS), &id, &err) < 0)
+        return bind_fail(L, &err);
+    lua_createtable(L, 0, 3);
+    lua_pushinteger(L, id.pid);
+    lua_setfield(L, -2, "pid");
+    lua_pushinteger(L, (lua_Integer)id.start_time);
+    lua_setfield(L, -2, "start_time");
+    lua_pushstring(L, id.boot_id);
+    lua_setfield(L, -2, "boot_id");
+    return 1;
+}
+
+/* process:matches(exe, api_sock?, folder?) -> "yes", "no" or "exiting" */
+static int l_process_matches(lua_State *L)
+{
+    static const char *const text[] = { "no", "yes", "exiting" };
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    const char *api_sock = lua_isnoneornil(L, 3) ? NULL : bind_check_string(L, 3);
+    const char *folder = lua_isnoneornil(L, 4) ? NULL : bind_check_string(L, 4);
+    int r = fcproc_process_matches(p, bind_check_string(L, 2), api_sock, folder, &err);
+
+    if (r < 0)
+        return bind_fail(L, &err);
+    lua_pushstring(L, text[r]);
+    return 1;
+}
+
+static int l_process_signal(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+
+    if (fcproc_process_signal(p, (int)luaL_checkinteger(L, 2), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int push_wait_result(lua_State *L, fcproc_op *op)
+{
+    bind_push_exit(L, fcproc_process_wait_result(op));
+    return 1;
+}
+
+/* process:wait_op(timeout?, without?, ctx?) -> op */
+static int l_process_wait_op(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    unsigned without = (unsigned)bind_without(L, 3);
+    fcproc_ctx *ctx = bind_ctx(L, 4);
+    struct bind_op *b = bind_new_op(L, push_wait_result);
+
+    if (fcproc_process_wait(p, timeout_ms, without, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+/* ---- network namespaces ---- */
+
+static int l_netns_close(lua_State *L)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_NETNS);
+    fcproc_netns *ns = h->object;
+
+    h->object = NULL;
+    fcproc_netns_close(ns);
+    return 0;
+}
+
+/* core.netns(name?) -> netns: without a name, a new one */
+static int l_netns(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *name = lua_isnoneornil(L, 1) ? NULL : bind_check_string(L, 1);
+    struct bind_handle *h = bind_new(L, TYPE_NETNS);
+    fcproc_netns *ns = NULL;
+
+    if ((name ? fcproc_netns_open(name, &ns, &err) : fcproc_netns_new(&ns, &err)) < 0)
+        return bind_fail(L, &err);
+    h->object = ns;
+    return 1;
+}
+
+static int l_netns_fd(lua_State *L)
+{
+    lua_pushinteger(L, fcproc_netns_fd(bind_check(L, 1, TYPE_NETNS)));
+    return 1;
+}
+
+void bind_open_process(lua_State *L)
+{
+    static const luaL_Reg process_methods[] = {
+        { "pid", l_process_pid },
+        { "pidfd", l_process_pidfd },
+        { "alive", l_process_alive },
+        { "recorded", l_process_recorded },
+        { "identity", l_process_identity },
+        { "matches", l_process_matches },
+        { "signal_number", l_process_signal },
+        { "wait_op", l_process_wait_op },
+        { NULL, NULL },
+    };
+    static const luaL_Reg netns_methods[] = { { "fd", l_netns_fd }, { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "process", l_process },
+        { "open_listener", l_open_listener },
+        { "listener_pid", l_listener_pid },
+        { "open_api_sock", l_open_api_sock },
+        { "netns", l_netns },
+        { NULL, NULL },
+    };
+
+    bind_type(L, TYPE_PROCESS, process_methods, l_process_close);
+    luaL_getmetatable(L, TYPE_PROCESS);
+    lua_getfield(L, -1, "__index");
+    lua_setfield(L, -3, "process_methods"); /* process.lua adds wait and signal */
+    lua_pop(L, 1);
+    bind_type(L, TYPE_NETNS, netns_methods, l_netns_close);
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,107 @@
+-- The Firecracker API, raw: JSON over HTTP over the API socket.
+
+local cjson = require "cjson.safe"
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local options = require "fcproc.options"
+
+local M = {}
+
+-- Longer than Firecracker's slowest answer (it gives up on a vCPU after 30 s), so that a call
+-- without a context does not wait for ever on a server that hangs.
+local DEFAULT_TIMEOUT = 60
+
+---@class fcproc.Client
+---@field path string
+local Client = {}
+Client.__index = Client
+
+local function api_error(path, method, target, status, body)
+  local decoded = cjson.decode(body)
+  -- Firecracker says fault_message; its HTTP server, when too many connections are open, error.
+  local text = type(decoded) == "table" and (decoded.fault_message or decoded.error)
+  if type(text) ~= "string" then text = body ~= "" and body:sub(1, 200) or "no reason given" end
+  return errors.new{
+    code = "api", op = "api.request", status = status, path = path,
+    message = ("%s %s on %s was answered with %d: %s"):format(method, target, path, status, text),
+  }
+end
+
+local function encode(body)
+  if body == nil or type(body) == "string" then return body end
+  local text, reason = cjson.encode(body)
+  if not text then error("request: the body can't be written as JSON: " .. reason, 3) end
+  return text
+end
+
+---Sends a request and returns the decoded answer, or true when it has no body.
+---@param method string       GET, PUT, PATCH, DELETE
+---@param target string       "/vm/config"
+---@param body table|string|nil  a table is written as JSON, a string is sent as it is
+---@param ctx fcproc.Context?
+---@return any? answer
+---@return fcproc.Error? err  ERR_API with status and Firecracker's own words; ERR_PROTOCOL for an
+---                            answer that is no HTTP or JSON; ERR_NOT_FOUND when nobody listens
+function Client:request(method, target, body, ctx)
+  ctx = loop.context(ctx)
+  local done, status, text = loop.complete(ctx,
+    self.core:request(method, target, encode(body), DEFAULT_TIMEOUT, ctx))
+  if not done then
+    status.path = self.path
+    return nil, status
+  end
+  if status < 200 or status > 299 then
+    return nil, api_error(self.path, method, target, status, text)
+  end
+  if text == "" then return true end
+  local answer, reason = cjson.decode(text)
+  if answer == nil then
+    return nil, errors.new{
+      code = "protocol", op = "api.request", path = self.path, status = status,
+      message = ("%s %s: the answer from %s is no JSON: %s"):format(method, target, self.path,
+        reason),
+    }
+  end
+  return answer
+end
+
+---Closes the connection.
+function Client:close()
+  self.core:close()
+end
+
+Client.__close = Client.close
+
+---A client that keeps one connection open, for many requests to one VM, one at a time.
+---@param path string  the API socket, at any depth
+---@return fcproc.Client? client
+---@return fcproc.Error? err
+function M.client(path)
+  options.argument(path, "string", "fcproc.client", "path")
+  local handle, err = core.client(path)
+  if not handle then
+    err.path = path
+    return nil, err
+  end
+  return setmetatable({ core = handle, path = path }, Client)
+end
+
+---One request on a connection of its own.
+---
+---    local version = assert(fcproc.request("/run/vm/api.sock", "GET", "/version"))
+---    print(version.firecracker_version)
+---@param path string
+---@param method string
+---@param target string
+---@param body table|string|nil
+---@param ctx fcproc.Context?
+---@return any? answer
+---@return fcproc.Error? err
+function M.request(path, method, target, body, ctx)
+  local client <close>, err = M.client(path)
+  if not client then return nil, err end
+  return client:request(method, target, body, ctx)
+end
+
+return M

@@ -1,0 +1,93 @@
+-- The manager's configuration: what may be in it and what can work.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local options = require "fcproc.options"
+
+local M = {}
+
+---@class fcproc.Config
+---@field firecracker_bin string?  a path, or a name to look for on PATH; default "firecracker"
+---@field bridge_name string?      at most 15 bytes
+---@field bridge_ip string?        IPv4 or IPv6
+---@field cidr (integer|string)?   the prefix length that goes with it
+---@field runtime_dir string?      absolute: where sockets live
+---@field logger fun(level: string, message: string, fields: table)?  default: nobody
+---@field runner fcproc.Runner?    for flows and scripts; the primitives never call it
+---@field privilege "direct"?      system calls are made by this process itself
+---@field netns (string|fcproc.Netns)?  where bridges and TAPs are made; default: the caller's
+---@field without string[]?        kernel features to do without ("peerpidfd", "pidfd_info",
+---                                 "inotify", "close_range"): each forces its fallback
+
+local known = {
+  firecracker_bin = "string", bridge_name = "string", bridge_ip = "string",
+  cidr = "integer|string", runtime_dir = "string", logger = "function", runner = "table",
+  privilege = "string", netns = "string|fcproc.netns", without = "table",
+}
+
+local function invalid(format, ...)
+  return nil, errors.new{ code = "invalid", op = "fcproc.new", message = format:format(...) }
+end
+
+local function check_prefix(config)
+  if not config.bridge_ip then return true end
+  local family, err = core.address_family(config.bridge_ip)
+  if not family then return nil, err end
+  local prefix = math.tointeger(tonumber(config.cidr))
+  local most = family == 4 and 32 or 128
+  if not prefix then
+    return invalid("bridge_ip %s needs a cidr: its prefix length, 0 to %d", config.bridge_ip, most)
+  end
+  if prefix < 0 or prefix > most then
+    return invalid("a prefix of %d is out of range: IPv%d has 0 to %d", prefix, family, most)
+  end
+  return prefix
+end
+
+local function without_bits(names)
+  local bits = 0
+  for _, name in ipairs(names or {}) do
+    local bit = core.without[name]
+    if not bit then
+      error(("fcproc.new: unknown feature '%s' in without; known: close_range, inotify, "
+        .. "peerpidfd, pidfd_info"):format(tostring(name)), 4)
+    end
+    bits = bits | bit
+  end
+  return bits
+end
+
+---Checks a configuration and returns it as the manager keeps it. Unknown keys and wrong types
+---raise.
+---@param config fcproc.Config?
+---@return table? checked
+---@return fcproc.Error? err
+function M.check(config)
+  options.check(config, known, "fcproc.new", 3)
+  config = config or {}
+  if config.bridge_name then
+    local ok, err = core.check_ifname(config.bridge_name)
+    if not ok then return nil, err end
+  end
+  local prefix, err = check_prefix(config)
+  if not prefix then return nil, err end
+  if config.runtime_dir and config.runtime_dir:sub(1, 1) ~= "/" then
+    return invalid("runtime_dir must be an absolute path, not '%s'", config.runtime_dir)
+  end
+  if config.privilege and config.privilege ~= "direct" then
+    return invalid("privilege '%s' is not known; only 'direct' is", config.privilege)
+  end
+  return {
+    firecracker_bin = config.firecracker_bin or "firecracker",
+    bridge_name = config.bridge_name,
+    bridge_ip = config.bridge_ip,
+    prefix = config.bridge_ip and prefix or nil,
+    runtime_dir = config.runtime_dir,
+    logger = config.logger,
+    runner = config.runner,
+    netns = config.netns,
+    without = without_bits(config.without),
+  }
+end
+
+return M

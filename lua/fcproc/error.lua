@@ -1,0 +1,78 @@
+-- Error values: what every call that fails returns after nil.
+-- They are made here and by the C module, with one metatable. Never used as table keys: compare
+-- with a sentinel (err == fcproc.ERR_BUSY), walk causes with err:is(...), or look at err.code.
+
+local core = require "fcproc.core"
+
+---@class fcproc.Error
+---@field code string        one of fcproc.codes ("busy", "not_found", ...): stable
+---@field op string          what was being done ("tap.create")
+---@field message string     what failed, on what, why, and what to do next: not stable
+---@field errno integer?     the kernel's errno
+---@field pid integer?       the process it is about
+---@field path string?       the file or socket it is about
+---@field status integer?    the HTTP status, or the exit status of a command
+---@field signal integer?    the signal that ended a command
+---@field output string?     the end of a failed command's stderr
+---@field stdout string?     what a command that did not end had written
+---@field stderr string?     the same
+---@field cause fcproc.Error? the failure below this one
+---@operator concat(any): string
+local Error = {}
+
+local metatable = core.error_metatable
+metatable.__index = Error
+
+---True if this error, or one that caused it, has the sentinel's code.
+---@param sentinel fcproc.Error  fcproc.ERR_*
+---@return boolean
+function Error:is(sentinel)
+  local err = self
+  while err do
+    if err.code == sentinel.code then return true end
+    err = err.cause
+  end
+  return false
+end
+
+function metatable.__tostring(err)
+  return ("%s: %s (%s)"):format(err.op, err.message, err.code)
+end
+
+function metatable.__concat(a, b)
+  return tostring(a) .. tostring(b)
+end
+
+-- Only a sentinel equals an error, so that two unrelated failures are never the same.
+function metatable.__eq(a, b)
+  return a.code == b.code and (a.sentinel or b.sentinel) and not (a.sentinel and b.sentinel) or false
+end
+
+local M = {}
+
+---@type table<string, fcproc.Error>  ERR_WAIT_TIMEOUT and so on
+M.sentinels = {}
+---@type { name: string, code: string, meaning: string }[]
+M.codes = core.codes
+
+for _, entry in ipairs(core.codes) do
+  M.sentinels["ERR_" .. entry.name] = setmetatable({
+    code = entry.code, op = "fcproc", message = entry.meaning, sentinel = true,
+  }, metatable)
+end
+
+---Makes an error. fields needs code, op and message.
+---@param fields table
+---@return fcproc.Error
+function M.new(fields)
+  return setmetatable(fields, metatable)
+end
+
+---True for the values that this module and the C module make.
+---@param value any
+---@return boolean
+function M.is_error(value)
+  return type(value) == "table" and getmetatable(value) == metatable
+end
+
+return M

@@ -1,0 +1,194 @@
+-- The manager's process side: finding the Firecracker behind an API socket, waiting for its end,
+-- killing it. A number is only ever a hint: the process is opened, then proved to be a Firecracker
+-- of ours, then used, all through one pidfd.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local process = require "fcproc.process"
+
+local M = {}
+
+local ESRCH = 3
+
+---@class fcproc.ManagerProcesses
+local Processes = {}
+
+local function is_process(value)
+  local metatable = type(value) == "userdata" and getmetatable(value)
+  return metatable and metatable.__name == "fcproc.process" or false
+end
+
+local function check_target(target, what)
+  if math.type(target) ~= "integer" and not is_process(target) then
+    error(("%s: expected a pid or a process, not a %s"):format(what, type(target)), 3)
+  end
+end
+
+local function check_socket(api_sock, what)
+  if api_sock ~= nil and type(api_sock) ~= "string" then
+    error(("%s: api_sock must be a string, not a %s"):format(what, type(api_sock)), 3)
+  end
+end
+
+-- Both pidfds are alive after the comparison, so that an equal number is the same process.
+local function listens(self, candidate, api_sock)
+  local peer <close> = core.open_listener(api_sock, self.config.without)
+  return peer and peer:pid() == candidate:pid() and peer:alive() and candidate:alive()
+end
+
+-- "yes", "no" or "exiting": is the open process a Firecracker of ours?
+--  1. it was recorded at its spawn; or
+--  2. it is the live peer of the API socket; or
+--  3. its executable is the configured binary and its --api-sock is exactly this path, or, when
+--     no path is given, one inside our runtime folder.
+local function prove(self, candidate, api_sock)
+  if candidate:recorded() then return "yes" end
+  if api_sock and listens(self, candidate, api_sock) then return "yes" end
+  local exe = self:resolve_binary()
+  if not exe or not (api_sock or self.config.runtime_dir) then return "no" end
+  return candidate:matches(exe, api_sock, self.config.runtime_dir)
+end
+
+-- Opens what the caller named. A process object is handed on as it is; only what was opened here
+-- is closed here, which the second value does.
+local function open_target(target)
+  if is_process(target) then return target, nil end
+  local opened, err = core.process(target)
+  return opened, opened, err
+end
+
+-- Starting, Firecracker does not listen yet; hanging, its queue is full: then its own arguments
+-- tell. A dead listener (ESRCH) is the answer, though: the path is taken.
+local function open_by_arguments(self, api_sock, listener_error)
+  if listener_error.errno ~= ESRCH
+    and (listener_error.code == "not_found" or listener_error.code == "busy") then
+    local exe = self:resolve_binary()
+    local found = exe and core.open_api_sock(exe, api_sock)
+    if found then return found end
+  end
+  listener_error.path = api_sock
+  return nil, listener_error
+end
+
+---The pid of the Firecracker that listens on the API socket; else of the one that was started
+---with exactly this --api-sock. Seed: FindPID.
+---@param api_sock string
+---@param ctx fcproc.Context?
+---@return integer? pid
+---@return fcproc.Error? err  ERR_NOT_FOUND: none
+function Processes:find_pid(api_sock, ctx)
+  ctx = loop.context(ctx)
+  if ctx then
+    local ok, err = ctx:status()
+    if not ok then return nil, err end
+  end
+  local pid, err = core.listener_pid(api_sock, self.config.without)
+  if pid then return pid end
+  local found <close>, reason = open_by_arguments(self, api_sock, err)
+  if not found then return nil, reason end
+  return found:pid()
+end
+
+---The same as a process handle, which stays that process whatever becomes of the number.
+---@param api_sock string
+---@return fcproc.Process? process
+---@return fcproc.Error? err
+function Processes:open_process(api_sock)
+  local found, err = core.open_listener(api_sock, self.config.without)
+  if found then return found end
+  return open_by_arguments(self, api_sock, err)
+end
+
+---find_pid, else what machine:pid() says if that still is a Firecracker of ours, else 0 (as in
+---the seed): test for pid > 0. Seed: ResolvePID.
+---@param machine { pid: fun(self): integer? }?
+---@param api_sock string
+---@param ctx fcproc.Context?
+---@return integer pid
+function Processes:resolve_pid(machine, api_sock, ctx)
+  local pid = self:find_pid(api_sock, ctx)
+  if pid then return pid end
+  if is_process(machine) then return machine:alive() and machine:pid() or 0 end
+  pid = machine and machine:pid()
+  if math.type(pid) ~= "integer" or pid <= 0 then return 0 end
+  local candidate <close> = core.process(pid)
+  return candidate and candidate:alive() and prove(self, candidate, api_sock) == "yes" and pid or 0
+end
+
+---Waits until the process is gone. Gone is also a pid of 0 or less, and a number that belongs to
+---a process which is no Firecracker of ours. Seed: WaitForExit.
+---@param target integer|fcproc.Process
+---@param api_sock string?  proves whose the number is; default: any socket in runtime_dir
+---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return true? gone
+---@return fcproc.Exit|fcproc.Error|nil exit  nil when nobody can tell how it ended
+function Processes:wait_for_exit(target, api_sock, timeout, ctx)
+  check_target(target, "wait_for_exit")
+  check_socket(api_sock, "wait_for_exit")
+  ctx = loop.context(ctx)
+  if math.type(target) == "integer" and target <= 0 then return true end
+  local candidate, opened, err = open_target(target)
+  local closing <close> = opened -- luacheck: ignore closing
+  if not candidate then
+    if err.code == "not_found" then return true end
+    return nil, err
+  end
+  if opened then
+    local proof, reason = prove(self, candidate, api_sock)
+    if not proof then return nil, reason end
+    if proof == "no" then return true end
+  end
+  return process.wait(candidate, timeout, self.config.without, ctx)
+end
+
+---SIGKILL, through a pidfd whose process was proved to be a Firecracker of ours. One that is gone
+---already is a success. Wait for its exit afterwards. Seed: Kill.
+---@param target integer|fcproc.Process
+---@param api_sock string?  proves whose the number is; default: any socket in runtime_dir
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_SAME_PROCESS: it is something else; ERR_INVALID: a pid <= 0
+---@overload fun(self, target: integer|fcproc.Process, ctx: fcproc.Context): true?, fcproc.Error?
+function Processes:kill(target, api_sock, ctx)
+  check_target(target, "kill")
+  if type(api_sock) == "userdata" and ctx == nil then api_sock, ctx = nil, api_sock end
+  check_socket(api_sock, "kill")
+  ctx = loop.context(ctx)
+  if ctx then
+    local ok, err = ctx:status()
+    if not ok then return nil, err end
+  end
+  local started = core.now()
+  local candidate, opened, err = open_target(target)
+  local closing <close> = opened -- luacheck: ignore closing
+  if not candidate then
+    if err.code == "not_found" then return true end
+    return nil, err
+  end
+  local proof, reason = prove(self, candidate, api_sock)
+  if not proof then return nil, reason end
+  if proof == "exiting" or not candidate:alive() then return true end
+  if proof == "no" then
+    return nil, errors.new{
+      code = "not_same_process", op = "process.kill", pid = candidate:pid(), path = api_sock,
+      message = ("pid %d is not a Firecracker of ours%s; it was not signalled"):format(
+        candidate:pid(), api_sock and (": it neither listens on %s nor was started with it"):format(
+          api_sock) or " (give its API socket, to prove it)"),
+    }
+  end
+  local ok
+  ok, err = candidate:signal("KILL")
+  if not ok and err.code ~= "not_found" then return nil, err end
+  if self.config.logger then
+    self.config.logger("debug", "process killed", {
+      pid = candidate:pid(), api_sock = api_sock, duration = core.now() - started,
+    })
+  end
+  return true
+end
+
+M.methods = Processes
+
+return M

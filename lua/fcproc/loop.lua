@@ -1,0 +1,208 @@
+-- Waiting for operations, and fcproc.run: many functions at once in one Lua state, as coroutines
+-- over poll(2), each written in direct style.
+
+local core = require "fcproc.core"
+local options = require "fcproc.options"
+local waiters = require "fcproc.waiters"
+
+local M = {}
+
+local LONGEST_POLL = waiters.LONGEST_POLL
+
+---@class fcproc.Task            one coroutine of a run
+---@field co thread
+---@field group fcproc.Group    the run it belongs to
+---@field ctx fcproc.Context
+---@field tasks fcproc.Task[]   all that its loop drives
+---@field op fcproc.Operation?  what it waits for
+---@field fd integer?           op's descriptor
+---@field wake number?          when op wants to be stepped anyway
+---@field inner fcproc.Group?   the inner run that it waits for
+
+---@class fcproc.Group           one call of fcproc.run
+---@field functions fcproc.Functions
+---@field ctx fcproc.Context
+---@field next integer          the next function to start
+---@field alive integer         tasks not ended
+---@field results table[]
+---@field failure table?        { value }: the first error
+
+-- Which task a coroutine is. Keyed weakly; a state's own, like everything in Lua.
+---@type table<thread, fcproc.Task>
+local task_of = setmetatable({}, { __mode = "k" })
+
+---The context to use: the one given, else that of the fcproc.run around this call. Raises when
+---what is given is no context.
+---@param ctx fcproc.Context?
+---@return fcproc.Context?
+function M.context(ctx)
+  if ctx ~= nil then
+    local metatable = type(ctx) == "userdata" and getmetatable(ctx)
+    if not metatable or metatable.__name ~= "fcproc.context" then
+      error(("the context must come from fcproc.context, not be a %s"):format(type(ctx)), 3)
+    end
+    return ctx
+  end
+  local task = task_of[coroutine.running()]
+  return task and task.ctx
+end
+
+-- In a task of fcproc.run: gives the floor to the others.
+local task_waiter = {
+  wait = function(op)
+    local task = task_of[coroutine.running()]
+    local timeout = op:timeout()
+    task.op, task.fd, task.wake = op, op:pollfd(), timeout and core.now() + timeout
+    coroutine.yield()
+    task.op = nil
+  end,
+}
+
+local function pick_waiter(ctx)
+  local name = ctx and ctx:waiter()
+  if name and name ~= "poll" then return waiters.get(name) end
+  return task_of[coroutine.running()] and task_waiter or waiters.poll
+end
+
+local function step_until_done(waiter, op, done, ...)
+  if done == false then
+    waiter.wait(op)
+    return step_until_done(waiter, op, op:step())
+  end
+  return done, ...
+end
+
+---Waits for an operation to its end and closes it. Made to be called on the answer of the C
+---function that makes the operation.
+---@param ctx fcproc.Context?
+---@param op fcproc.Operation?
+---@param err fcproc.Error?
+---@return true? done
+---@return any ...  its results, or the error
+function M.complete(ctx, op, err)
+  if not op then return nil, err end
+  local closing <close> = op -- luacheck: ignore closing
+  local waiter = pick_waiter(ctx)
+  if not waiter.release then return step_until_done(waiter, op, op:step()) end
+  local releasing <close> = setmetatable({}, { -- luacheck: ignore releasing
+    __close = function() waiter.release(op) end,
+  })
+  return step_until_done(waiter, op, op:step())
+end
+
+-- What a task does: the group's functions, one after another, as long as there are any. Each is
+-- under pcall, so that an error unwinds inside the coroutine, where closing variables may wait.
+local function work(group)
+  local functions = group.functions
+  while group.next <= #functions and not group.failure do
+    local index = group.next
+    group.next = index + 1
+    local result = table.pack(pcall(functions[index], group.ctx))
+    if result[1] then
+      group.results[index] = table.pack(table.unpack(result, 2, result.n))
+    else
+      group.failure = group.failure or { result[2] }
+      group.ctx:cancel()
+    end
+  end
+  group.alive = group.alive - 1
+end
+
+local function add_tasks(group, tasks)
+  for _ = 1, math.min(#group.functions, group.functions.limit or math.huge) do
+    local task = { group = group, ctx = group.ctx, tasks = tasks, co = coroutine.create(work) }
+    task_of[task.co] = task
+    tasks[#tasks + 1] = task
+    group.alive = group.alive + 1
+  end
+end
+
+local function resume(task)
+  local ok, err = coroutine.resume(task.co, task.group) -- the group is for its first start
+  if not ok then error(err, 0) end -- not a function's error: those are caught in work
+end
+
+-- Resumes each task that can go on, until the group has ended. Ctrl-C may leave it by an error at
+-- any instruction, and it is called again: all that it needs to know is in the tasks, which change
+-- only inside the coroutines, where lua.c's hook does not come.
+---@param tasks fcproc.Task[]
+---@param group fcproc.Group
+local function drive(tasks, group)
+  local fds, polled, ready, runnable = {}, {}, {}, {}
+  while group.alive > 0 do
+    local now, n, runs = core.now(), 0, 0
+    local wake = now + LONGEST_POLL
+    for i = #tasks, 1, -1 do
+      local task = tasks[i]
+      if coroutine.status(task.co) == "dead" then
+        table.remove(tasks, i)
+      elseif task.op then
+        n = n + 1
+        fds[n], polled[n] = task.fd, task
+        if task.wake and task.wake < wake then wake = task.wake end
+      elseif not task.inner or task.inner.alive == 0 then
+        runs = runs + 1
+        runnable[runs] = task
+        wake = now
+      end
+    end
+    for i = #fds, n + 1, -1 do fds[i], polled[i] = nil, nil end
+    core.poll_many(fds, ready, math.max(wake - now, 0))
+    now = core.now()
+    for i = 1, n do
+      local task = polled[i]
+      if ready[i] or (task.wake and task.wake <= now) then resume(task) end
+    end
+    for i = 1, runs do resume(runnable[i]) end
+  end
+end
+
+---@class fcproc.Functions
+---@field [integer] fun(ctx: fcproc.Context): any ...
+---@field limit integer?  at most so many run at once; default: all
+
+---Runs functions concurrently and returns when all have ended. Each gets the run's context, which
+---is also the default of every fcproc call inside it. When one raises, or Ctrl-C comes, that
+---context is cancelled, the others go on to their end (so that their closing variables run), and
+---the error is raised again. Runs nest.
+---
+---    local results = fcproc.run{
+---      function(ctx) return fcproc.request(sock1, "GET", "/version", nil, ctx) end,
+---      function(ctx) return fcproc.request(sock2, "GET", "/version", nil, ctx) end,
+---    }
+---    print(results[1][1].firecracker_version)
+---@param functions fcproc.Functions
+---@param ctx fcproc.Context?
+---@return table[] results  for each function, table.pack of what it returned
+function M.run(functions, ctx)
+  options.argument(functions, "table", "fcproc.run", "functions")
+  for key, fn in pairs(functions) do
+    if key ~= "limit" and (math.type(key) ~= "integer" or type(fn) ~= "function") then
+      error("fcproc.run: functions must be a list of functions, and perhaps limit = n", 2)
+    end
+  end
+  local parent = M.context(ctx)
+  local own <close>, err = core.context(parent or core.default_context())
+  if not own then error(err, 2) end
+  local group = { functions = functions, ctx = own, next = 1, alive = 0, results = {} }
+  local task = task_of[coroutine.running()]
+  if task then -- inside another run: its loop drives these too
+    add_tasks(group, task.tasks)
+    task.inner = group
+    while group.alive > 0 do coroutine.yield() end
+    task.inner = nil
+  else
+    local tasks = {}
+    add_tasks(group, tasks)
+    local ok, interrupt = pcall(drive, tasks, group)
+    if not ok then
+      group.failure = group.failure or { interrupt }
+      own:cancel()
+      drive(tasks, group)
+    end
+  end
+  if group.failure then error(group.failure[1], 0) end
+  return group.results
+end
+
+return M

@@ -1,0 +1,390 @@
+-- The manager: the host-side primitives under the names of the Go package that they replace. It
+-- holds its configuration and one netlink socket and nothing that changes, so that any number of
+-- coroutines may use one. Processes are in identity.lua, which this file mixes in.
+
+local api = require "fcproc.api"
+local config = require "fcproc.config"
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local identity = require "fcproc.identity"
+local loop = require "fcproc.loop"
+local options = require "fcproc.options"
+local process = require "fcproc.process"
+local runner = require "fcproc.runner"
+
+local M = {}
+
+---@class fcproc.Manager: fcproc.ManagerProcesses
+---@field config table
+---@field runner fcproc.Runner
+local Manager = {}
+Manager.__index = Manager
+
+for name, method in pairs(identity.methods) do Manager[name] = method end
+
+local DEFAULT_WAIT = 5 -- seconds until a socket must be there, as in the seed
+
+-- Tells the logger of a change on the host, with how long it took.
+local function log(self, started, message, fields)
+  local logger = self.config.logger
+  if logger then
+    fields.duration = core.now() - started
+    logger("debug", message, fields)
+  end
+end
+
+local function status(ctx)
+  if ctx then return ctx:status() end
+  return true
+end
+
+local function need(self, name, op)
+  if self.config[name] then return true end
+  return nil, errors.new{
+    code = "invalid", op = op, message = ("%s is not configured: give it to fcproc.new"):format(name),
+  }
+end
+
+---Makes a manager. It closes its netlink socket when collected, or with :close(), or as
+---`local manager <close>`.
+---
+---    local manager = assert(fcproc.new{
+---      bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, runtime_dir = "/run/fcproc",
+---    })
+---@param settings fcproc.Config?
+---@return fcproc.Manager? manager
+---@return fcproc.Error? err  ERR_INVALID for values that can't work; unknown keys raise
+function M.new(settings)
+  local checked, err = config.check(settings)
+  if not checked then return nil, err end
+  local net, netns
+  if type(checked.netns) == "string" then
+    netns, err = core.netns(checked.netns)
+    if not netns then return nil, err end
+    checked.netns = netns
+  end
+  net, err = core.net(checked.netns)
+  if not net then return nil, err end
+  checked.logger = checked.logger or core.host_logger and core.host_logger()
+  return setmetatable({
+    config = checked, net = net, runner = checked.runner or runner.new(),
+  }, Manager)
+end
+
+---Closes the netlink socket. Nothing on the host changes.
+function Manager:close()
+  self.net:close()
+end
+
+Manager.__close = Manager.close
+
+-- ---- network ------------------------------------------------------------------------------
+
+---The bridge exists, has the configured address (if any) and is up. What is right is left alone;
+---other addresses on it are, too. Safe when many processes race. Seed: EnsureBridge.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name
+function Manager:ensure_bridge(ctx)
+  ctx = loop.context(ctx)
+  local ok, err = need(self, "bridge_name", "bridge.ensure")
+  if not ok then return nil, err end
+  local c, started = self.config, core.now()
+  local info
+  info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix, ctx)
+  if not info then return nil, err end
+  if info.created or info.addressed or info.brought_up then
+    log(self, started, "bridge ensured", {
+      name = c.bridge_name, address = c.bridge_ip, prefix = c.prefix, created = info.created,
+      addressed = info.addressed, brought_up = info.brought_up,
+    })
+  end
+  return true
+end
+
+---The bridge is gone. One with ports is ERR_BUSY, a link of another kind ERR_CONFLICT.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Manager:delete_bridge(ctx)
+  ctx = loop.context(ctx)
+  local ok, err = need(self, "bridge_name", "bridge.delete")
+  if not ok then return nil, err end
+  local started = core.now()
+  ok, err = loop.complete(ctx, self.net:delete_bridge(self.config.bridge_name, ctx))
+  if not ok then return nil, err end
+  log(self, started, "bridge deleted", { name = self.config.bridge_name })
+  return true
+end
+
+---@class fcproc.TapOptions
+---@field uid integer?       who may open it; default: us
+---@field gid integer?
+---@field mac string?        "aa:bb:cc:dd:ee:ff", of the host's side; default: from the name
+---@field mtu integer?       default 1500
+---@field isolated boolean?  can't reach the bridge's other isolated ports
+
+---@class fcproc.Tap
+---@field name string
+---@field ifindex integer
+---@field mac string
+---@field created boolean  false: an idle one was there and has been made right
+
+local tap_options = {
+  uid = "integer", gid = "integer", mac = "string", mtu = "integer", isolated = "boolean",
+}
+
+local function check_tap(opts)
+  local mac = opts.mac
+  if mac and not mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
+    return nil, errors.new{
+      code = "invalid", op = "tap.create",
+      message = ("'%s' is no unicast MAC address: it is written like 02:00:00:00:00:01"):format(mac),
+    }
+  end
+  if opts.mtu and (opts.mtu < 68 or opts.mtu > 65521) then
+    return nil, errors.new{
+      code = "invalid", op = "tap.create",
+      message = ("an MTU of %d is out of range: 68 to 65521"):format(opts.mtu),
+    }
+  end
+  return true
+end
+
+---A persistent TAP on the bridge, both up. An idle TAP of that name is made right in place: its
+---ifindex and counters stay. Seed: CreateTap.
+---@param name string  1 to 15 bytes
+---@param opts fcproc.TapOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.Tap? tap
+---@return fcproc.Error? err  ERR_BUSY: a process uses it; ERR_CONFLICT: it is something else;
+---                            ERR_NOT_FOUND: there is no bridge; ERR_INVALID: no usable name
+function Manager:create_tap(name, opts, ctx)
+  options.argument(name, "string", "create_tap", "name")
+  options.check(opts, tap_options, "create_tap")
+  ctx = loop.context(ctx)
+  opts = opts or {}
+  local ok, err = check_tap(opts)
+  if not ok then return nil, err end
+  local started = core.now()
+  local tap
+  tap, err = self.net:create_tap(name, self.config.bridge_name, opts.uid, opts.gid, opts.mac,
+    opts.mtu, opts.isolated, ctx)
+  if not tap then return nil, err end
+  if self.config.logger then
+    log(self, started, "TAP created", {
+      name = name, bridge = self.config.bridge_name, ifindex = tap.ifindex, mac = tap.mac,
+      mtu = opts.mtu, uid = opts.uid, gid = opts.gid, isolated = opts.isolated,
+      created = tap.created,
+    })
+  end
+  return tap
+end
+
+---None of the TAPs is there any more. Several go as one link group, which is many times faster
+---than one by one. Those in use (ERR_BUSY) and links of other kinds (ERR_CONFLICT) stay, and the
+---error names them; the others are gone all the same.
+---@param names string[]
+---@param ctx fcproc.Context?  ends the wait; a removal that has begun goes on
+---@return integer? deleted  how many there were
+---@return fcproc.Error? err
+function Manager:delete_taps(names, ctx)
+  options.argument(names, "table", "delete_taps", "names")
+  ctx = loop.context(ctx)
+  if #names == 0 then return 0 end
+  local started = core.now()
+  local done, deleted = loop.complete(ctx, self.net:delete_taps(names, ctx))
+  if not done then return nil, deleted end
+  if deleted > 0 then
+    log(self, started, "TAPs deleted", { names = table.concat(names, " "), deleted = deleted })
+  end
+  return deleted
+end
+
+---The same for one.
+---@param name string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Manager:delete_tap(name, ctx)
+  options.argument(name, "string", "delete_tap", "name")
+  local deleted, err = self:delete_taps({ name }, ctx)
+  if not deleted then return nil, err end
+  return true
+end
+
+---@class fcproc.TapState
+---@field name string
+---@field ifindex integer
+---@field mac string
+---@field mtu integer
+---@field uid integer?
+---@field gid integer?
+---@field up boolean
+---@field isolated boolean
+---@field in_use boolean  a process has it open
+
+---The TAPs on the bridge; none when there is no bridge.
+---@param ctx fcproc.Context?
+---@return fcproc.TapState[]? taps
+---@return fcproc.Error? err
+function Manager:list_taps(ctx)
+  ctx = loop.context(ctx)
+  local ok, err = need(self, "bridge_name", "tap.list")
+  if not ok then return nil, err end
+  return self.net:list_taps(self.config.bridge_name, ctx)
+end
+
+-- ---- files and sockets --------------------------------------------------------------------
+
+---The runtime folder exists, is ours and has mode 0700. Seed: EnsureSocketDir.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: a link, a file or somebody else's folder is there
+function Manager:ensure_socket_dir(ctx)
+  local ok, err = status(loop.context(ctx))
+  if ok then ok, err = need(self, "runtime_dir", "socket_dir.ensure") end
+  if not ok then return nil, err end
+  local started = core.now()
+  local changed
+  changed, err = core.socket_dir(self.config.runtime_dir)
+  if changed == nil then
+    err.path = self.config.runtime_dir
+    return nil, err
+  end
+  if changed then log(self, started, "runtime folder ensured", { path = self.config.runtime_dir }) end
+  return true
+end
+
+---The path exists. Missing parents are waited for; any error but "missing" comes back at once.
+---Seed: waitForPath.
+---@param path string
+---@param timeout number?  seconds, default 5; its end is ERR_DEADLINE "<label> not ready: <path>"
+---@param label string?    for the message; default "path"
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Manager:wait_for_path(path, timeout, label, ctx)
+  options.argument(path, "string", "wait_for_path", "path")
+  ctx = loop.context(ctx)
+  local done, err = loop.complete(ctx, core.wait_path(path, false, timeout or DEFAULT_WAIT,
+    label or "path", self.config.without, ctx))
+  if done then return true end
+  err.path = path
+  return nil, err
+end
+
+---A connect to the socket succeeds: what "ready" means.
+---@param path string
+---@param timeout number?  seconds, default 5
+---@param label string?
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Manager:wait_for_socket(path, timeout, label, ctx)
+  options.argument(path, "string", "wait_for_socket", "path")
+  ctx = loop.context(ctx)
+  local done, err = loop.complete(ctx, core.wait_path(path, true, timeout or DEFAULT_WAIT,
+    label or "socket", self.config.without, ctx))
+  if done then return true end
+  err.path = path
+  return nil, err
+end
+
+---Waits up to 5 s for the socket, then makes it ours with mode 0600; does nothing when it is.
+---Never through a symbolic link. Seed: EnsureSocketAccess.
+---@param path string
+---@param label string?  for the message; default "socket"
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Manager:ensure_socket_access(path, label, ctx)
+  local ok, err = self:wait_for_path(path, nil, label or "socket", ctx)
+  if not ok then return nil, err end
+  local started = core.now()
+  local changed
+  changed, err = core.socket_access(path)
+  if changed == nil then
+    err.path = path
+    return nil, err
+  end
+  if changed then log(self, started, "socket made ours", { path = path, label = label }) end
+  return true
+end
+
+---Asks the guest to shut down, as Ctrl-Alt-Del on its keyboard. An accepted request does not mean
+---that the guest reacts: wait for its exit. Seed: SendCtrlAltDel.
+---@param api_sock string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_UNSUPPORTED on aarch64; ERR_API with Firecracker's own words
+function Manager:send_ctrl_alt_del(api_sock, ctx)
+  options.argument(api_sock, "string", "send_ctrl_alt_del", "api_sock")
+  if core.arch ~= "x86_64" then
+    return nil, errors.new{
+      code = "unsupported", op = "api.request",
+      message = "SendCtrlAltDel exists on x86_64 only; stop the VM by a command in the guest",
+    }
+  end
+  local ok, err = self:ensure_socket_access(api_sock, "firecracker api socket", ctx)
+  if not ok then return nil, err end
+  local started = core.now()
+  ok, err = api.request(api_sock, "PUT", "/actions", { action_type = "SendCtrlAltDel" }, ctx)
+  if not ok then return nil, err end
+  log(self, started, "Ctrl-Alt-Del sent", { api_sock = api_sock })
+  return true
+end
+
+-- ---- the binary ---------------------------------------------------------------------------
+
+---The path of the Firecracker binary: the configured path, or the first hit on PATH. It is a
+---regular file that we may execute. Seed: ResolveBinary.
+---@return string? path
+---@return fcproc.Error? err
+function Manager:resolve_binary()
+  local name = self.config.firecracker_bin
+  local hint = "; install firecracker or set firecracker_bin"
+  if name == "" then
+    return nil, errors.new{
+      code = "not_found", op = "binary.resolve", message = "firecracker binary not configured" .. hint,
+    }
+  end
+  local path, cause = core.find_executable(name)
+  if path then return path end
+  local message
+  if cause.code ~= "not_found" then
+    message = ("firecracker binary %s"):format(cause.message)
+  elseif name:find("/", 1, true) then
+    message = ("firecracker binary not found at %s"):format(name)
+  else
+    message = ("firecracker binary \"%s\" not found in PATH"):format(name)
+  end
+  return nil, errors.new{
+    code = cause.code, op = "binary.resolve", errno = cause.errno, path = name, cause = cause,
+    message = message .. hint,
+  }
+end
+
+---The version that the binary gives for itself, as "1.12.1".
+---@param ctx fcproc.Context?
+---@return string? version
+---@return fcproc.Error? err
+function Manager:binary_version(ctx)
+  ctx = loop.context(ctx)
+  local path, err = self:resolve_binary()
+  if not path then return nil, err end
+  local spec = process.spec({ path, "--version" }, { timeout = DEFAULT_WAIT })
+  local done, result = loop.complete(ctx, core.command(spec, ctx))
+  if not done then return nil, result end
+  local version = result.stdout:match("^Firecracker v(%d+%.%d+%.%d+[%w.-]*)")
+  if version then return version end
+  return nil, errors.new{
+    code = "unsupported", op = "binary.version", path = path, status = result.status,
+    output = result.stderr:sub(-200),
+    message = ("%s --version did not answer like Firecracker; set firecracker_bin"):format(path),
+  }
+end
+
+M.Manager = Manager
+
+return M
