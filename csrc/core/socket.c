@@ -40,15 +40,11 @@ static int unix_connect_address(const struct sockaddr_un *address)
     return take_fd(&fd);
 }
 
-int unix_connect_at(int dir_fd, const char *base)
+int unix_path_at(const struct split_path *at, char *buf, size_t size)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int len = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", dir_fd,
-                       base);
+    int len = snprintf(buf, size, "/proc/self/fd/%d/%s", at->dir_fd, at->base);
 
-    if ((size_t)len >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    return unix_connect_address(&address);
+    return (size_t)len >= size ? -ENAMETOOLONG : 0;
 }
 
 int unix_connect(const char *path)
@@ -67,7 +63,9 @@ int unix_connect(const char *path)
     r = path_split(path, &split);
     if (r < 0)
         return r;
-    r = unix_connect_at(split.dir_fd, split.base);
+    r = unix_path_at(&split, address.sun_path, sizeof(address.sun_path));
+    if (r == 0)
+        r = unix_connect_address(&address);
     close_fd(&split.dir_fd);
     return r;
 }

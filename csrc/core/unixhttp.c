@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * HTTP over a unix socket: libcurl's multi interface speaks HTTP, we make the connection. Each
- * client has a multi handle of its own, so that no connection is ever shared with another socket
- * whose path happens to look the same.
+ * HTTP over a unix socket with libcurl's multi interface. The socket is reached through its
+ * folder's descriptor (/proc/self/fd/N/name), so that any depth of path works. Each client has a
+ * multi handle of its own, so that no connection is ever shared with another socket for which a
+ * reused N makes the same path.
  */
 #include <ctype.h>
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -26,6 +28,7 @@ struct fcproc_client {
     unsigned references; /* the caller's and a running request's */
     struct split_path at;
     char *path;
+    char address[108]; /* what libcurl connects to: as long as sun_path */
     CURLM *multi;
     CURL *easy;
     struct request_op *current;
@@ -81,27 +84,14 @@ static int on_timer(CURLM *multi, long timeout_ms, void *user)
     return 0;
 }
 
-/* libcurl wants a socket: it gets one that is connected already, at any path depth. */
+/* libcurl's own would not be close-on-exec. (Handing it a connected socket, with
+ * CURL_SOCKOPT_ALREADY_CONNECTED, fails in 7.88, which is Debian 12's.) */
 static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    struct request_op *w = user;
-    int fd = unix_connect_at(w->client->at.dir_fd, w->client->at.base);
-
-    (void)purpose;
-    (void)address;
-    if (fd < 0) {
-        w->connect_errno = -fd;
-        return CURL_SOCKET_BAD;
-    }
-    return fd;
-}
-
-static int on_opened(void *user, curl_socket_t fd, curlsocktype purpose)
-{
     (void)user;
-    (void)fd;
     (void)purpose;
-    return CURL_SOCKOPT_ALREADY_CONNECTED;
+    return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                  address->protocol);
 }
 
 static size_t on_header(char *data, size_t size, size_t n, void *user)
@@ -166,6 +156,11 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
         fcproc_client_close(c);
         return error_errno(err, op_name, -r, "can't open the folder of the socket %s", path);
     }
+    if (unix_path_at(&c->at, c->address, sizeof(c->address)) < 0) {
+        fcproc_client_close(c);
+        return error_set(err, FCPROC_ERR_INVALID, op_name, ENAMETOOLONG, UNIX_NAME_TOO_LONG ": %s",
+                         path);
+    }
     c->multi = curl_multi_init();
     c->easy = curl_easy_init();
     if (!c->multi || !c->easy ||
@@ -214,9 +209,6 @@ static int request_failure(const struct request_op *w, fcproc_error *err)
 {
     const char *path = w->client->path;
 
-    if (w->connect_errno == ENAMETOOLONG)
-        return error_set(err, FCPROC_ERR_INVALID, op_name, ENAMETOOLONG,
-                         "%s: " UNIX_NAME_TOO_LONG ": %s", w->title, path);
     if (w->connect_errno == ECONNREFUSED || w->connect_errno == ENOENT)
         return error_errno(err, op_name, w->connect_errno,
                            "%s: nothing listens on %s (is the VM gone?)", w->title, path);
@@ -300,6 +292,12 @@ static int request_step(fcproc_op *op, fcproc_error *err)
         return 0;
     if (w->result == CURLE_OK)
         (void)curl_easy_getinfo(w->client->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (w->result == CURLE_COULDNT_CONNECT) {
+        long e = 0;
+
+        (void)curl_easy_getinfo(w->client->easy, CURLINFO_OS_ERRNO, &e);
+        w->connect_errno = (int)e;
+    }
     request_remove(w);
     if (w->result == CURLE_OK) {
         w->status = (int)status;
@@ -366,10 +364,8 @@ static int set_options(struct request_op *w, const char *method, const char *tar
     }
 #define SET(option, value) (bad = curl_easy_setopt(easy, option, value) != CURLE_OK || bad)
     SET(CURLOPT_URL, url);
-    SET(CURLOPT_UNIX_SOCKET_PATH, "fcproc"); /* only says "no TCP": on_open connects */
+    SET(CURLOPT_UNIX_SOCKET_PATH, w->client->address);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
-    SET(CURLOPT_OPENSOCKETDATA, w);
-    SET(CURLOPT_SOCKOPTFUNCTION, on_opened);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, w);
     SET(CURLOPT_WRITEFUNCTION, on_body);

@@ -2,7 +2,6 @@
  *
  * The module fcproc.core: helpers that every file of the binding uses, and luaopen.
  */
-#include <math.h>
 #include <stdlib.h>
 
 #include "binding.h"
@@ -62,12 +61,16 @@ void *bind_opt(lua_State *L, int index, const char *type)
 int64_t bind_timeout_ms(lua_State *L, int index)
 {
     lua_Number seconds;
+    int64_t ms;
 
     if (lua_isnoneornil(L, index))
         return -1;
     seconds = luaL_checknumber(L, index);
     luaL_argcheck(L, seconds >= 0, index, "a time must be 0 seconds or more");
-    return seconds > 1e12 ? -1 : (int64_t)ceil(seconds * 1e3);
+    if (seconds > 1e12)
+        return -1;
+    ms = (int64_t)(seconds * 1e3);
+    return (lua_Number)ms < seconds * 1e3 ? ms + 1 : ms;
 }
 
 const char *bind_check_string(lua_State *L, int index)

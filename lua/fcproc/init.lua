@@ -17,6 +17,7 @@ local runner = require "fcproc.runner"
 ---@class fcproc
 local M = {
   VERSION = core.version,
+  now = core.now,
   new = manager.new,
   context = context.new,
   run = loop.run,

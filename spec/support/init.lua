@@ -1,0 +1,247 @@
+-- Shared by all specs: namespaces, folders, the real binaries, and the count of what is left over.
+-- Nothing here skips: what is missing fails with the reason.
+
+local fcproc = require "fcproc"
+local core = require "fcproc.core"
+
+local M = {}
+
+-- ---- small things --------------------------------------------------------------------------
+
+---The value, or a failed test that shows the error (luassert hides error objects).
+function M.must(value, err, ...)
+  if value == nil or value == false then error("unexpected failure: " .. tostring(err), 2) end
+  return value, err, ...
+end
+
+---Fails unless the call failed with this code. Returns the error.
+function M.fails(code, value, err)
+  if value then error(("expected the error '%s', but it worked"):format(code), 2) end
+  if not fcproc.is_error(err) then
+    error(("expected the error '%s', got: %s"):format(code, tostring(err)), 2)
+  end
+  if err.code ~= code then
+    error(("expected the error '%s', got: %s"):format(code, tostring(err)), 2)
+  end
+  return err
+end
+
+function M.read_file(path)
+  local file <close> = io.open(path, "rb")
+  return file and file:read("a")
+end
+
+function M.write_file(path, text)
+  local file <close> = assert(io.open(path, "wb"))
+  assert(file:write(text))
+end
+
+---Runs a command to its end and returns its stdout; fails the test when it fails.
+function M.sh(argv, opts)
+  return M.must(fcproc.runner():run(argv, opts)).stdout
+end
+
+---Waits until the function answers true; fails the test after 5 s.
+function M.eventually(what, fn, timeout)
+  local deadline = core.now() + (timeout or 5)
+  repeat
+    if fn() then return end
+    core.poll_many({}, {}, 0.005)
+  until core.now() > deadline
+  error("never came true: " .. what, 2)
+end
+
+---Seconds that the function took.
+function M.seconds(fn, ...)
+  local started = core.now()
+  fn(...)
+  return core.now() - started
+end
+
+-- ---- folders -------------------------------------------------------------------------------
+
+local Folder = {}
+Folder.__index = Folder
+
+Folder.__close = function(self)
+  M.sh{ "rm", "-rf", "--", self.path }
+end
+
+---A new folder of the test's own, removed at the end of its block: `local dir <close> = ...`.
+function M.folder()
+  return setmetatable({ path = M.sh{ "mktemp", "-d", "/tmp/fcproc-spec.XXXXXX" }:gsub("\n", "") },
+    Folder)
+end
+
+function Folder:file(name) return self.path .. "/" .. name end
+
+-- ---- the machine ---------------------------------------------------------------------------
+
+---The interpreter that runs this suite, for specs that start another one.
+M.lua = os.getenv("FCPROC_SPEC_LUA") or "lua5.4"
+
+---The real binary, or a failed test that says why there is none.
+function M.firecracker()
+  local path = os.getenv("FCPROC_SPEC_FIRECRACKER")
+  if not path or path == "" then
+    error("no firecracker: `make test` sets FCPROC_SPEC_FIRECRACKER after `make deps`", 2)
+  end
+  return path
+end
+
+function M.need_root()
+  if M.sh{ "id", "-u" } ~= "0\n" then error("these specs need root", 2) end
+end
+
+function M.need_kvm()
+  local kvm <close> = io.open("/dev/kvm", "r+b")
+  if not kvm then error("no usable /dev/kvm: the real Firecracker can't run here", 2) end
+end
+
+---A manager in a network namespace of its own, both closed at the end of the block:
+---`local world <close> = support.world()`; world.manager, world.netns, world.folder.
+function M.world(config)
+  local world = { folder = M.folder(), netns = M.must(fcproc.new_netns()) }
+  local full = {
+    bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, netns = world.netns,
+    runtime_dir = world.folder:file("run"), firecracker_bin = os.getenv("FCPROC_SPEC_FIRECRACKER"),
+  }
+  for key, value in pairs(config or {}) do full[key] = value end
+  world.manager = M.must(fcproc.new(full))
+  return setmetatable(world, { __close = function(self)
+    self.manager:close()
+    self.netns:close()
+    getmetatable(self.folder).__close(self.folder)
+  end })
+end
+
+---`ip -json ARGS` in a namespace, decoded.
+function M.ip(netns, ...)
+  local text = M.sh({ "ip", "-details", "-json", ... }, { netns = netns })
+  return require("cjson").decode(text == "" and "[]" or text)
+end
+
+---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.
+---opts: name, boot_args, tap (made when given), wait (default "ready"), argv_prefix, spawn.
+---Fields: process, sock, console, tap. Closing kills it if it still runs.
+function M.vm(world, opts)
+  opts = opts or {}
+  local name = opts.name or "vm"
+  local dir = world.folder:file(name)
+  M.sh{ "mkdir", "-p", dir }
+  local vm = { name = name, dir = dir, sock = opts.sock or dir .. "/api.sock",
+    console = dir .. "/console.log", config = dir .. "/config.json" }
+  local config = {
+    ["boot-source"] = { kernel_image_path = M.must(fcproc.guest_path()),
+      boot_args = opts.boot_args or "" },
+    ["machine-config"] = { vcpu_count = 1, mem_size_mib = 16 },
+    drives = require("cjson").decode("[]"),
+  }
+  setmetatable(config.drives, require("cjson").array_mt)
+  config.drives = nil
+  if opts.tap then
+    M.must(world.manager:ensure_bridge())
+    vm.tap = M.must(world.manager:create_tap(opts.tap))
+    config["network-interfaces"] = { { iface_id = "eth0", host_dev_name = opts.tap,
+      guest_mac = opts.mac or "06:00:ac:1e:00:02" } }
+  end
+  config.drives = opts.drives or nil
+  local text = require("cjson").encode(config)
+  if not opts.drives then text = text:gsub("}$", ',"drives":[]}') end
+  M.write_file(vm.config, text)
+  local argv = { opts.firecracker or M.firecracker(), "--api-sock", vm.sock, "--id", name,
+    "--config-file", vm.config }
+  local spawn = { stdout = { file = vm.console }, stderr = { file = vm.console }, umask = 63,
+    netns = world.netns, session = true }
+  for key, value in pairs(opts.spawn or {}) do spawn[key] = value end
+  vm.process = M.must(fcproc.spawn(argv, spawn))
+  setmetatable(vm, { __close = function(self)
+    if self.process:alive() then self.process:signal("KILL") end
+    self.process:wait(10)
+    self.process:close()
+  end })
+  local wait_for = opts.wait == nil and "fcproc guest: ready" or opts.wait
+  if wait_for then M.wait_for_console(vm, wait_for) end
+  return vm
+end
+
+function M.wait_for_console(vm, text)
+  M.eventually(("'%s' on the console of %s"):format(text, vm.name), function()
+    if (M.read_file(vm.console) or ""):find(text, 1, true) then return true end
+    if not vm.process:alive() then
+      error(("%s ended: %s"):format(vm.name, M.read_file(vm.console) or "no console"), 0)
+    end
+  end, 10)
+end
+
+---Does the guest at the address answer a ping from the namespace?
+function M.pings(netns, address)
+  return fcproc.runner():run({ "ping", "-c", "1", "-W", "2", address }, { netns = netns }) ~= nil
+end
+
+-- ---- what is left over ---------------------------------------------------------------------
+
+local function list(folder)
+  local names = {}
+  for name in M.sh({ "ls", "-1", folder }):gmatch("[^\n]+") do names[#names + 1] = name end
+  return names
+end
+
+local function descriptors()
+  local open = {}
+  -- The command that lists them has none of ours, so it must be told whose to list.
+  for line in M.sh({ "ls", "-l", "/proc/" .. M.own_pid() .. "/fd" }):gmatch("[^\n]+") do
+    local fd, target = line:match("(%d+) %-> (.*)$")
+    if fd then open[fd] = target end
+  end
+  return open
+end
+
+function M.own_pid()
+  M.pid = M.pid or tonumber((M.read_file("/proc/self/stat") or ""):match("^%d+"))
+  return M.pid
+end
+
+local function children()
+  return M.read_file(("/proc/%d/task/%d/children"):format(M.own_pid(), M.own_pid())) or ""
+end
+
+local function count(map)
+  local n = 0
+  for _ in pairs(map) do n = n + 1 end
+  return n
+end
+
+local function snapshot()
+  collectgarbage()
+  collectgarbage()
+  return { descriptors = descriptors(), children = children(),
+    links = table.concat(list("/sys/class/net"), " ") }
+end
+
+local before
+
+---To be called in before_each and after_each of every spec file.
+function M.before_each() before = snapshot() end
+
+function M.after_each()
+  local after
+  -- A killed command or a removal under way needs a moment to be reaped by its thread.
+  for _ = 1, 100 do
+    after = snapshot()
+    if count(after.descriptors) <= count(before.descriptors)
+      and #after.children <= #before.children and after.links == before.links then
+      return
+    end
+    core.poll_many({}, {}, 0.01)
+  end
+  local lost = {}
+  for fd, target in pairs(after.descriptors) do
+    if not before.descriptors[fd] then lost[#lost + 1] = ("fd %s -> %s"):format(fd, target) end
+  end
+  if #after.children > #before.children then lost[#lost + 1] = "children " .. after.children end
+  if after.links ~= before.links then lost[#lost + 1] = "links " .. after.links end
+  error("left over: " .. table.concat(lost, ", "), 0)
+end
+
+return M
