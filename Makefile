@@ -39,7 +39,7 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 CORE := error context op path socket procfs process identity netns spawn command netlink link tap \
 	removal unixhttp guest
-BINDING := core error context op path process spawn net client
+BINDING := core error context op path process spawn net client log
 LUA_FILES := init api config context error identity loop manager options process runner waiters
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
@@ -212,6 +212,12 @@ test: deps
 	@$(MAKE) -s module test-programs
 	@$(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) $(SPECS)
 
+test-valgrind: DEPS_EXTRA = $(DEPS_TEST)
+test-valgrind: deps
+	@$(MAKE) -s module test-programs
+	@$(SPEC_ENV) sh spec/support/run.sh $(CURDIR)/spec/support/valgrind-lua.sh \
+		$(if $(filter spec,$(SPECS)),spec/unit spec/netns,$(SPECS))
+
 # C programs that specs run: hosts and interposers for what Lua can't reach.
 TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))
 
@@ -220,6 +226,11 @@ test-programs: $(TEST_PROGRAMS)
 $(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
+
+# The rock into scratch trees, used outside the checkout, and removed.
+rock: DEPS_EXTRA = $(DEPS_TEST)
+rock: deps
+	@sh spec/support/rock.sh
 
 lint:
 	luacheck -q lua spec examples rockspec csrc
@@ -231,5 +242,5 @@ lint:
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test \
+.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind rock \
 	test-programs lint clean

@@ -14,6 +14,11 @@ local function step(text, fn)
   return result
 end
 
+-- Something to do at the end of the block, however it is left.
+local function finally(fn)
+  return setmetatable({}, { __close = fn })
+end
+
 local function main()
   local dir = "/run/fcproc-hello"
   local api_sock, console = dir .. "/api.sock", dir .. "/console.log"
@@ -28,9 +33,7 @@ local function main()
 
   step("ensure the bridge fcbr0, 172.30.0.1/24", function() return manager:ensure_bridge(ctx) end)
   step("ensure the socket folder " .. dir, function() return manager:ensure_socket_dir(ctx) end)
-  local folder <close> = setmetatable({}, { __close = function()
-    manager.runner:run{ "rm", "-r", dir }
-  end })
+  local _ <close> = finally(function() manager.runner:run{ "rm", "-r", dir } end)
   step("create the TAP fctap0 on the bridge", function()
     return manager:create_tap("fctap0", nil, ctx)
   end)
@@ -42,7 +45,7 @@ local function main()
     }, ctx)
   end)
   -- Whatever happens from here on, the process does not outlive this script.
-  local killer <close> = setmetatable({}, { __close = function() manager:kill(firecracker) end })
+  local _ <close> = finally(function() manager:kill(firecracker) end)
 
   step("wait until its API answers", function()
     return manager:wait_for_socket(api_sock, 5, "firecracker api socket", ctx)
@@ -75,13 +78,11 @@ local function main()
   end)
   print("             pid " .. pid)
   step("send Ctrl-Alt-Del", function() return manager:send_ctrl_alt_del(api_sock, ctx) end)
-  local _, exit
   step("wait for its exit", function()
-    local gone
-    gone, exit = manager:wait_for_exit(firecracker, api_sock, 10, ctx)
+    local gone, exit = manager:wait_for_exit(firecracker, api_sock, 10, ctx)
+    if gone then print("             exit status " .. exit.status) end
     return gone, exit
   end)
-  print("             exit status " .. exit.status)
 
   step("delete the TAP", function() return manager:delete_tap("fctap0", ctx) end)
   step("delete the bridge", function() return manager:delete_bridge(ctx) end)

@@ -3,15 +3,15 @@
  * Bridges and link state: looks first, then does only what is missing. Nothing but a bridge is
  * ever changed here.
  *
- * The messages are built with libnl's own nlmsg_* and nla_* calls: rtnl_link_build_change_request
- * would send ifi_change = 0, which the kernel takes as "all flags".
+ * The messages are built with libnl-3's nlmsg_* and nla_* calls. libnl-route-3 would add objects
+ * to fill for each, has no setter for half of what is asked here (isolated, filtered dumps,
+ * delete by group), and reads links through a cache; so it is not needed.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
-#include <netlink/route/rtnl.h>
 #include <stdio.h>
 #include <sys/random.h>
 

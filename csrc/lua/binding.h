@@ -74,5 +74,6 @@ void bind_open_spawn(lua_State *L);
 void bind_open_net(lua_State *L);
 void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
+void bind_open_log(lua_State *L);
 
 #endif

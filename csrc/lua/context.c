@@ -118,6 +118,8 @@ static int l_default_context(lua_State *L)
 FCPROC_API void fcproc_lua_set_context(lua_State *L, fcproc_ctx *ctx)
 {
     if (ctx) {
+        luaL_requiref(L, "fcproc.core", luaopen_fcproc_core, 0); /* makes the types */
+        lua_pop(L, 1);
         bind_new(L, TYPE_CONTEXT)->object = fcproc_ctx_ref(ctx);
     } else {
         lua_pushnil(L);

@@ -33,6 +33,14 @@ local function log(self, started, message, fields)
   end
 end
 
+-- In a C host that has set a log: its function takes one line.
+local function host_logger(level, message, fields)
+  local words = {}
+  for key, value in pairs(fields) do words[#words + 1] = ("%s=%s"):format(key, tostring(value)) end
+  table.sort(words)
+  core.host_log(level, message .. ": " .. table.concat(words, " "))
+end
+
 local function status(ctx)
   if ctx then return ctx:status() end
   return true
@@ -65,15 +73,16 @@ function M.new(settings)
   end
   net, err = core.net(checked.netns)
   if not net then return nil, err end
-  checked.logger = checked.logger or core.host_logger and core.host_logger()
+  checked.logger = checked.logger or core.host_logging() and host_logger or nil
   return setmetatable({
-    config = checked, net = net, runner = checked.runner or runner.new(),
+    config = checked, net = net, own_netns = netns, runner = checked.runner or runner.new(),
   }, Manager)
 end
 
 ---Closes the netlink socket. Nothing on the host changes.
 function Manager:close()
   self.net:close()
+  if self.own_netns then self.own_netns:close() end
 end
 
 Manager.__close = Manager.close

@@ -1,0 +1,72 @@
+-- The third way of use: `make install` into a scratch prefix, a C program built against it with
+-- pkg-config alone, and Lua policies that it runs without any LUA_PATH.
+
+local support = require "spec.support"
+local fcproc = require "fcproc"
+
+describe("a C host", function()
+  local root, prefix, env
+
+  setup(function()
+    root = support.folder()
+    prefix = root:file("usr")
+    support.sh{ "make", "-s", "install", "PREFIX=" .. prefix, "BUILD=" .. root:file("build"),
+      "SANITIZE=", "CFLAGS=-O1" }
+    local flags = support.sh({ "pkg-config", "--cflags", "--libs", "fcproc-lua", "lua5.4" }, {
+      env = { PATH = os.getenv("PATH"), PKG_CONFIG_PATH = prefix .. "/lib/pkgconfig" },
+    })
+    local argv = { "gcc", "-Wall", "-Wextra", "-Werror", "examples/embed.c", "-o",
+      root:file("embed") }
+    for flag in flags:gmatch("%S+") do argv[#argv + 1] = flag end
+    support.sh(argv)
+    env = {
+      PATH = os.getenv("PATH") .. ":" .. support.firecracker():match("(.*)/"),
+      LD_LIBRARY_PATH = prefix .. "/lib",
+    }
+  end)
+
+  teardown(function()
+    getmetatable(root).__close(root)
+  end)
+
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function run(script, timeout)
+    local path = root:file("policy.lua")
+    support.write_file(path, script)
+    return fcproc.runner():run({ root:file("embed"), path }, { env = env, timeout = timeout or 60 })
+  end
+
+  it("boots a VM with the demo as its policy", function()
+    local result = support.must(fcproc.runner():run({ root:file("embed"), "examples/hello.lua" },
+      { env = env }))
+    assert.is_truthy(result.stdout:find("nothing is left", 1, true))
+    assert.is_truthy(result.stdout:find("[debug] bridge ensured: addressed=true", 1, true))
+  end)
+
+  it("carries the module: no file of it is read", function()
+    local result = support.must(run[[
+      package.path, package.cpath = "", ""
+      package.loaded["cjson.safe"] = { encode = print, decode = print } -- the host's own affair
+      local fcproc = require "fcproc"
+      print(fcproc.VERSION, fcproc.ERR_BUSY.code)]])
+    assert.is_truthy(result.stdout:find("busy", 1, true))
+  end)
+
+  it("ends a wait without a context of its own with the host's context", function()
+    -- The example's context lasts 30 s; a shorter own one shows the same without the wait.
+    local result = support.must(run[[
+      local fcproc = require "fcproc"
+      local core = require "fcproc.core"
+      print(core.default_context():remaining() <= 30)]])
+    assert.are.equal("true\n", result.stdout)
+  end)
+
+  it("exports its own names only", function()
+    local names = support.sh{ "nm", "-D", "--defined-only", prefix .. "/lib/libfcproc.so" }
+    for name in names:gmatch("%S+\n") do
+      assert.is_truthy(name:match("^fcproc_") or name:match("^FCPROC_0"), name)
+    end
+  end)
+end)
