@@ -42,7 +42,7 @@ describe("a C host", function()
     local result = support.must(fcproc.runner():run({ root:file("embed"), "examples/hello.lua" },
       { env = env }))
     assert.is_truthy(result.stdout:find("nothing is left", 1, true))
-    assert.is_truthy(result.stdout:find("[debug] bridge ensured: addressed=true", 1, true))
+    assert.is_truthy(result.stdout:find("[debug] bridge ensured: address=172.30.0.1", 1, true))
   end)
 
   it("carries the module: no file of it is read", function()
