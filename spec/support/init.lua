@@ -1,6 +1,7 @@
 -- Shared by all specs: namespaces, folders, the real binaries, and the count of what is left over.
 -- Nothing here skips: what is missing fails with the reason.
 
+local cjson = require "cjson"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
 
@@ -10,7 +11,9 @@ local M = {}
 
 ---The value, or a failed test that shows the error (luassert hides error objects).
 function M.must(value, err, ...)
-  if value == nil or value == false then error("unexpected failure: " .. tostring(err), 2) end
+  if value == nil or value == false then
+    error("unexpected failure: " .. tostring(err) .. "\n" .. (err and err.output or ""), 2)
+  end
   return value, err, ...
 end
 
@@ -118,11 +121,12 @@ end
 ---`ip -json ARGS` in a namespace, decoded.
 function M.ip(netns, ...)
   local text = M.sh({ "ip", "-details", "-json", ... }, { netns = netns })
-  return require("cjson").decode(text == "" and "[]" or text)
+  return cjson.decode(text == "" and "[]" or text)
 end
 
 ---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.
----opts: name, boot_args, tap (made when given), wait (default "ready"), argv_prefix, spawn.
+---opts: name, boot_args, tap (made when given), drives, sock, firecracker, wait (default "ready"),
+---spawn (more options for fcproc.spawn).
 ---Fields: process, sock, console, tap. Closing kills it if it still runs.
 function M.vm(world, opts)
   opts = opts or {}
@@ -135,31 +139,30 @@ function M.vm(world, opts)
     ["boot-source"] = { kernel_image_path = M.must(fcproc.guest_path()),
       boot_args = opts.boot_args or "" },
     ["machine-config"] = { vcpu_count = 1, mem_size_mib = 16 },
-    drives = require("cjson").decode("[]"),
+    drives = opts.drives,
   }
-  setmetatable(config.drives, require("cjson").array_mt)
-  config.drives = nil
   if opts.tap then
     M.must(world.manager:ensure_bridge())
     vm.tap = M.must(world.manager:create_tap(opts.tap))
     config["network-interfaces"] = { { iface_id = "eth0", host_dev_name = opts.tap,
-      guest_mac = opts.mac or "06:00:ac:1e:00:02" } }
+      guest_mac = "06:00:ac:1e:00:02" } }
   end
-  config.drives = opts.drives or nil
-  local text = require("cjson").encode(config)
-  if not opts.drives then text = text:gsub("}$", ',"drives":[]}') end
+  local text = cjson.encode(config)
+  if not opts.drives then text = text:gsub("}$", ',"drives":[]}') end -- it must be there
   M.write_file(vm.config, text)
+  setmetatable(vm, { __close = function(self)
+    if self.process then
+      if self.process:alive() then self.process:signal("KILL") end
+      self.process:wait(10)
+      self.process:close()
+    end
+  end })
   local argv = { opts.firecracker or M.firecracker(), "--api-sock", vm.sock, "--id", name,
     "--config-file", vm.config }
   local spawn = { stdout = { file = vm.console }, stderr = { file = vm.console }, umask = 63,
     netns = world.netns, session = true }
   for key, value in pairs(opts.spawn or {}) do spawn[key] = value end
   vm.process = M.must(fcproc.spawn(argv, spawn))
-  setmetatable(vm, { __close = function(self)
-    if self.process:alive() then self.process:signal("KILL") end
-    self.process:wait(10)
-    self.process:close()
-  end })
   local wait_for = opts.wait == nil and "fcproc guest: ready" or opts.wait
   if wait_for then M.wait_for_console(vm, wait_for) end
   return vm
@@ -189,8 +192,9 @@ end
 
 local function descriptors()
   local open = {}
-  -- The command that lists them has none of ours, so it must be told whose to list.
-  for line in M.sh({ "ls", "-l", "/proc/" .. M.own_pid() .. "/fd" }):gmatch("[^\n]+") do
+  -- Some come and go while they are listed: those are not left over.
+  local command = ("ls -l /proc/%d/fd 2>/dev/null || true"):format(M.own_pid())
+  for line in M.sh({ "sh", "-c", command }):gmatch("[^\n]+") do
     local fd, target = line:match("(%d+) %-> (.*)$")
     if fd then open[fd] = target end
   end

@@ -1,0 +1,52 @@
+-- Forces the reuse of a pid and shows that the stranger who got it is safe. Run inside a PID
+-- namespace of its own (unshare --pid --fork --mount-proc), where ns_last_pid may be written:
+-- reuse.lua FIRECRACKER FOLDER. Prints "ok".
+
+local fcproc = require "fcproc"
+
+local firecracker, folder = arg[1], arg[2]
+local sock = folder .. "/api.sock"
+local manager = assert(fcproc.new{ firecracker_bin = firecracker, runtime_dir = folder })
+
+local function spawn(argv)
+  return assert(fcproc.spawn(argv, { stdout = "null", stderr = "null" }))
+end
+
+local vm = spawn{ firecracker, "--api-sock", sock }
+local pid, identity = vm:pid(), assert(vm:identity())
+assert(manager:wait_for_socket(sock))
+assert(manager:find_pid(sock) == pid)
+assert(assert(fcproc.process(identity)):recorded())
+assert(manager:kill(pid, sock))
+assert(manager:wait_for_exit(vm, sock, 10)) -- reaps it: the number is free
+
+local stranger
+for _ = 1, 100 do
+  local file <close> = assert(io.open("/proc/sys/kernel/ns_last_pid", "w"))
+  file:write(pid - 1)
+  file:close()
+  stranger = spawn{ "sleep", "60" }
+  if stranger:pid() == pid then break end
+  stranger:signal("KILL")
+  stranger:wait(5)
+end
+assert(stranger:pid() == pid, "the pid was not reused")
+
+local _, err = manager:kill(pid, sock)
+assert(err == fcproc.ERR_NOT_SAME_PROCESS, tostring(err))
+_, err = manager:kill(pid)
+assert(err == fcproc.ERR_NOT_SAME_PROCESS, tostring(err))
+assert(manager:kill(vm)) -- the handle means the dead one: gone already
+_, err = fcproc.process(identity)
+assert(err == fcproc.ERR_NOT_FOUND, tostring(err))
+local started = fcproc.now()
+assert(manager:wait_for_exit(pid, sock, 30))
+assert(manager:wait_for_exit(pid, nil, 30))
+assert(fcproc.now() - started < 10)
+assert(manager:resolve_pid({ pid = function() return pid end }, sock) == 0)
+assert(manager:resolve_pid(vm, sock) == 0)
+assert(not manager:find_pid(sock))
+assert(stranger:alive())
+stranger:signal("KILL")
+stranger:wait(5)
+print("ok")
