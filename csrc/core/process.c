@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -115,7 +117,8 @@ FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id,
         fcproc_process_close(p);
         return r;
     }
-    if (now.start_time != id->start_time || strcmp(now.boot_id, id->boot_id) != 0) {
+    if (now.start_time != id->start_time || strcmp(now.boot_id, id->boot_id) != 0 ||
+        (now.inode && id->inode && now.inode != id->inode)) {
         fcproc_process_close(p);
         r = error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
                       "pid %d is another process now: the recorded one is gone", id->pid);
@@ -148,6 +151,18 @@ FCPROC_API bool fcproc_process_alive(const fcproc_process *p)
     return !pidfd_is_dead(p->pidfd);
 }
 
+/* On pidfs a pidfd's inode is the process's own; before, all pidfds shared one. */
+static uint64_t pidfd_inode(int pidfd)
+{
+    struct statfs fs;
+    struct stat st;
+
+    if (fstatfs(pidfd, &fs) < 0 || fs.f_type != 0x50494446 /* PID_FS_MAGIC */ ||
+        fstat(pidfd, &st) < 0)
+        return 0;
+    return st.st_ino;
+}
+
 FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
                                        fcproc_error *err)
 {
@@ -167,6 +182,7 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
         return r;
     }
     id.start_time = st.start_time;
+    id.inode = pidfd_inode(p->pidfd);
     *ret = id;
     return 0;
 }

@@ -150,6 +150,8 @@ typedef struct fcproc_process fcproc_process;
 struct fcproc_identity {
     pid_t pid;
     uint64_t start_time; /* clock ticks after boot, /proc/PID/stat field 22 */
+    uint64_t inode;      /* of its pidfd: unique in a boot since Linux 6.9; 0: not known. A tick
+                          * is 10 ms, in which a number can be used twice */
     char boot_id[37];
 };
 

@@ -64,6 +64,7 @@ function Operation:close() end
 ---@field pid integer
 ---@field start_time integer  clock ticks after boot
 ---@field boot_id string
+---@field inode integer?  of its pidfd, unique in a boot (Linux 6.9)
 
 ---@class fcproc.Process  a process held by its pidfd
 local Process = {}
