@@ -41,7 +41,7 @@ struct request_op {
     char *title; /* "PUT /actions" */
     char *body;
     size_t body_len, body_size, header_bytes;
-    bool too_large, added;
+    bool too_large, added, headers_ended;
     int connect_errno;
     int64_t delay_ms; /* of the retry under way; 0: none */
     bool retrying;
@@ -98,7 +98,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *user)
 {
     struct request_op *w = user;
 
-    (void)data;
+    w->headers_ended = w->headers_ended || data[0] == '\r' || data[0] == '\n';
     w->header_bytes += size * n;
     w->too_large = w->header_bytes > MOST_HEADER_BYTES;
     return w->too_large ? 0 : size * n;
@@ -227,6 +227,23 @@ static int request_failure(const struct request_op *w, fcproc_error *err)
                      w->curl_text[0] ? w->curl_text : curl_easy_strerror(w->result));
 }
 
+/* What libcurl takes for a success or for want of memory and is neither. */
+static void judge_result(struct request_op *w)
+{
+    if (w->result == CURLE_OK && !w->headers_ended) {
+        w->result = CURLE_PARTIAL_FILE;
+        (void)snprintf(w->curl_text, sizeof(w->curl_text),
+                       "the connection ended in the middle of the headers");
+    }
+    if (w->result == CURLE_OUT_OF_MEMORY && !w->headers_ended) {
+        /* It also says so of a header line over its 100 KiB. */
+        void *probe = malloc(2 * MOST_HEADER_BYTES);
+
+        w->too_large = probe != NULL;
+        free(probe);
+    }
+}
+
 static int request_add(struct request_op *w, fcproc_error *err)
 {
     w->connect_errno = 0;
@@ -290,6 +307,7 @@ static int request_step(fcproc_op *op, fcproc_error *err)
     request_pump(w);
     if (!w->finished)
         return 0;
+    judge_result(w);
     if (w->result == CURLE_OK)
         (void)curl_easy_getinfo(w->client->easy, CURLINFO_RESPONSE_CODE, &status);
     if (w->result == CURLE_COULDNT_CONNECT) {
