@@ -108,12 +108,14 @@ CHILD_CODE static int child_set_fds(struct child *c)
 
 CHILD_CODE static void child_reset_signals(void)
 {
-    struct sigaction none = { .sa_handler = SIG_DFL };
+    /* The kernel's own struct; SIG_DFL and no flags are zeros on every machine. By a bare call,
+     * since libc's sigaction refuses 32 and 33, which a parent may have left ignored. */
+    static const uint64_t kernel_default[8];
     sigset_t empty;
 
     /* Handlers must go before signals are unblocked: they would run in shared memory. */
     for (int sig = 1; sig < 65; sig++)
-        (void)sigaction(sig, &none, NULL);
+        (void)syscall(SYS_rt_sigaction, sig, kernel_default, NULL, sizeof(uint64_t));
     (void)sigemptyset(&empty);
     (void)sigprocmask(SIG_SETMASK, &empty, NULL);
 }
