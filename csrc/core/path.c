@@ -240,7 +240,14 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     return 0;
 }
 
-/* ---- executables ---- */
+/* ---- files ---- */
+
+FCPROC_API int fcproc_absolute_path(const char *path, char *buf, fcproc_error *err)
+{
+    if (!realpath(path, buf))
+        return error_errno(err, "path.absolute", errno, "can't find %s", path);
+    return 0;
+}
 
 /* 0, or -errno: -EISDIR stands for anything that is no regular file. */
 static int check_executable(const char *path)

@@ -142,6 +142,9 @@ FCPROC_CHECKED int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc
 FCPROC_CHECKED int fcproc_find_executable(const char *name, char *buf, size_t size,
                                           fcproc_error *err);
 
+/* The file's absolute path without links: realpath(3). buf holds PATH_MAX bytes. */
+FCPROC_CHECKED int fcproc_absolute_path(const char *path, char *buf, fcproc_error *err);
+
 /* ---- processes ------------------------------------------------------------------------------ */
 
 typedef struct fcproc_process fcproc_process;

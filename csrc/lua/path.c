@@ -60,6 +60,18 @@ static int l_find_executable(lua_State *L)
     return 1;
 }
 
+/* core.absolute_path(path) -> path */
+static int l_absolute_path(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    char path[PATH_MAX];
+
+    if (fcproc_absolute_path(bind_check_string(L, 1), path, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushstring(L, path);
+    return 1;
+}
+
 void bind_open_path(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -67,6 +79,7 @@ void bind_open_path(lua_State *L)
         { "socket_access", l_socket_access },
         { "socket_dir", l_socket_dir },
         { "find_executable", l_find_executable },
+        { "absolute_path", l_absolute_path },
         { NULL, NULL },
     };
 

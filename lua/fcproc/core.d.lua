@@ -222,6 +222,11 @@ function core.socket_dir(path) end
 ---@return string? path, fcproc.Error?
 function core.find_executable(name) end
 
+---Without links; ERR_NOT_FOUND when there is no such file.
+---@param path string
+---@return string? path, fcproc.Error?
+function core.absolute_path(path) end
+
 ---@param which integer|fcproc.Identity
 ---@return fcproc.Process?, fcproc.Error?
 function core.process(which) end

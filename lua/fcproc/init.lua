@@ -48,23 +48,21 @@ function M.new_netns()
   return core.netns()
 end
 
-local function exists(path)
-  local file <close> = io.open(path, "rb")
-  return file ~= nil
-end
-
 ---The built-in guest: a kernel of a few KiB that proves that this host can run VMs. It is beside
 ---the C module, or where the library was installed.
----@return string? path
+---@return string? path  absolute
 ---@return fcproc.Error? err  ERR_NOT_FOUND; there is none for aarch64
 function M.guest_path()
   local module = package.searchpath("fcproc.core", package.cpath)
   local beside = module and module:gsub("[^/]*$", "guest.elf")
-  if beside and exists(beside) then return beside end
+  local path = beside and core.absolute_path(beside)
+  if path then return path end
   local installed = core.guest_path()
-  if exists(installed) then return installed end
+  local cause
+  path, cause = core.absolute_path(installed)
+  if path then return path end
   return nil, errors.new{
-    code = "not_found", op = "guest.path", path = installed,
+    code = cause.code, op = "guest.path", path = installed, cause = cause,
     message = ("the built-in guest is neither beside the module nor at %s"):format(installed),
   }
 end

@@ -164,7 +164,13 @@ function M.vm(world, opts)
   for key, value in pairs(opts.spawn or {}) do spawn[key] = value end
   vm.process = M.must(fcproc.spawn(argv, spawn))
   local wait_for = opts.wait == nil and "fcproc guest: ready" or opts.wait
-  if wait_for then M.wait_for_console(vm, wait_for) end
+  local ok, problem = pcall(function()
+    if wait_for then M.wait_for_console(vm, wait_for) end
+  end)
+  if not ok then
+    getmetatable(vm).__close(vm)
+    error(problem, 2)
+  end
   return vm
 end
 
