@@ -227,6 +227,13 @@ $(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
 
+$(BUILD)/bench-bare: spec/bench/bare.c
+	$(CC) -O2 -Wall -Wextra $(WERROR) -o $@ $<
+
+bench: deps
+	@$(MAKE) -s module $(BUILD)/bench-bare
+	@$(FROM_CHECKOUT) $(LUA) spec/bench/bench.lua $(BUILD) $(FIRECRACKER)
+
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)
 rock: deps
@@ -242,5 +249,5 @@ lint:
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind rock \
+.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind bench rock \
 	test-programs lint clean

@@ -46,6 +46,23 @@ bool pidfd_is_dead(int pidfd)
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLHUP));
 }
 
+/* waitid(2) by pidfd: an owned child is reaped, any other child of this process only looked at,
+ * since its own parent code will want to. 1: ended; 0: runs; -ECHILD: no child. */
+static int pidfd_wait(int pidfd, bool reap, struct fcproc_exit *ret)
+{
+    siginfo_t info = { 0 };
+
+    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info,
+               WEXITED | WNOHANG | (reap ? 0 : WNOWAIT)) < 0)
+        return -errno;
+    if (info.si_pid == 0)
+        return 0;
+    *ret = (struct fcproc_exit){ .known = true,
+                                 .signaled = info.si_code != CLD_EXITED,
+                                 .value = info.si_status };
+    return 1;
+}
+
 int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_error *err)
 {
     fcproc_process *p = calloc(1, sizeof(*p));
@@ -77,6 +94,8 @@ FCPROC_API void fcproc_process_close(fcproc_process *p)
 {
     if (!p || --p->references > 0)
         return;
+    if (p->child && !p->ended && p->pidfd >= 0)
+        (void)pidfd_wait(p->pidfd, true, &p->exit); /* ended unseen: no zombie stays */
     close_fd(&p->pidfd);
     free(p);
 }
@@ -206,23 +225,6 @@ static struct fcproc_exit exit_from_wait_status(int status)
     if (WIFSIGNALED(status))
         return (struct fcproc_exit){ .known = true, .signaled = true, .value = WTERMSIG(status) };
     return (struct fcproc_exit){ .known = true, .value = WEXITSTATUS(status) };
-}
-
-/* waitid(2) by pidfd: an owned child is reaped, any other child of this process only looked at,
- * since its own parent code will want to. 1: ended; 0: runs; -ECHILD: no child. */
-static int pidfd_wait(int pidfd, bool reap, struct fcproc_exit *ret)
-{
-    siginfo_t info = { 0 };
-
-    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info,
-               WEXITED | WNOHANG | (reap ? 0 : WNOWAIT)) < 0)
-        return -errno;
-    if (info.si_pid == 0)
-        return 0;
-    *ret = (struct fcproc_exit){ .known = true,
-                                 .signaled = info.si_code != CLD_EXITED,
-                                 .value = info.si_status };
-    return 1;
 }
 
 int process_reap(fcproc_process *p)

@@ -1,0 +1,265 @@
+-- `make bench`: fcproc called from Lua, bare C (bare.c), and what it replaces, in turn in one run.
+-- Prints a table and writes bench.json. A bar that is missed is shown, never an error.
+-- Runs itself again inside a network namespace of its own, so that all sides work in "here".
+
+local cjson = require "cjson"
+local fcproc = require "fcproc"
+
+local build, firecracker, inside = arg[1], arg[2], arg[3]
+if not inside then
+  local netns <close> = assert(fcproc.new_netns())
+  local again <close> = assert(fcproc.spawn(
+    { arg[-1], arg[0], build, firecracker, "inside" }, { netns = netns }))
+  local _, exit = assert(again:wait())
+  os.exit(exit and exit.status or 1)
+end
+
+local function tell(...) io.stderr:write(string.format(...), "\n") end
+
+-- ---- the sides ----------------------------------------------------------------------------
+
+-- Times come from its own clock, so its pipes cost nothing.
+local to, from = os.tmpname(), os.tmpname()
+os.remove(to)
+os.remove(from)
+local runner = fcproc.runner()
+assert(runner:run{ "mkfifo", to, from })
+local bare_process = assert(fcproc.spawn({ "sh", "-c", 'exec "$0" < "$1" > "$2"',
+  build .. "/bench-bare", to, from }))
+local bare_in, bare_out = assert(io.open(to, "w")), assert(io.open(from, "r"))
+os.remove(to)
+os.remove(from)
+
+local function bare(format, ...)
+  bare_in:write(format:format(...), "\n")
+  bare_in:flush()
+  return assert(tonumber(bare_out:read("l")), "bare C failed: " .. format) / 1e9
+end
+
+local function timed(fn, ...)
+  local start = fcproc.now()
+  local ok, err = fn(...)
+  local took = fcproc.now() - start
+  return assert(ok, err) and took
+end
+
+local function forked(...)
+  return timed(function(argv) return runner:run(argv) end, { ... })
+end
+
+local dir = (assert(runner:run{ "mktemp", "-d" }).stdout:gsub("\n", ""))
+local manager = assert(fcproc.new{ bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24,
+  runtime_dir = dir, firecracker_bin = firecracker })
+
+-- ---- statistics ---------------------------------------------------------------------------
+
+local function at(sorted, share) return sorted[math.max(1, math.ceil(#sorted * share))] end
+
+local function summary(samples)
+  table.sort(samples)
+  return { median = at(samples, 0.5), p10 = at(samples, 0.1), p90 = at(samples, 0.9), n = #samples }
+end
+
+local rows = {}
+
+-- Measures all sides in turn, round by round; fcproc twice, which shows the noise (A/A).
+local function row(name, rounds, bar, sides)
+  tell("  %s ...", name)
+  local samples = {}
+  for round = 1, rounds do
+    for _, side in ipairs{ "fcproc", "bare", "again", "cred", "other" } do
+      local fn = side == "again" and sides.fcproc or sides[side]
+      if fn and (side ~= "other" or round <= (sides.other_rounds or rounds)) then
+        samples[side] = samples[side] or {}
+        table.insert(samples[side], fn(round) / (sides.batch or 1))
+      end
+    end
+  end
+  local result = { name = name, bar = bar }
+  for side, list in pairs(samples) do result[side] = summary(list) end
+  result.ratio = result.fcproc.median / result.bare.median
+  result.aa = result.fcproc.median / result.again.median
+  result.gain = result.other and result.other.median / result.fcproc.median or nil
+  rows[#rows + 1] = result
+end
+
+-- ---- the rows -----------------------------------------------------------------------------
+
+local function bench_taps(others)
+  assert(manager:ensure_bridge())
+  local crowd = {}
+  for i = 1, others do
+    crowd[i] = "crowd" .. i
+    assert(manager:create_tap(crowd[i]))
+  end
+  local function cleaned(took)
+    assert(manager:delete_tap("bench0"))
+    return took
+  end
+  row(("create a TAP beside %d, bridge ensured"):format(others), others > 0 and 30 or 60, 1.3, {
+    fcproc = function()
+      return cleaned(timed(function()
+        return manager:ensure_bridge() and manager:create_tap("bench0")
+      end))
+    end,
+    bare = function() return cleaned(bare("tap bench0 fcbr0")) end,
+    other_rounds = 10,
+    other = function()
+      return cleaned(forked("ip", "link", "show", "fcbr0") + forked("ip", "link", "set", "fcbr0", "up")
+        + forked("ip", "tuntap", "add", "dev", "bench0", "mode", "tap", "user", "0", "group", "0")
+        + forked("ip", "link", "set", "bench0", "master", "fcbr0")
+        + forked("ip", "link", "set", "bench0", "up"))
+    end,
+  })
+  if others > 0 then assert(manager:delete_taps(crowd)) end
+end
+
+local function bench_delete()
+  local function made(fn)
+    return function()
+      assert(manager:create_tap("bench0"))
+      return fn()
+    end
+  end
+  row("delete one TAP", 30, nil, {
+    fcproc = made(function() return timed(manager.delete_tap, manager, "bench0") end),
+    bare = made(function() return bare("delete bench0") end),
+    other_rounds = 10,
+    other = made(function() return forked("ip", "link", "del", "bench0") end),
+  })
+  local function fleet(fn)
+    return function()
+      local names = {}
+      for i = 1, 50 do
+        names[i] = "fleet" .. i
+        assert(manager:create_tap(names[i]))
+      end
+      return fn(names)
+    end
+  end
+  row("delete 50 TAPs as a group", 20, 1.2, {
+    fcproc = fleet(function(names) return timed(manager.delete_taps, manager, names) end),
+    bare = fleet(function() return bare("group fleet 50") end),
+    other_rounds = 3,
+    other = fleet(function(names)
+      local total = 0
+      for _, name in ipairs(names) do total = total + forked("ip", "link", "del", name) end
+      return total
+    end),
+  })
+end
+
+local function bench_pid()
+  local sock, batch = dir .. "/api.sock", 200
+  local vmm = assert(fcproc.spawn({ firecracker, "--api-sock", sock },
+    { stdout = "null", stderr = "null" }))
+  assert(manager:wait_for_socket(sock))
+  local crowd = {}
+  for _, others in ipairs{ 10, 500, 2000 } do
+    for i = #crowd + 1, others do crowd[i] = assert(fcproc.spawn{ "sleep", "600" }) end
+    row(("pid of a listener beside %d processes"):format(others), 40, 1.5, {
+      batch = batch,
+      fcproc = function()
+        return timed(function()
+          for _ = 1, batch do assert(manager:find_pid(sock)) end
+          return true
+        end)
+      end,
+      bare = function() return bare("pid %s %d", sock, batch) end,
+      cred = function() return bare("cred %s %d", sock, batch) end,
+      other_rounds = 5,
+      other = function() return forked("pgrep", "-n", "-f", sock) * batch end,
+    })
+  end
+  for _, process in ipairs(crowd) do process:signal("KILL") end
+  for _, process in ipairs(crowd) do
+    process:wait()
+    process:close()
+  end
+  vmm:signal("KILL")
+  vmm:wait()
+end
+
+local function bench_kill()
+  local config, sock = dir .. "/config.json", dir .. "/vm.sock"
+  do
+    local file <close> = assert(io.open(config, "w"))
+    local text = cjson.encode{ ["machine-config"] = { vcpu_count = 1, mem_size_mib = 16 },
+      ["boot-source"] = { kernel_image_path = assert(fcproc.guest_path()) } }
+    assert(file:write((text:gsub("}$", ',"drives":[]}'))))
+  end
+  local function running(fn)
+    return function()
+      os.remove(sock)
+      local vm <close> = assert(fcproc.spawn({ firecracker, "--api-sock", sock, "--config-file",
+        config }, { stdout = "null", stderr = "null" }))
+      assert(manager:wait_for_socket(sock))
+      repeat until (fcproc.request(sock, "GET", "/") or {}).state == "Running"
+      runner:run{ "sleep", "0.02" }
+      local took = fn(vm)
+      vm:wait()
+      return took
+    end
+  end
+  row("kill a running VM, until it is gone", 25, 1.1, {
+    fcproc = running(function(vm)
+      return timed(function()
+        return manager:kill(vm:pid(), sock) and manager:wait_for_exit(vm, sock, 10)
+      end)
+    end),
+    bare = running(function(vm) return bare("kill %d", vm:pid()) end),
+    other_rounds = 8,
+    other = running(function(vm) -- kill, then a look every 100 ms, as before
+      local took = forked("kill", "-KILL", tostring(vm:pid()))
+      while vm:alive() do took = took + forked("sleep", "0.1") end
+      return took
+    end),
+  })
+end
+
+-- ---- the run ------------------------------------------------------------------------------
+
+tell("measuring, about two minutes")
+bench_taps(0)
+bench_taps(1000)
+bench_delete()
+bench_pid()
+bench_kill()
+bare_in:close()
+bare_process:wait()
+assert(manager:delete_bridge())
+assert(runner:run{ "rm", "-r", dir })
+
+local function unit(median)
+  if median < 1e-3 then return 1e6, "µs" end
+  return 1e3, "ms"
+end
+
+local function cell(s, scale)
+  if not s then return "-" end
+  return ("%.1f [%.1f %.1f]"):format(s.median * scale, s.p10 * scale, s.p90 * scale)
+end
+
+print("| work | fcproc from Lua | bare C | ratio | bar | A/A | what it replaces | gain |")
+print("|---|--:|--:|--:|--:|--:|--:|--:|")
+for _, r in ipairs(rows) do
+  local scale, name = unit(r.fcproc.median)
+  print(("| %s, %s | %s | %s | %.2f | %s | %.2f | %s | %s |"):format(r.name, name,
+    cell(r.fcproc, scale), cell(r.bare, scale), r.ratio,
+    r.bar and ("%.1f %s"):format(r.bar, r.ratio <= r.bar and "met" or "MISSED") or "-", r.aa,
+    r.other and ("%.1f"):format(r.other.median * scale) or "-",
+    r.gain and ("%.0f×"):format(r.gain) or "-"))
+end
+for _, r in ipairs(rows) do
+  if r.cred then
+    print(("(%s, bare C by SO_PEERCRED alone, which can't tell a dead listener: %.1f µs)"):format(
+      r.name, r.cred.median * 1e6))
+  end
+end
+local cpuinfo = assert(io.open("/proc/cpuinfo")):read("a")
+local _, cores = cpuinfo:gsub("processor%s*:", "")
+local machine = ("%s, %d cores, Linux %s"):format(cpuinfo:match("model name%s*: ([^\n]+)") or "?", cores,
+  assert(io.open("/proc/sys/kernel/osrelease")):read("l"))
+print("Medians with the 10th and 90th percentile. Machine: " .. machine)
+local file <close> = assert(io.open(build .. "/bench.json", "w"))
+file:write(cjson.encode{ machine = machine, rows = rows }, "\n")
