@@ -203,9 +203,9 @@ demo: deps
 # ---- tests ----------------------------------------------------------------------------------
 
 SPECS ?= spec
-SPEC_LUA := $(if $(SANITIZE),$(CURDIR)/$(BUILD)/lua-host,$(LUA))
+SPEC_LUA := $(if $(SANITIZE),$(abspath $(BUILD))/lua-host,$(LUA))
 SPEC_ENV = FCPROC_SPEC_FIRECRACKER=$(FIRECRACKER) FCPROC_SPEC_LUA=$(SPEC_LUA) \
-	FCPROC_SPEC_BUILD=$(CURDIR)/$(BUILD) $(FROM_CHECKOUT)
+	FCPROC_SPEC_BUILD=$(abspath $(BUILD)) $(FROM_CHECKOUT)
 
 test: DEPS_EXTRA = $(DEPS_TEST)
 test: deps

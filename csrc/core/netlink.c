@@ -105,6 +105,15 @@ static int on_error(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
     return NL_STOP;
 }
 
+/* An exchange broke off (no memory): what was not read must not answer the next question. The
+ * kernel has queued all of it by now, or makes it as a dump is read on. */
+static void netlink_drain(struct nl_sock *s)
+{
+    char rest[4096];
+
+    while (recv(nl_socket_get_fd(s), rest, sizeof(rest), MSG_DONTWAIT) > 0) { }
+}
+
 int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each, void *arg,
                      char *text, size_t size)
 {
@@ -132,6 +141,8 @@ int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each,
     while (r >= 0 && !x.finished)
         r = nl_recvmsgs(net->socket, cb);
     nl_cb_put(cb);
+    if (r < 0 && r != -NLE_DUMP_INTR)
+        netlink_drain(net->socket);
     if (r == -NLE_DUMP_INTR) /* links came or went meanwhile: the caller looks again */
         x.result = -EAGAIN;
     else if (r < 0 && x.result == 0)
