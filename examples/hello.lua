@@ -39,7 +39,8 @@ local function main()
   end)
 
   local firecracker <close> = step("start firecracker", function()
-    return fcproc.spawn({ binary, "--api-sock", api_sock }, {
+    -- Its log shares the console's file: only errors, so that the guest's lines stay whole.
+    return fcproc.spawn({ binary, "--api-sock", api_sock, "--level", "Error" }, {
       stdout = { file = console }, stderr = { file = console }, umask = tonumber("077", 8),
       netns = netns, session = true,
     }, ctx)

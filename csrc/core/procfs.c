@@ -58,6 +58,8 @@ int proc_parse_stat(const char *text, struct proc_stat *ret)
             st.start_time = strtoull(p, NULL, 10);
         p += strcspn(p, " \n");
     }
+    if (*p == '\0') /* cut short: the last number may be, too */
+        return -EINVAL;
     *ret = st;
     return 0;
 }

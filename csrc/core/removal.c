@@ -83,6 +83,9 @@ static void hold_one(struct removal *job, fcproc_net *net, const char *name, str
         removal_fail(job, FCPROC_ERR_CONFLICT, 0, what);
         return;
     }
+    for (size_t i = 0; r == 0 && i < *n; i++)
+        if (held[i].ifindex == link.ifindex)
+            return; /* named twice */
     if (r == 0)
         r = tap_hold(net, name, TAP_EXISTING);
     if (r == -ENODEV)

@@ -125,10 +125,11 @@ static int tap_refusal(struct tap_job *job, int r, fcproc_error *err)
                          "%s is %s, not a TAP; left untouched: choose another name", name,
                          link_kind_text(&job->now, kind, sizeof(kind)));
     }
-    if (r == -EPERM)
-        return error_errno(err, op_create, EPERM,
-                           "can't create the TAP %s (this needs CAP_NET_ADMIN in the network "
-                           "namespace)", name);
+    if (r == -EPERM || r == -EACCES)
+        return error_errno(err, op_create, -r,
+                           "can't create the TAP %s (this needs %sCAP_NET_ADMIN in the network "
+                           "namespace)", name,
+                           r == -EACCES ? "the right to open /dev/net/tun, and " : "");
     return error_errno(err, op_create, -r, "can't open the TAP %s%s", name,
                        r == -ENOENT || r == -ENODEV ? " (is the tun module loaded?)" : "");
 }

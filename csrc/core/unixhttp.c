@@ -314,7 +314,8 @@ static int request_step(fcproc_op *op, fcproc_error *err)
         long e = 0;
 
         (void)curl_easy_getinfo(w->client->easy, CURLINFO_OS_ERRNO, &e);
-        w->connect_errno = (int)e;
+        /* libcurl waits after EAGAIN, which a full accept queue gives, and then knows no errno. */
+        w->connect_errno = e ? (int)e : EAGAIN;
     }
     request_remove(w);
     if (w->result == CURLE_OK) {

@@ -17,8 +17,8 @@ local core = {}
 local Context = {}
 
 ---A child that ends in so many seconds, or with this one.
----@param timeout number
----@return fcproc.Context
+---@param timeout number  seconds
+---@return fcproc.Context?, fcproc.Error?
 function Context:with_timeout(timeout) end
 
 ---Ends every wait under it, now and later.
@@ -46,6 +46,7 @@ local Operation = {}
 ---@return integer
 function Operation:pollfd() end
 
+---What to wait for, in the words of cqueues.
 ---@return "r"
 function Operation:events() end
 
@@ -69,6 +70,7 @@ function Operation:close() end
 ---@class fcproc.Process  a process held by its pidfd
 local Process = {}
 
+---Its number: a name that may pass to another process once this one is gone.
 ---@return integer
 function Process:pid() end
 
@@ -76,6 +78,7 @@ function Process:pid() end
 ---@return integer
 function Process:pidfd() end
 
+---Not ended, as poll(2) on its pidfd says.
 ---@return boolean
 function Process:alive() end
 
@@ -87,20 +90,22 @@ function Process:recorded() end
 ---@return fcproc.Identity?, fcproc.Error?
 function Process:identity() end
 
----Is it a process of this executable with this --api-sock, or any inside the folder?
----@param exe string
+---Is it a process of this executable with exactly this --api-sock? Without one, with any inside the
+---folder. "exiting": its arguments are gone, its name is exe's.
+---@param exe string  the executable's path
 ---@param api_sock string?
 ---@param folder string?
 ---@return ("yes"|"no"|"exiting")?, fcproc.Error?
 function Process:matches(exe, api_sock, folder) end
 
+---Sends a signal through the pidfd: this very process or none. Gone is ERR_NOT_FOUND.
 ---@param number integer
 ---@return true?, fcproc.Error?
 function Process:signal_number(number) end
 
----Its result is an fcproc.Exit, empty when nobody can tell.
----@param timeout number?
----@param without integer?
+---Waits for its end; its result is an fcproc.Exit, empty when nobody can tell.
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param without integer?  bits of core.without
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Process:wait_op(timeout, without, ctx) end
@@ -115,72 +120,89 @@ local Netns = {}
 ---@return integer
 function Netns:fd() end
 
+---Releases it; it lasts as long as something is in it.
 function Netns:close() end
+
+---@class fcproc.BridgeInfo  what had to be done
+---@field ifindex integer
+---@field created boolean
+---@field addressed boolean
+---@field brought_up boolean
 
 ---@class fcproc.Net  a netlink socket
 local Net = {}
 
+---The bridge exists, has the address and is up; what is right is left alone. A link of another kind
+---is ERR_CONFLICT.
 ---@param name string
----@param address string?
----@param prefix integer?
+---@param address string?   IPv4 or IPv6
+---@param prefix integer?   needed with an address
 ---@param ctx fcproc.Context?
----@return { ifindex: integer, created: boolean, addressed: boolean, brought_up: boolean }?, fcproc.Error?
+---@return fcproc.BridgeInfo?, fcproc.Error?
 function Net:ensure_bridge(name, address, prefix, ctx) end
 
+---The bridge is gone. With ports it is ERR_BUSY, of another kind ERR_CONFLICT.
 ---@param name string
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Net:delete_bridge(name, ctx) end
 
+---A persistent TAP, up; an idle one is made right in place. In use is ERR_BUSY, a link of another
+---kind ERR_CONFLICT, no bridge ERR_NOT_FOUND.
 ---@param name string
----@param bridge string?
----@param uid integer?
----@param gid integer?
----@param mac string?
----@param mtu integer?
----@param isolated boolean?
+---@param bridge string?     default: none
+---@param uid integer?       default: the caller's
+---@param gid integer?       default: the caller's
+---@param mac string?        "aa:bb:cc:dd:ee:ff"; default: from the name
+---@param mtu integer?       default 1500
+---@param isolated boolean?  from the bridge's other isolated ports
 ---@param ctx fcproc.Context?
 ---@return fcproc.Tap?, fcproc.Error?
 function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, ctx) end
 
----Its result is how many there were.
+---None of the TAPs is there any more; its result is how many there were. In use is ERR_BUSY.
 ---@param names string[]
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Net:delete_taps(names, ctx) end
 
+---The TAPs on a bridge; a missing bridge has none.
 ---@param bridge string
 ---@param ctx fcproc.Context?
 ---@return fcproc.TapState[]?, fcproc.Error?
 function Net:list_taps(bridge, ctx) end
 
+---Closes the socket. Nothing on the host changes.
 function Net:close() end
 
 ---@class fcproc.CoreClient  an HTTP client of one unix socket
 local CoreClient = {}
 
----Its results are the status and the body as it came. One at a time.
+---Sends a request; its results are the status and the body as it came. A second one at the same
+---time is ERR_BUSY.
 ---@param method string
----@param target string
+---@param target string    "/vm/config"
 ---@param body string?
----@param timeout number?
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function CoreClient:request(method, target, body, timeout, ctx) end
 
+---Closes the connection.
 function CoreClient:close() end
 
 ---The monotonic clock.
----@return number seconds
+---@return number  seconds
 function core.now() end
 
 ---Where the built-in guest was to be installed.
 ---@return string
 function core.guest_path() end
 
+---Makes a context. It takes the parent's waiter unless it is given one.
 ---@param parent fcproc.Context?
----@param timeout number?
----@param waiter string?
+---@param timeout number?  seconds
+---@param waiter ("poll"|"cqueues"|"luv")?
 ---@return fcproc.Context?, fcproc.Error?
 function core.context(parent, timeout, waiter) end
 
@@ -190,34 +212,39 @@ function core.default_context() end
 
 ---Waits for one descriptor. False: the time passed, or a signal came.
 ---@param fd integer
----@param timeout number?
+---@param timeout number?  seconds
 ---@return boolean?, fcproc.Error?
 function core.poll(fd, timeout) end
 
 ---Waits for any of many; ready[i] becomes true or false for each.
 ---@param fds integer[]
 ---@param ready boolean[]
----@param timeout number?
----@return integer?, fcproc.Error?
+---@param timeout number?  seconds
+---@return integer? count, fcproc.Error?
 function core.poll_many(fds, ready, timeout) end
 
+---Waits until the path exists, or a socket there listens. What is not "missing" fails at once.
 ---@param path string
 ---@param listening boolean  a connect must succeed
----@param timeout number?
+---@param timeout number?   seconds; its end is ERR_DEADLINE, "<label> not ready: <path>"
 ---@param label string
----@param without integer?
+---@param without integer?  bits of core.without
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function core.wait_path(path, listening, timeout, label, without, ctx) end
 
+---Makes the socket the caller's, mode 0600. Anything but a socket is ERR_CONFLICT.
 ---@param path string
 ---@return boolean? changed, fcproc.Error?
 function core.socket_access(path) end
 
----@param path string
+---Makes the folder and its parents, the caller's, mode 0700. A link, a file or somebody else's
+---folder is ERR_CONFLICT.
+---@param path string  absolute
 ---@return boolean? changed, fcproc.Error?
 function core.socket_dir(path) end
 
+---A path is checked, a name is looked for on PATH. The answer is a regular file we may execute.
 ---@param name string
 ---@return string? path, fcproc.Error?
 function core.find_executable(name) end
@@ -227,20 +254,25 @@ function core.find_executable(name) end
 ---@return string? path, fcproc.Error?
 function core.absolute_path(path) end
 
+---Opens a process by its number, or the very one that an identity names. ERR_NOT_FOUND: gone.
 ---@param which integer|fcproc.Identity
 ---@return fcproc.Process?, fcproc.Error?
 function core.process(which) end
 
+---The live process that listens on the socket. ERR_NOT_FOUND: nobody, or it is dead; ERR_BUSY: its
+---queue is full.
 ---@param path string
----@param without integer?
+---@param without integer?  bits of core.without
 ---@return fcproc.Process?, fcproc.Error?
 function core.open_listener(path, without) end
 
+---The same, as a number.
 ---@param path string
----@param without integer?
+---@param without integer?  bits of core.without
 ---@return integer? pid, fcproc.Error?
 function core.listener_pid(path, without) end
 
+---The newest process of this executable with exactly this --api-sock. ERR_NOT_FOUND: none.
 ---@param exe string
 ---@param api_sock string
 ---@return fcproc.Process?, fcproc.Error?
@@ -251,31 +283,35 @@ function core.open_api_sock(exe, api_sock) end
 ---@return fcproc.Netns?, fcproc.Error?
 function core.netns(name) end
 
----spec is what process.spec makes.
+---Starts a process. spec is what process.spec makes.
 ---@param spec table
 ---@param ctx fcproc.Context?
 ---@return fcproc.Process?, fcproc.Error?
 function core.spawn(spec, ctx) end
 
----Besides spawn's fields: input, output_limit, timeout, end_signal, grace. Its result is
----{ status or signal, stdout, stderr }.
+---Runs a command to its end. Besides spawn's fields: input, output_limit (bytes), timeout and grace
+---(seconds), end_signal. Its result is { status or signal, stdout, stderr }.
 ---@param spec table
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function core.command(spec, ctx) end
 
+---Opens a netlink socket in the namespace, or in the caller's.
 ---@param netns fcproc.Netns?
 ---@return fcproc.Net?, fcproc.Error?
 function core.net(netns) end
 
+---Can it be an interface's name? Else ERR_INVALID.
 ---@param name string
 ---@return true?, fcproc.Error?
 function core.check_ifname(name) end
 
+---Is it IPv4 or IPv6? Else ERR_INVALID.
 ---@param address string
 ---@return (4|6)?, fcproc.Error?
 function core.address_family(address) end
 
+---A client with one kept-alive connection to the socket. It holds the socket's folder open.
 ---@param path string
 ---@return fcproc.CoreClient?, fcproc.Error?
 function core.client(path) end

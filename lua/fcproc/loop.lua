@@ -11,7 +11,6 @@ local LONGEST_POLL = waiters.LONGEST_POLL
 
 ---@class fcproc.Task            one coroutine of a run
 ---@field co thread
----@field group fcproc.Group    the run it belongs to
 ---@field ctx fcproc.Context
 ---@field tasks fcproc.Task[]   all that its loop drives
 ---@field op fcproc.Operation?  what it waits for
@@ -110,7 +109,8 @@ end
 
 local function add_tasks(group, tasks)
   for _ = 1, math.min(#group.functions, group.functions.limit or math.huge) do
-    local task = { group = group, ctx = group.ctx, tasks = tasks, co = coroutine.create(work) }
+    local co = coroutine.create(function() work(group) end)
+    local task = { ctx = group.ctx, tasks = tasks, co = co }
     task_of[task.co] = task
     tasks[#tasks + 1] = task
     group.alive = group.alive + 1
@@ -118,7 +118,7 @@ local function add_tasks(group, tasks)
 end
 
 local function resume(task)
-  local ok, err = coroutine.resume(task.co, task.group) -- the group is for its first start
+  local ok, err = coroutine.resume(task.co)
   if not ok then error(err, 0) end -- not a function's error: those are caught in work
 end
 
@@ -180,6 +180,10 @@ function M.run(functions, ctx)
     if key ~= "limit" and (math.type(key) ~= "integer" or type(fn) ~= "function") then
       error("fcproc.run: functions must be a list of functions, and perhaps limit = n", 2)
     end
+  end
+  local limit = functions.limit
+  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+    error("fcproc.run: limit must be a whole number of 1 or more", 2)
   end
   local parent = M.context(ctx)
   local own <close>, err = core.context(parent or core.default_context())

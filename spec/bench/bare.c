@@ -170,6 +170,8 @@ static void delete_group(const char *prefix, int n)
     int fds[64];
     char name[IF_NAMESIZE];
 
+    if (n > (int)(sizeof(fds) / sizeof(fds[0])))
+        die("too many");
     for (int i = 0; i < n; i++) {
         int index;
 
@@ -178,7 +180,8 @@ static void delete_group(const char *prefix, int n)
         fds[i] = hold(name, 0);
         start_link(&r, RTM_NEWLINK, NLM_F_ACK, index);
         put(&r, IFLA_GROUP, &group, 4);
-        exchange(&r);
+        if (exchange(&r) < 0)
+            die("group");
     }
     start_link(&r, RTM_DELLINK, NLM_F_ACK, 0);
     put(&r, IFLA_GROUP, &group, 4);
@@ -231,7 +234,8 @@ int main(void)
     int one = 1, n;
 
     nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (nl < 0 || setsockopt(nl, SOL_NETLINK, 12 /* NETLINK_GET_STRICT_CHK */, &one, 4) < 0)
+    if (nl < 0 || setsockopt(nl, SOL_NETLINK, NETLINK_CAP_ACK, &one, 4) < 0 ||
+        setsockopt(nl, SOL_NETLINK, 12 /* NETLINK_GET_STRICT_CHK */, &one, 4) < 0)
         die("netlink");
     while (fgets(line, sizeof(line), stdin)) {
         int64_t start = now();

@@ -1,87 +1,119 @@
 -- A fake API server for what the real Firecracker can't be made to do: it hangs, lies and breaks
--- off. fake_api.lua SOCKET MODE. It counts connections, which the mode "keep" answers with.
+-- off. fake_api.lua SOCKET MODE. Where it answers with JSON, that tells how many connections there
+-- were so far, and what was asked.
 
+local cjson = require "cjson"
 local uv = require "luv"
 
 local path, mode = arg[1], arg[2]
-local connections = 0
+local connections, requests = 0, 0
 
 local function http(status, body, extra)
   return ("HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s"):format(status, #body, extra or "", body)
 end
 
--- Each takes the client and answers one request.
-local modes = {
-  silent = function() end,
-  garbage = function(client)
-    client:write("\1\2\3 this is no HTTP \255\254\r\n\r\n", function() client:close() end)
-  end,
-  bare_text = function(client) client:write("hello\n", function() client:close() end) end,
-  half_headers = function(client)
-    client:write("HTTP/1.1 200 OK\r\nContent-Le", function() client:close() end)
-  end,
-  half_body = function(client)
-    client:write("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":", function() client:close() end)
-  end,
-  slams = function(client) client:close() end,
-  many_headers = function(client)
-    client:write("HTTP/1.1 200 OK\r\n" .. ("X-Padding: " .. ("y"):rep(1000) .. "\r\n"):rep(10000))
-  end,
-  endless_header = function(client)
-    client:write("HTTP/1.1 200 OK\r\nX-Padding: " .. ("y"):rep(10 * 1024 * 1024))
-  end,
-  huge_body = function(client) client:write(http("200 OK", ("z"):rep(9 * 1024 * 1024))) end,
-  too_many = function(client)
-    client:write(http("503 Service Unavailable", '{ "error": "Too many open connections" }',
-      "Connection: close\r\n"))
-  end,
-  fault = function(client) client:write(http("400 Bad Request", '{"fault_message":"no such thing"}')) end,
-  wordless = function(client) client:write(http("500 Internal Server Error", "")) end,
-  no_json = function(client) client:write(http("200 OK", "{oops")) end,
-  nothing = function(client) client:write("HTTP/1.1 204 \r\n\r\n") end,
-  keep = function(client) client:write(http("200 OK", ('{"connections":%d}'):format(connections))) end,
-  closes_after = function(client)
-    client:write(http("200 OK", ('{"connections":%d}'):format(connections)), function()
-      client:close()
-    end)
-  end,
-  slow = function(client)
-    local timer = uv.new_timer()
-    timer:start(300, 0, function()
-      timer:close()
-      client:write(http("200 OK", "{}"))
-    end)
-  end,
+local function mirror(request)
+  request.connections, request.requests = connections, requests
+  return http("200 OK", cjson.encode(request))
+end
+
+-- Those that always write the same, and those that then hang up.
+local text = {
+  many_headers = "HTTP/1.1 200 OK\r\n" .. ("X-Padding: " .. ("y"):rep(1000) .. "\r\n"):rep(10000),
+  endless_header = "HTTP/1.1 200 OK\r\nX-Padding: " .. ("y"):rep(10 * 1024 * 1024),
+  huge_body = http("200 OK", ("z"):rep(9 * 1024 * 1024)),
+  fault = http("400 Bad Request", '{"fault_message":"no such thing"}'),
+  wordless = http("500 Internal Server Error", ""),
+  elsewhere = http("302 Found", "over there", "Location: http://localhost/other\r\n"),
+  no_json = http("200 OK", "{oops"),
+  nothing = "HTTP/1.1 204 \r\n\r\n",
+  bad_chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n{}\r\n",
+  half_time = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":",
+}
+local last_text = {
+  slams = "",
+  garbage = "\1\2\3 this is no HTTP \255\254\r\n\r\n",
+  bare_text = "hello\n",
+  half_status = "HTTP/1.",
+  half_headers = "HTTP/1.1 200 OK\r\nContent-Le",
+  half_body = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":",
+  too_many = http("503 Service Unavailable", '{ "error": "Too many open connections" }',
+    "Connection: close\r\n"),
 }
 
-local answer = assert(modes[mode == "late" and "keep" or mode], "unknown mode")
+local function after(milliseconds, fn)
+  local timer = uv.new_timer()
+  timer:start(milliseconds, 0, function()
+    timer:close()
+    fn()
+  end)
+end
+
+-- Each takes the client and what it asked.
+local modes = {
+  silent = function() end,
+  drip = function(client) -- a byte at a time, for ever
+    client:write("HTTP/1.1 200 OK\r\nX-Padding: ")
+    local timer = uv.new_timer()
+    timer:start(0, 5, function()
+      if client:is_closing() then timer:close() else client:write("y") end
+    end)
+  end,
+  mirror = function(client, request) client:write(mirror(request)) end,
+  twice = function(client, request) client:write(mirror(request) .. mirror(request)) end,
+  closes_after = function(client, request)
+    client:write(mirror(request), function() client:close() end)
+  end,
+  -- The first is answered late, as on a busy host: whoever asked may be gone by then.
+  slow_first = function(client, request)
+    if requests > 1 then
+      client:write(mirror(request))
+      return
+    end
+    after(300, function() if not client:is_closing() then client:write(mirror(request)) end end)
+  end,
+}
+modes.late = modes.mirror
+for name, bytes in pairs(text) do modes[name] = function(client) client:write(bytes) end end
+for name, bytes in pairs(last_text) do
+  modes[name] = function(client) client:write(bytes, function() client:close() end) end
+end
+
+local answer = assert(modes[mode], "unknown mode")
 local server = uv.new_pipe(false)
 assert(server:bind(path))
+
+-- The request at the beginning of the bytes, or nil; and what follows it.
+local function take_request(bytes)
+  local head, rest = bytes:match("^(.-\r\n)\r\n(.*)$")
+  if not head then return nil, bytes end
+  local length = tonumber(head:match("\r\nContent%-Length: (%d+)\r\n") or 0)
+  if #rest < length then return nil, bytes end
+  local method, target = head:match("^(%S+) (%S+)")
+  return { method = method, target = target, body = rest:sub(1, length), head = head },
+    rest:sub(length + 1)
+end
 
 local function listen()
   server:listen(16, function()
     local client = uv.new_pipe(false)
     server:accept(client)
     connections = connections + 1
-    local request = ""
+    local unread = ""
     client:read_start(function(err, chunk)
       if err or not chunk then
         if not client:is_closing() then client:close() end
         return
       end
-      request = request .. chunk
-      if request:find("\r\n\r\n", 1, true) then
-        request = ""
-        answer(client)
+      local request
+      request, unread = take_request(unread .. chunk)
+      if request then
+        requests = requests + 1
+        answer(client, request)
       end
     end)
   end)
 end
 
-if mode == "late" then -- bound, but not listening for a while
-  local timer = uv.new_timer()
-  timer:start(200, 0, function() timer:close() listen() end)
-else
-  listen()
-end
+if mode == "late" then after(100, listen) else listen() end -- late: bound, but not listening yet
 uv.run()

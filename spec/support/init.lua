@@ -158,6 +158,7 @@ function M.vm(world, opts)
     end
   end })
   local argv = { opts.firecracker or M.firecracker(), "--api-sock", vm.sock, "--id", name,
+    "--level", "Error", -- its log goes where the guest's console goes, and would cut its lines
     "--config-file", vm.config }
   local spawn = { stdout = { file = vm.console }, stderr = { file = vm.console }, umask = 63,
     netns = world.netns, session = true }

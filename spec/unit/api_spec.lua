@@ -10,103 +10,188 @@ local function serve(folder, mode)
   local sock = folder:file(mode .. ".sock")
   local process = must(fcproc.spawn({ support.lua, "spec/support/fake_api.lua", sock, mode },
     { stdout = "null" }))
-  support.eventually("the fake is there", function()
-    return fcproc.runner():run{ "test", "-S", sock } ~= nil
-  end)
-  if mode ~= "late" then
-    local manager <close> = must(fcproc.new())
-    must(manager:wait_for_socket(sock))
-  end
-  return sock, setmetatable({}, { __close = function()
+  local server = setmetatable({}, { __close = function()
     process:signal("KILL")
     process:wait(10)
     process:close()
   end })
+  local manager <close> = must(fcproc.new())
+  if mode == "late" then
+    must(manager:wait_for_path(sock))
+  else
+    must(manager:wait_for_socket(sock))
+  end
+  return sock, server
 end
 
-describe("a request to a fake server", function()
+local function sleep(seconds) support.sh{ "sleep", tostring(seconds) } end
+
+describe("a request to a server that misbehaves", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
   local endings = {
-    { "garbage", "protocol" }, { "bare_text", "protocol" }, { "half_headers", "protocol" },
-    { "half_body", "protocol" }, { "slams", "protocol" }, { "many_headers", "protocol", "too large" },
-    { "endless_header", "protocol", "too large" }, { "huge_body", "protocol", "too large" },
+    { "slams", "protocol", "Empty reply" },
+    { "garbage", "protocol", "HTTP/0.9" },
+    { "bare_text", "protocol", "HTTP/0.9" },
+    { "half_status", "protocol", "no usable answer" },
+    { "half_headers", "protocol", "in the middle of the headers" },
+    { "half_body", "protocol", "bytes remaining" },
+    { "bad_chunk", "protocol", "no usable answer" },
+    { "many_headers", "protocol", "too large" },
+    { "endless_header", "protocol", "too large" },
+    { "huge_body", "protocol", "too large" },
     { "no_json", "protocol", "is no JSON" },
-    { "too_many", "api", "503: Too many open connections", 503 },
-    { "fault", "api", "400: no such thing", 400 }, { "wordless", "api", "500: no reason given", 500 },
+    { "too_many", "api", "was answered with 503: Too many open connections", 503 },
+    { "fault", "api", "was answered with 400: no such thing", 400 },
+    { "wordless", "api", "was answered with 500: no reason given", 500 },
+    { "elsewhere", "api", "was answered with 302: over there", 302 },
   }
   for _, ending in ipairs(endings) do
     local mode, code, text, status = table.unpack(ending)
-    it(("that answers in the way '%s' is the error %s"):format(mode, code), function()
+    it(("in the way '%s' is the error %s, each time"):format(mode, code), function()
       local folder <close> = support.folder()
-      local sock, tidy <close> = serve(folder, mode)
-      assert.is_truthy(tidy)
-      local err = fails(code, fcproc.request(sock, "GET", "/version"))
-      assert.are.equal(sock, err.path)
-      assert.are.equal(status, code == "api" and err.status or nil)
-      assert.is_truthy(not text or err.message:find(text, 1, true), err.message)
-      assert.is_truthy(err.message:find("GET /version", 1, true))
+      local sock, server <close> = serve(folder, mode)
+      assert.is_truthy(server)
+      local client <close> = must(fcproc.client(sock))
+      local ctx <close> = must(fcproc.context{ timeout = 20 })
+      for _ = 1, 2 do
+        local err = fails(code, client:request("GET", "/version", nil, ctx))
+        assert.is_truthy(err.message:find(text, 1, true), err.message)
+        assert.is_truthy(err.message:find("GET /version", 1, true), err.message)
+        assert.is_truthy(err.message:find(sock, 1, true), err.message)
+        assert.are.equal("api.request", err.op)
+        assert.are.equal(sock, err.path)
+        if status then assert.are.equal(status, err.status) end
+      end
     end)
   end
 
-  it("that never answers ends with the context, in either way", function()
+  for _, mode in ipairs{ "silent", "drip", "half_time" } do
+    it(("in the way '%s' ends with the context"):format(mode), function()
+      local folder <close> = support.folder()
+      local sock, server <close> = serve(folder, mode)
+      assert.is_truthy(server)
+      local ctx <close> = must(fcproc.context{ timeout = 0.1 })
+      local err
+      local took = support.seconds(function()
+        err = fails("deadline", fcproc.request(sock, "PUT", "/actions", { a = 1 }, ctx))
+      end)
+      assert.is_true(took >= 0.09 and took < 10, took)
+      assert.is_truthy(err.message:find("whether it was carried out is unknown", 1, true))
+      assert.are.equal(sock, err.path)
+      local other <close> = must(fcproc.context{ timeout = 60 })
+      local results = fcproc.run{
+        function() return fcproc.request(sock, "GET", "/", nil, other) end,
+        function() sleep(0.1) other:cancel() end,
+      }
+      fails("cancelled", results[1][1], results[1][2])
+      fails("cancelled", fcproc.request(sock, "GET", "/", nil, other))
+    end)
+  end
+
+  it("never takes the late answer to an abandoned request for its own", function()
     local folder <close> = support.folder()
-    local sock, tidy <close> = serve(folder, "silent")
-    assert.is_truthy(tidy)
+    local sock, server <close> = serve(folder, "slow_first")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
     local ctx <close> = must(fcproc.context{ timeout = 0.1 })
-    local err = fails("deadline", fcproc.request(sock, "PUT", "/actions", {}, ctx))
-    assert.is_truthy(err.message:find("unknown", 1, true))
-    local other <close> = must(fcproc.context())
-    local results = fcproc.run{
-      function() return fcproc.request(sock, "GET", "/", nil, other) end,
-      function() fcproc.runner():run{ "sleep", "0.1" } other:cancel() end,
-    }
-    fails("cancelled", results[1][1], results[1][2])
+    fails("deadline", client:request("GET", "/first", nil, ctx))
+    assert.are.equal("/second", must(client:request("GET", "/second")).target)
+    sleep(0.4)
+    assert.are.equal("/third", must(client:request("GET", "/third")).target)
   end)
 
-  it("without a body in the answer is true", function()
+  it("never takes a second answer to the request before for its own", function()
     local folder <close> = support.folder()
-    local sock, tidy <close> = serve(folder, "nothing")
-    assert.is_truthy(tidy)
+    local sock, server <close> = serve(folder, "twice")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    for i = 1, 3 do
+      assert.are.equal("/" .. i, must(client:request("GET", "/" .. i)).target)
+    end
+  end)
+
+  it("by one client in need of time is busy for the next on that client", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "slow_first")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    local results = fcproc.run{
+      function() return client:request("GET", "/a") end,
+      function() return client:request("GET", "/b") end,
+      function() return fcproc.request(sock, "GET", "/c") end, -- on a client of its own
+    }
+    local served = results[1][1] and 1 or 2
+    must(table.unpack(results[served]))
+    local err = fails("busy", table.unpack(results[3 - served], 1, 2))
+    assert.is_truthy(err.message:find("waits for another answer", 1, true))
+    assert.are.equal("/c", must(table.unpack(results[3])).target)
+    must(client:request("GET", "/d")) -- and it is free again
+  end)
+end)
+
+describe("a request to a server that behaves", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("brings what was asked, and the answer", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "mirror")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    local seen = must(client:request("PUT", "/a/b?c=%20", { x = 1 }))
+    assert.are.same({ "PUT", "/a/b?c=%20", '{"x":1}' }, { seen.method, seen.target, seen.body })
+    assert.is_truthy(seen.head:find("Content-Type: application/json\r\n", 1, true))
+    seen = must(client:request("PATCH", "/", '{"as": "it is"}'))
+    assert.are.same({ "PATCH", '{"as": "it is"}' }, { seen.method, seen.body })
+    local long = ("w"):rep(200000)
+    seen = must(client:request("PUT", "/", { long = long }))
+    assert.are.equal('{"long":"' .. long .. '"}', seen.body)
+    assert.is_nil(seen.head:find("Expect:", 1, true))
+    seen = must(client:request("GET", "/../x"))
+    assert.are.same({ "GET", "/../x", "" }, { seen.method, seen.target, seen.body })
+    assert.are.equal("DELETE", must(client:request("DELETE", "/x")).method)
+  end)
+
+  it("without a body in its answer is true", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "nothing")
+    assert.is_truthy(server)
     assert.is_true(must(fcproc.request(sock, "PUT", "/x", { a = 1 })))
   end)
 
-  it("keeps its connection, and makes a new one when the server closed it", function()
+  it("goes over the client's one connection", function()
     local folder <close> = support.folder()
-    local sock, tidy <close> = serve(folder, "keep")
+    local sock, server <close> = serve(folder, "mirror")
+    assert.is_truthy(server)
     local client <close> = must(fcproc.client(sock))
-    for _ = 1, 3 do
-      -- The first connection was the wait for the socket.
-      assert.are.equal(2, must(client:request("GET", "/")).connections)
+    -- The wait for the socket was a connection too.
+    for i = 1, 5 do
+      local seen = must(client:request("GET", "/"))
+      assert.are.same({ 2, i }, { seen.connections, seen.requests })
     end
-    local sock2, tidy2 <close> = serve(folder, "closes_after")
-    local client2 <close> = must(fcproc.client(sock2))
-    assert.are.equal(2, must(client2:request("GET", "/")).connections)
-    fcproc.runner():run{ "sleep", "0.05" }
-    assert.are.equal(3, must(client2:request("GET", "/")).connections)
-    assert.is_truthy(tidy and tidy2)
+    assert.are.equal(3, must(fcproc.request(sock, "GET", "/")).connections)
+    assert.are.equal(3, must(client:request("GET", "/")).connections) -- still its own first one
   end)
 
-  it("is made one at a time", function()
+  it("makes a new connection when the server closed the kept one", function()
     local folder <close> = support.folder()
-    local sock, tidy <close> = serve(folder, "slow")
-    assert.is_truthy(tidy)
+    local sock, server <close> = serve(folder, "closes_after")
+    assert.is_truthy(server)
     local client <close> = must(fcproc.client(sock))
-    local results = fcproc.run{
-      function() return client:request("GET", "/") end,
-      function() return client:request("GET", "/") end,
-    }
-    local n = results[1][1] and 2 or 1
-    fails("busy", results[n][1], results[n][2])
-    must(results[3 - n][1], results[3 - n][2])
+    for i = 1, 5 do
+      assert.are.equal(1 + i, must(client:request("PUT", "/", { n = i })).connections)
+      if i < 3 then sleep(0.05) end
+    end
   end)
 
   it("is tried again while a young socket does not listen yet", function()
     local folder <close> = support.folder()
-    local sock, tidy <close> = serve(folder, "late")
-    assert.is_truthy(tidy)
-    must(fcproc.request(sock, "GET", "/"))
+    local sock, server <close> = serve(folder, "late")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    assert.are.equal(1, must(client:request("GET", "/")).connections)
   end)
 end)
 
@@ -118,20 +203,43 @@ describe("a request", function()
     local folder <close> = support.folder()
     fails("not_found", fcproc.request(folder:file("none.sock"), "GET", "/"))
     fails("not_found", fcproc.request(folder:file("no/folder.sock"), "GET", "/"))
-    local sock, tidy = serve(folder, "keep")
-    getmetatable(tidy).__close()
+    local sock, server = serve(folder, "mirror")
+    getmetatable(server).__close()
     support.sh{ "touch", "-d", "1 hour ago", sock }
-    local err = fails("not_found", fcproc.request(sock, "GET", "/"))
-    assert.is_truthy(err.message:find("nothing listens", 1, true))
+    local ctx <close> = must(fcproc.context{ timeout = 1.5 }) -- a young one is tried for 2 s
+    local err = fails("not_found", fcproc.request(sock, "GET", "/", nil, ctx))
+    assert.is_truthy(err.message:find("nothing listens on " .. sock, 1, true), err.message)
+    assert.are.equal(sock, err.path)
+    support.sh{ "touch", "-d", "5 seconds", sock }
+    local short <close> = must(fcproc.context{ timeout = 0.1 })
+    fails("deadline", fcproc.request(sock, "GET", "/", nil, short))
   end)
 
-  it("that can't be one is refused", function()
+  it("that can't be one is refused before anything is sent", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "mirror")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    for _, method in ipairs{ "get", "", "GE T", "GET\r\n" } do
+      fails("invalid", client:request(method, "/"))
+    end
+    for _, target in ipairs{ "version", "", "/a b", "/a\r\nX: y", "/ä" } do
+      fails("invalid", client:request("GET", target))
+    end
+    assert.are.equal(1, must(client:request("GET", "/")).requests)
+  end)
+
+  it("of wrong types, or with a body that is no JSON, raises", function()
     local folder <close> = support.folder()
     local client <close> = must(fcproc.client(folder:file("x.sock")))
-    fails("invalid", client:request("get", "/"))
-    fails("invalid", client:request("GET", "version"))
-    fails("invalid", client:request("GET", "/a b"))
-    assert.has_error(function() client:request("PUT", "/", { print }) end)
+    for _, body in ipairs{ { print }, { [1] = 1, x = {} , [{}] = 2 }, { 0 / 0 } } do
+      assert.has_error(function() client:request("PUT", "/", body) end)
+    end
+    assert.has_error(function() client:request("PUT", {}) end)
+    assert.has_error(function() client:request("PUT", "/", nil, "10") end)
     assert.has_error(function() fcproc.request(42, "GET", "/") end)
+    assert.has_error(function() fcproc.client() end)
+    client:close()
+    assert.has_error(function() client:request("GET", "/") end)
   end)
 end)

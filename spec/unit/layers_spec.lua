@@ -1,142 +1,285 @@
--- Reads the sources and proves who may know whom, and that the lists which must agree do.
+-- Reads the sources and proves who may know whom, that no process-wide state is touched, and that
+-- the lists which must agree do. The readers themselves are proved first, on bad samples.
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
-local function files(...)
+-- The files that git knows, or would if they were added; none is fine unless needed is set.
+local function files(needed, ...)
   local list = {}
-  for name in support.sh{ "git", "ls-files", "--cached", "--others", "--exclude-standard", ... }
-    :gmatch("[^\n]+") do
-    list[#list + 1] = name
+  local names = support.sh{ "git", "ls-files", "--cached", "--others", "--exclude-standard", ... }
+  for name in names:gmatch("[^\n]+") do list[#list + 1] = name end
+  if needed then assert.is_true(#list > 0, "no sources: " .. table.concat({ ... }, " ")) end
+  return list
+end
+
+local function words(text)
+  local list = {}
+  for word in text:gmatch("%S+") do list[#list + 1] = word end
+  return list
+end
+
+-- A C file without comments and without what is in strings: words there do not count.
+local function c_code(text)
+  local kept, at = {}, 1
+  while true do
+    local from = text:find('["\'/]', at)
+    if not from then break end
+    kept[#kept + 1] = text:sub(at, from - 1)
+    local first, two = text:sub(from, from), text:sub(from, from + 1)
+    local _, to
+    if two == "/*" then
+      _, to = text:find("*/", from + 2, true)
+      kept[#kept + 1] = " "
+    elseif two == "//" then
+      _, to = text:find("[^\n]*", from)
+    elseif first == "/" then
+      kept[#kept + 1] = "/"
+      to = from
+    else
+      to = from + 1
+      while text:sub(to, to) ~= first do to = to + (text:sub(to, to) == "\\" and 2 or 1) end
+      kept[#kept + 1] = first .. first
+    end
+    at = (to or #text) + 1
   end
-  assert(#list > 0, "no sources: " .. table.concat({ ... }, " "))
-  return list
+  return table.concat(kept) .. text:sub(at)
 end
 
--- The code of a C file without comments and strings, so that words in them do not count.
-local function code_of(path)
-  return (support.read_file(path):gsub("/%*.-%*/", " "):gsub('"[^"\n]*"', '""'))
-end
-
-local function includes(path)
+local function includes(text)
   local list = {}
-  for name in support.read_file(path):gmatch("#include%s*[<\"]([^>\"]+)") do list[#list + 1] = name end
+  for name in text:gmatch("#%s*include%s*[<\"]([^>\"]+)") do list[#list + 1] = name end
   return list
 end
 
-local function calls(code, name)
-  return (" " .. code):find("[^%w_]" .. name .. "%s*%(") ~= nil
+local function requires(text)
+  local list = {}
+  for name in text:gmatch("require%s*%(?%s*[\"']([^\"']+)") do list[#list + 1] = name end
+  return list
 end
+
+-- Those of the names that the code calls as functions; a member of that name is none.
+local function calls(code, names)
+  local found, is_word = {}, {}
+  for _, name in ipairs(names) do is_word[name] = true end
+  for at, name, after in code:gmatch("()%f[%w_]([%a_][%w_]*)()") do
+    if is_word[name] and code:match("^%s*%(", after) and code:sub(at - 1, at - 1) ~= "."
+      and code:sub(math.max(at - 2, 1), at - 1) ~= "->" then
+      found[#found + 1] = name
+    end
+  end
+  return found
+end
+
+local function lua_code(text)
+  return ((text .. "\n"):gsub("%-%-[^\n]*", ""))
+end
+
+local function is_lua_header(name)
+  local base = name:match("[^/]+$")
+  return base == "lua.h" or base == "lauxlib.h" or base == "lualib.h" or base == "luaconf.h"
+    or base == "lua.hpp" or base == "fcproc_lua.h"
+end
+
+-- Fails with the file's name when it calls any of the names.
+local function never(path, names)
+  local found = calls(c_code(support.read_file(path)), names)
+  assert.are.equal("", table.concat(found, " "), path .. " calls")
+end
+
+local printing = words[[printf vprintf dprintf fprintf vfprintf puts fputs putchar putc fputc perror
+  psignal warn warnx err errx error syslog]]
+local ending = words[[abort exit _exit _Exit quick_exit assert raise]]
+local process_wide = words[[system popen setenv putenv unsetenv clearenv setlocale uselocale
+  signal sigaction sigset bsd_signal sigprocmask chdir fchdir chroot umask fork vfork
+  daemon setuid setgid seteuid setegid setresuid setresgid setgroups atexit prctl alarm setitimer]]
+local forbidden_in_binding = words[[open openat creat read pread readv write pwrite writev socket
+  socketpair connect bind listen accept accept4 ioctl poll ppoll select pselect kill tgkill clone
+  clone3 execve execv execvp posix_spawn wait waitpid waitid wait4 pipe pipe2 dup dup2 dup3 fcntl
+  stat fstat lstat statx access faccessat unlink unlinkat rename mkdir mkdirat rmdir mknod link
+  symlink readlink realpath chmod fchmod chown fchown lchown fchownat syscall epoll_create1
+  epoll_wait epoll_ctl eventfd timerfd_create signalfd inotify_init1 inotify_add_watch pidfd_open
+  pidfd_send_signal send sendto sendmsg recv recvfrom recvmsg getsockopt setsockopt setns unshare
+  mount mmap munmap getpid sleep usleep nanosleep fopen fdopen fread fwrite opendir pthread_create]]
+
+describe("the readers of this file", function()
+  it("see code, and neither comments nor strings", function()
+    local sample = 'x = "/* no */ exit(1)"; /* abort() " */ y = \'"\'; // kill(1)\n puts ("\\"");'
+    assert.are.same({ "puts" }, calls(c_code(sample), words"exit abort kill puts"))
+    assert.are.same({ "exit" }, calls(c_code"a(b / c); exit(2)", words"exit"))
+    assert.are.same({ "exit", "exit" }, calls("exit (1); return exit(2)", words"exit"))
+    local others = "my_exit(1); exiting(2); s.exit(3); p->exit(4); exit = 1"
+    assert.are.same({}, calls(others, words"exit"))
+    assert.are.same({ "lua.h", "curl/curl.h", "../core/private.h" },
+      includes'#include <lua.h>\n# include <curl/curl.h>\n#include "../core/private.h"\n')
+    assert.is_true(is_lua_header("lauxlib.h") and is_lua_header("lua5.4/lua.h"))
+    assert.are.same({ "a.b", "c", "d" }, requires'require "a.b" require("c") require \'d\'')
+  end)
+end)
 
 describe("the layers", function()
   it("the core knows no Lua, prints nothing, ends nothing", function()
-    for _, path in ipairs(files("csrc/core/*.c", "csrc/core/*.h", "csrc/include/fcproc.h")) do
-      for _, name in ipairs(includes(path)) do
-        assert.is_nil(name:match("^l[ua][au][ax]?") and name:match("lua"), path .. " includes " .. name)
+    for _, path in ipairs(files(true, "csrc/core/*.c", "csrc/core/*.h", "csrc/include/fcproc.h")) do
+      for _, name in ipairs(includes(support.read_file(path))) do
+        assert.is_false(is_lua_header(name), path .. " includes " .. name)
       end
-      local code = code_of(path)
-      for _, name in ipairs{ "printf", "fprintf", "puts", "perror", "abort", "exit", "_exit", "system",
-        "popen", "setenv", "putenv", "signal", "kill", "setlocale" } do
-        assert.is_false(calls(code, name), path .. " calls " .. name)
+      never(path, printing)
+      -- The child between fork and exec ends by _exit.
+      never(path, path:match("/spawn%.c$") and words"abort exit quick_exit assert" or ending)
+    end
+  end)
+
+  it("nothing touches the state of the whole process, but a child before its exec", function()
+    for _, path in ipairs(files(true, "csrc/core/*.[ch]", "csrc/lua/*.[ch]", "csrc/include/*.h")) do
+      local code = c_code(support.read_file(path))
+      for _, name in ipairs{ "stdout", "stderr" } do
+        assert.is_nil((" " .. code):match("[^%w_.>]" .. name .. "[^%w_]"), path .. ": " .. name)
       end
-      if not path:find("spawn.c", 1, true) then
-        for _, name in ipairs{ "chdir", "umask", "sigaction", "fork", "execve" } do
-          assert.is_false(calls(code, name), path .. " calls " .. name)
-        end
+      if path:match("/core/spawn%.c$") then
+        never(path, words"system popen setenv putenv setlocale atexit fork vfork daemon")
+      else
+        never(path, process_wide)
       end
     end
   end)
 
   it("the binding makes no system call and knows no library below the core", function()
-    local names = {}
-    for name in ([[open openat read write socket connect ioctl poll ppoll kill fork vfork clone execve
-      waitid waitpid pipe pipe2 dup dup2 fcntl stat fstat lstat unlink mkdir chmod chown syscall
-      epoll_wait epoll_ctl eventfd send recv getsockopt setsockopt usleep nanosleep]]):gmatch("%S+") do
-      names[#names + 1] = name
-    end
-    for _, path in ipairs(files("csrc/lua/*.c", "csrc/lua/*.h")) do
-      for _, name in ipairs(includes(path)) do
-        assert.is_nil(name:match("^netlink/") or name:match("^curl/") or name:match("private"),
-          path .. " includes " .. name)
+    for _, path in ipairs(files(true, "csrc/lua/*.[ch]", "csrc/include/fcproc_lua.h")) do
+      for _, name in ipairs(includes(support.read_file(path))) do
+        assert.is_nil(name:match("^netlink/") or name:match("^curl/") or name:match("private")
+          or name:match("netlink%.h$") or name:match("^linux/"), path .. " includes " .. name)
       end
-      local code = code_of(path)
-      for _, name in ipairs(names) do
-        assert.is_false(calls(code, name), path .. " calls " .. name)
+      never(path, forbidden_in_binding)
+      never(path, printing)
+      never(path, ending)
+    end
+  end)
+
+  it("a host knows the public headers only", function()
+    local list = files(false, "csrc/helper/*.[ch]", "csrc/host/*.[ch]")
+    for _, path in ipairs(files(true, "examples/*.c")) do list[#list + 1] = path end
+    for _, path in ipairs(list) do
+      for _, name in ipairs(includes(support.read_file(path))) do
+        assert.is_nil(name:match("private%.h") or name:match("binding%.h"),
+          path .. " includes " .. name)
       end
     end
   end)
 
-  it("the Lua files ask for nothing above them, and for no event loop unasked", function()
-    for _, path in ipairs(files("lua/fcproc/*.lua")) do
-      local text = support.read_file(path)
-      for module in text:gmatch("require%s*%(?%s*[\"']([^\"']+)") do
-        assert.is_nil(module:match("^fcproc%.vm") or module:match("^fcproc%.image"), path)
-        assert.is_true(module:match("^fcproc") ~= nil or module == "cjson.safe"
+  it("a Lua file asks for nothing above it", function()
+    for _, path in ipairs(files(true, "lua/fcproc/*.lua")) do
+      local flow = path:match("^lua/fcproc/(%l+)/")
+      local top = path:match("^lua/fcproc/cli%.lua$") or path:match("^lua/fcproc/doctor%.lua$")
+      local code = lua_code(support.read_file(path))
+      for _, module in ipairs(requires(code)) do
+        local above = module:match("^fcproc%.(vm)") or module:match("^fcproc%.(image)")
+        assert.is_true(not above or above == flow or top ~= nil, path .. " requires " .. module)
+        assert.is_true(module:match("^fcproc%.") ~= nil or module == "cjson.safe"
           or path == "lua/fcproc/waiters.lua", path .. " requires " .. module)
       end
-      assert.is_nil(text:match("os%.execute") or text:match("io%.popen"), path)
+      for _, call in ipairs{ "os%.execute", "io%.popen", "os%.exit", "os%.setlocale", "print%(",
+        "io%.write", "io%.stderr", "io%.stdout" } do
+        assert.is_nil(top == nil and (" " .. code):match("[^%w_.]" .. call) or nil, path)
+      end
     end
+  end)
+
+  it("no event loop is loaded until a context asks for it", function()
+    local dir <close> = support.folder()
+    support.write_file(dir:file("load.lua"), [[
+      local fcproc = require "fcproc"
+      assert(fcproc.new()):close()
+      local ctx = assert(fcproc.context{ waiter = "poll" })
+      assert(fcproc.new()):wait_for_path("/", 1, "x", ctx)
+      for name in pairs(package.loaded) do
+        if name:match("^_?cqueues") or name:match("^luv") then error(name .. " was loaded") end
+      end
+      assert(fcproc.context{ waiter = "cqueues" })
+      assert(fcproc.context{ waiter = "luv" })
+      assert(not package.loaded.cqueues and not package.loaded.luv)
+      -- A global that a file of ours had set would be everybody's.
+      for name in pairs(_G) do
+        assert(({ arg = 1, assert = 1, collectgarbage = 1, coroutine = 1, debug = 1, dofile = 1,
+          error = 1, getmetatable = 1, io = 1, ipairs = 1, load = 1, loadfile = 1, math = 1,
+          next = 1, os = 1, package = 1, pairs = 1, pcall = 1, print = 1, rawequal = 1, rawget = 1,
+          rawlen = 1, rawset = 1, require = 1, select = 1, setmetatable = 1, string = 1, table = 1,
+          tonumber = 1, tostring = 1, type = 1, utf8 = 1, warn = 1, xpcall = 1, _G = 1,
+          _VERSION = 1 })[name], name)
+      end
+    ]])
+    support.sh{ support.lua, dir:file("load.lua") }
   end)
 
   it("the top level holds what the design names and nothing else", function()
-    local known = { csrc = 1, lua = 1, spec = 1, rockspec = 1, examples = 1, Makefile = 1,
-      ["README.md"] = 1, LICENSE = 1, ["CHANGELOG.md"] = 1 }
-    for _, path in ipairs(files(".")) do
+    local known = {}
+    for _, name in ipairs(words[[csrc lua spec rockspec examples Makefile README.md LICENSE
+      CHANGELOG.md]]) do
+      known[name] = true
+    end
+    for _, path in ipairs(files(true, ".")) do
       local top = path:match("^[^/]+")
-      assert.is_truthy(known[top] or top:match("^%."), top)
+      assert.is_true(known[top] or top:match("^%.") ~= nil, top)
     end
   end)
 end)
 
 describe("the lists", function()
   it("of error codes agree: header, Lua and README", function()
-    local header, readme = {}, {}
-    for name, code in support.read_file("csrc/include/fcproc.h"):gmatch("X%((%u[%u_]*), %d+, \"([%l_]+)\"") do
-      header[#header + 1] = name .. " " .. code
+    local header, lua, readme = {}, {}, {}
+    local text = support.read_file("csrc/include/fcproc.h"):match("#define FCPROC_ERROR_LIST.-\n\n")
+    local last = 0
+    for name, number, code, meaning in
+      text:gmatch('X%((%u[%u_]*), (%d+), "([%l_]+)",%s*"([^"]+)"%)') do
+      header[#header + 1] = ("%s %s %s"):format(name, code, meaning)
+      assert.are.equal(last + 1, tonumber(number)) -- each its own, none left out
+      last = tonumber(number)
     end
-    local lua = {}
+    local _, entries = text:gsub("X%(%u", "")
+    assert.are.equal(entries, #header)
     for _, entry in ipairs(fcproc.codes) do
-      lua[#lua + 1] = entry.name .. " " .. entry.code
+      lua[#lua + 1] = ("%s %s %s"):format(entry.name, entry.code, entry.meaning)
       assert.are.equal(entry.code, fcproc["ERR_" .. entry.name].code)
     end
     for code, name, meaning in support.read_file("README.md")
       :gmatch("| `([%l_]+)` | `ERR_([%u_]+)` | ([^|\n]+) |") do
-      readme[#readme + 1] = name .. " " .. code
-      assert.are.equal(meaning, fcproc["ERR_" .. name].message)
+      readme[#readme + 1] = ("%s %s %s"):format(name, code, meaning)
     end
     assert.are.same(header, lua)
     assert.are.same(header, readme)
+    for name in pairs(fcproc) do
+      local short = name:match("^ERR_(.*)")
+      assert.is_true(not short or text:find("X(" .. short .. ",", 1, true) ~= nil, name)
+    end
   end)
 
-  it("of bound functions: each is declared in core.d.lua, and the reverse", function()
-    local declared = support.read_file("lua/fcproc/core.d.lua")
-    local bound = {}
-    for _, path in ipairs(files("csrc/lua/*.c")) do
-      for name in support.read_file(path):gmatch("{ \"([%l_]+)\", l_[%l_]+ }") do
-        bound[name] = true
-        assert.is_truthy(declared:find("[.:]" .. name .. "%("), name .. " is not declared")
+  it("of codes: every one that a Lua file makes or compares is known", function()
+    local known = {}
+    for _, entry in ipairs(fcproc.codes) do known[entry.code] = true end
+    for _, path in ipairs(files(true, "lua/fcproc/*.lua")) do
+      for code in support.read_file(path):gmatch('code [=~]?= "([^"]+)"') do
+        assert.is_true(known[code], path .. ": " .. code)
       end
     end
-    for name in declared:gmatch("function [%w_]+[.:]([%l_]+)%(") do
-      assert.is_truthy(bound[name] or name == "close", name .. " is declared but not bound")
+  end)
+
+  it("of sources: the Makefile names every file there is", function()
+    local makefile = support.read_file("Makefile"):gsub("\\\n%s*", " ")
+    for variable, pattern in pairs{ CORE = "csrc/core/(%l+)%.c", BINDING = "csrc/lua/(%l+)%.c",
+      LUA_FILES = "lua/fcproc/(%l+)%.lua" } do
+      local named = {}
+      for _, name in ipairs(words(makefile:match("\n" .. variable .. " := ([^\n]+)"))) do
+        named[name] = true
+      end
+      for _, path in ipairs(files(true, "csrc/core", "csrc/lua", "lua/fcproc")) do
+        local name = path:match("^" .. pattern .. "$")
+        -- host.c belongs to libfcproc-lua alone.
+        assert.is_true(not name or named[name] or path == "csrc/lua/host.c", path)
+      end
     end
   end)
 
   it("of versions: one number", function()
     local version = support.read_file("Makefile"):match("VERSION := (%S+)")
     assert.are.equal(version, fcproc.VERSION)
-  end)
-
-  it("of functions: every public one has a comment with its parameters", function()
-    for _, path in ipairs(files("lua/fcproc/*.lua")) do
-      local previous = ""
-      for line in support.read_file(path):gmatch("([^\n]*)\n") do
-        local parameters = line:match("^function [%u][%w]*:[%l][%w_]*%((.*)%)")
-        if parameters and not path:find("core.d.lua", 1, true) then
-          assert.is_truthy(previous:match("^%-%-"), path .. ": " .. line)
-        end
-        previous = line
-      end
-    end
   end)
 end)

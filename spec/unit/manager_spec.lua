@@ -1,6 +1,7 @@
 -- The manager's configuration, wrong use, the binary, and what it never does.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
@@ -24,6 +25,23 @@ describe("fcproc.new", function()
     end)
     raises("options must be a table", function() fcproc.new("x") end)
     raises("unknown feature 'epoll'", function() fcproc.new{ without = { "epoll" } } end)
+    -- All that are known, in order, so that a typo is found at a glance.
+    raises("known: bridge_ip, bridge_name, cidr, firecracker_bin, logger, netns, privilege, "
+      .. "runner, runtime_dir, without", function() fcproc.new{ [1] = "x" } end)
+  end)
+
+  it("raises for each option of a wrong type, and names it", function()
+    for name, bad in pairs{ firecracker_bin = 1, bridge_name = true, bridge_ip = {}, cidr = 24.5,
+      runtime_dir = 1, logger = "print", runner = print, privilege = 0, netns = 7,
+      without = "inotify" } do
+      raises(("fcproc.new: option '%s' must be a"):format(name), function()
+        fcproc.new{ [name] = bad }
+      end)
+    end
+    local ctx <close> = must(fcproc.context())
+    raises("option 'netns' must be a string or fcproc.netns, not a userdata", function()
+      fcproc.new{ netns = ctx }
+    end)
   end)
 
   it("refuses values that can never work", function()
@@ -32,19 +50,41 @@ describe("fcproc.new", function()
       { bridge_ip = "172.30.0.1", cidr = -1 }, { bridge_ip = "172.30.0.1" },
       { bridge_ip = "172.30.0.1", cidr = "many" }, { bridge_ip = "172.30.0", cidr = 24 },
       { bridge_name = ("b"):rep(16) }, { bridge_name = "" }, { bridge_name = "a/b" },
-      { bridge_name = "a b" }, { runtime_dir = "relative/folder" }, { privilege = "root" },
+      { bridge_name = "a b" }, { bridge_name = "a\tb" }, { bridge_name = "a:b" },
+      { bridge_name = "." }, { bridge_name = ".." }, { bridge_ip = "fd00::1", cidr = -1 },
+      { bridge_ip = "172.30.0.1/24", cidr = 24 }, { bridge_ip = "", cidr = 24 },
+      { bridge_ip = "172.30.0.1", cidr = "24x" }, { runtime_dir = "" },
+      { runtime_dir = "relative/folder" }, { privilege = "root" },
     } do
       fails("invalid", fcproc.new(config))
     end
-    local manager <close> = must(fcproc.new{ bridge_ip = "172.30.0.1", cidr = "24" })
-    assert.is_truthy(manager)
+    local err = fails("invalid", fcproc.new{ bridge_ip = "172.30.0.1", cidr = 33 })
+    assert.is_truthy(err.message:find("33 is out of range: IPv4 has 0 to 32", 1, true))
+    err = fails("invalid", fcproc.new{ bridge_ip = "fd00::1", cidr = 129 })
+    assert.is_truthy(err.message:find("129 is out of range: IPv6 has 0 to 128", 1, true))
+    err = fails("invalid", fcproc.new{ runtime_dir = "relative/folder" })
+    assert.is_truthy(err.message:find("absolute path, not 'relative/folder'", 1, true))
+    fails("not_found", fcproc.new{ netns = "no-such-namespace" })
+  end)
+
+  it("takes the values at the edge", function()
+    for _, config in ipairs{
+      {}, { bridge_ip = "172.30.0.1", cidr = "24" }, { bridge_ip = "172.30.0.1", cidr = 0 },
+      { bridge_ip = "172.30.0.1", cidr = 32 }, { bridge_ip = "fd00::1", cidr = 128 },
+      { bridge_name = ("b"):rep(15) }, { runtime_dir = "/" }, { privilege = "direct" },
+      { without = { "peerpidfd", "pidfd_info", "inotify", "close_range" } },
+    } do
+      local manager <close> = must(fcproc.new(config))
+      assert.is_truthy(manager.runner.run)
+    end
   end)
 
   it("says which setting a call would need", function()
     local manager <close> = must(fcproc.new())
-    for _, call in ipairs{ "ensure_bridge", "delete_bridge", "list_taps", "ensure_socket_dir" } do
+    for call, setting in pairs{ ensure_bridge = "bridge_name", delete_bridge = "bridge_name",
+      list_taps = "bridge_name", ensure_socket_dir = "runtime_dir" } do
       local err = fails("invalid", manager[call](manager))
-      assert.is_truthy(err.message:find("is not configured", 1, true))
+      assert.is_truthy(err.message:find(setting .. " is not configured", 1, true), err.message)
     end
   end)
 end)
@@ -62,25 +102,76 @@ describe("the binary", function()
     assert.are.equal(support.firecracker(), must(resolve(support.firecracker())))
     assert.is_truthy(must(resolve("sh")):match("/sh$"))
     local err = fails("not_found", resolve(""))
-    assert.is_truthy(err.message:find("firecracker binary not configured; install firecracker", 1, true))
+    assert.is_truthy(err.message:find("firecracker binary not configured; install", 1, true))
     err = fails("not_found", resolve("/no/such/firecracker"))
     assert.is_truthy(err.message:find("not found at /no/such/firecracker; install", 1, true))
     err = fails("not_found", resolve("no-such-firecracker"))
     assert.is_truthy(err.message:find('"no-such-firecracker" not found in PATH; install', 1, true))
     assert.is_true(err.cause == fcproc.ERR_NOT_FOUND)
+    for code, path in pairs{ invalid = "/tmp", permission = "/etc/passwd" } do
+      err = fails(code, resolve(path))
+      assert.is_truthy(err.message:find("firecracker binary " .. path, 1, true), err.message)
+      assert.is_truthy(err.message:find("; install firecracker or set firecracker_bin", 1, true))
+      assert.are.equal(path, err.path)
+    end
+    fails("invalid", resolve("/dev/null"))
     fails("invalid", resolve("/tmp/"))
-    fails("permission", resolve("/etc/passwd"))
+  end)
+
+  it("is the first on PATH that is a program, and never one of the current folder", function()
+    local dir <close> = support.folder()
+    for _, name in ipairs{ "folder", "text", "program", "here" } do
+      support.sh{ "mkdir", dir:file(name) }
+    end
+    support.sh{ "mkdir", dir:file("folder/vmm") }
+    for _, name in ipairs{ "text/vmm", "program/vmm", "here/vmm", "text/only" } do
+      support.write_file(dir:file(name), "#!/bin/sh\n")
+    end
+    support.sh{ "chmod", "755", dir:file("program/vmm"), dir:file("here/vmm") }
+    support.write_file(dir:file("resolve.lua"), [[
+      local path, err = assert(require "fcproc".new{ firecracker_bin = arg[1] }):resolve_binary()
+      print(path or err.code .. " " .. err.message)
+    ]])
+    local here = support.sh{ "pwd" }:gsub("\n", "/")
+    local function absolute(templates) -- the script runs in another folder
+      return (templates:gsub("[^;]+", function(template)
+        return template:match("^/") and template or here .. template
+      end))
+    end
+    local lua = must(core.find_executable(support.lua))
+    local function resolve_on(path, name)
+      return support.sh({ lua, dir:file("resolve.lua"), name }, { cwd = dir:file("here"), env = {
+        PATH = path, LUA_PATH = absolute(package.path), LUA_CPATH = absolute(package.cpath),
+      } })
+    end
+    local folders = dir:file("folder") .. ":" .. dir:file("text") .. ":"
+    assert.are.equal(dir:file("program/vmm") .. "\n",
+      resolve_on(folders .. dir:file("program"), "vmm"))
+    for _, try in ipairs{
+      { folders, "only", "^permission .*cannot be executed.*; install" },
+      { "::" .. folders, "vmm", "^permission " }, -- it is in the current folder, too
+      { ":" .. dir:file("folder"), "vmm", "^not_found .*not found in PATH" },
+    } do
+      local answer = resolve_on(try[1], try[2])
+      assert.is_truthy(answer:match(try[3]), answer)
+    end
   end)
 
   it("tells its version", function()
     local manager <close> = must(fcproc.new{ firecracker_bin = support.firecracker() })
     assert.is_truthy(must(manager:binary_version()):match("^%d+%.%d+%.%d+"))
     local other <close> = must(fcproc.new{ firecracker_bin = "/bin/true" })
-    fails("unsupported", other:binary_version())
+    local err = fails("unsupported", other:binary_version())
+    assert.is_truthy(err.message:find("/bin/true --version", 1, true))
+    assert.are.equal("/bin/true", err.path)
+    local missing <close> = must(fcproc.new{ firecracker_bin = "/no/such/firecracker" })
+    fails("not_found", missing:binary_version())
   end)
 
   it("comes with a guest", function()
-    assert.is_truthy(support.read_file(must(fcproc.guest_path())):match("^\127ELF"))
+    local path = must(fcproc.guest_path())
+    assert.are.equal("/", path:sub(1, 1))
+    assert.is_truthy(support.read_file(path):match("^\127ELF"))
   end)
 end)
 
@@ -92,6 +183,7 @@ describe("the primitives", function()
     local function forbidden() error("a primitive called the runner") end
     local world <close> = support.world{ runner = { run = forbidden, run_sudo = forbidden } }
     local manager = world.manager
+    assert.are.equal(forbidden, manager.runner.run) -- it is the one that was given
     must(manager:ensure_bridge())
     must(manager:ensure_socket_dir())
     must(manager:create_tap("tap0"))
@@ -99,37 +191,106 @@ describe("the primitives", function()
     must(manager:resolve_binary())
     must(manager:binary_version())
     local vm <close> = support.vm(world, { tap = "tap1" })
+    must(manager:wait_for_path(vm.sock))
     must(manager:wait_for_socket(vm.sock))
     must(manager:ensure_socket_access(vm.sock, "api"))
     must(manager:find_pid(vm.sock))
+    must(manager:open_process(vm.sock)):close()
     assert.are.equal(vm.process:pid(), manager:resolve_pid(vm.process, vm.sock))
     must(manager:send_ctrl_alt_del(vm.sock))
     must(manager:wait_for_exit(vm.process, vm.sock, 10))
     must(manager:kill(vm.process, vm.sock))
+    local second <close> = support.vm(world, { name = "second" })
+    must(manager:kill(second.process:pid(), second.sock))
+    must(manager:wait_for_exit(second.process:pid(), second.sock, 10))
     must(manager:delete_taps{ "tap0", "tap1" })
     must(manager:delete_bridge())
   end)
 
-  it("tell the logger of every change with its duration", function()
-    local seen = {}
+  it("tell the logger of every change with its duration, and of nothing else", function()
+    local seen, fields_of = {}, {}
     local world <close> = support.world{ logger = function(level, message, fields)
       assert.are.equal("debug", level)
       assert.are.equal("number", type(fields.duration))
+      assert.is_true(fields.duration >= 0 and fields.duration < 60)
       seen[#seen + 1] = message
+      fields_of[message] = fields
     end }
-    must(world.manager:ensure_bridge())
-    must(world.manager:ensure_socket_dir())
-    must(world.manager:create_tap("tap0"))
-    must(world.manager:delete_tap("tap0"))
-    must(world.manager:delete_tap("tap0"))
-    must(world.manager:delete_bridge())
+    local manager = world.manager
+    local function once(call, ...)
+      must(manager[call](manager, ...))
+      return must(manager[call](manager, ...)) -- nothing is left to do, and nothing is told
+    end
+    once("ensure_bridge")
+    once("ensure_socket_dir")
+    must(manager:create_tap("tap0", { mtu = 1400 }))
+    once("delete_tap", "tap0")
+    must(manager:delete_taps{ "tap1", "tap2" })
+    must(manager:list_taps())
+    must(manager:delete_bridge())
     assert.are.same({ "bridge ensured", "runtime folder ensured", "TAP created", "TAPs deleted",
       "bridge deleted" }, seen)
+    local bridge, tap = fields_of["bridge ensured"], fields_of["TAP created"]
+    assert.are.same({ "fcbr0", "172.30.0.1", 24, true },
+      { bridge.name, bridge.address, bridge.prefix, bridge.created })
+    assert.are.same({ "tap0", "fcbr0", 1400, true }, { tap.name, tap.bridge, tap.mtu, tap.created })
+    assert.are.equal(world.folder:file("run"), fields_of["runtime folder ensured"].path)
+    assert.are.equal("tap0", fields_of["TAPs deleted"].names)
+
+    seen = {}
+    local vm <close> = support.vm(world)
+    support.sh{ "chmod", "644", vm.sock }
+    once("ensure_socket_access", vm.sock, "api socket")
+    must(manager:find_pid(vm.sock))
+    must(manager:send_ctrl_alt_del(vm.sock))
+    must(manager:wait_for_exit(vm.process, vm.sock, 10))
+    must(manager:kill(vm.process)) -- is gone
+    local second <close> = support.vm(world, { name = "second" })
+    must(manager:kill(second.process, second.sock))
+    assert.are.same({ "socket made ours", "Ctrl-Alt-Del sent", "process killed" }, seen)
+    assert.are.equal(second.process:pid(), fields_of["process killed"].pid)
+    assert.are.equal(vm.sock, fields_of["socket made ours"].path)
+  end)
+
+  it("tell it of no change that failed", function()
+    local seen = {}
+    local world <close> = support.world{ bridge_name = "lo", logger = function(_, message)
+      seen[#seen + 1] = message
+    end }
+    fails("conflict", world.manager:ensure_bridge())
+    fails("conflict", world.manager:delete_bridge())
+    local ctx <close> = must(fcproc.context{ timeout = 0.05 })
+    fails("deadline", world.manager:send_ctrl_alt_del(world.folder:file("none"), ctx))
+    assert.are.same({}, seen)
+  end)
+
+  it("raise for arguments of a wrong type, before anything is done", function()
+    local world <close> = support.world()
+    local manager = world.manager
+    for call, arguments in pairs{
+      create_tap = { 5 }, delete_tap = {}, delete_taps = { "tap0" }, wait_for_path = { 5 },
+      wait_for_socket = {}, ensure_socket_access = { {} }, find_pid = {}, send_ctrl_alt_del = { 5 },
+      wait_for_exit = { "42" }, kill = { "42" }, open_process = {},
+    } do
+      assert.is_false(pcall(manager[call], manager, table.unpack(arguments)), call)
+    end
+    for name, bad in pairs{ uid = "root", gid = {}, mac = 1, mtu = "big", isolated = 1 } do
+      raises(("create_tap: option '%s' must be a"):format(name), function()
+        manager:create_tap("tap0", { [name] = bad })
+      end)
+    end
+    for _, name in ipairs{ ("t"):rep(16), "", "a/b", "a b" } do
+      fails("invalid", manager:create_tap(name))
+      fails("invalid", manager:delete_tap(name))
+    end
+    assert.are.equal(1, #support.ip(world.netns, "link")) -- lo, and nothing was made
   end)
 
   it("refuse what is no context, and closed handles", function()
     local world <close> = support.world()
-    raises("the context must come from fcproc.context", function() world.manager:ensure_bridge(5) end)
+    raises("the context must come from fcproc.context", function()
+      world.manager:ensure_bridge(5)
+    end)
     local manager = must(fcproc.new{ bridge_name = "x0" })
     manager:close()
     manager:close()

@@ -46,6 +46,65 @@ for _, without in ipairs{ {}, { "inotify" } } do
       assert.is_truthy(err.message:find("api socket not ready: " .. path, 1, true))
       assert.are.equal(path, err.path)
       assert.is_true(err == fcproc.ERR_DEADLINE)
+      err = fails("deadline", manager:wait_for_path(path, 0))
+      assert.is_truthy(err.message:find("path not ready: " .. path, 1, true))
+      -- The context's end, when it is sooner, says so; the text still tells what for.
+      local ctx <close> = must(fcproc.context{ timeout = 0.05 })
+      err = fails("deadline", manager:wait_for_path(path, 60, "api socket", ctx))
+      assert.is_truthy(err.message:find("not ready: " .. path .. " when the context's", 1, true))
+    end)
+
+    it("returns at once with any error but 'missing'", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      support.write_file(dir:file("file"), "")
+      support.sh{ "ln", "-s", "loop", dir:file("loop") }
+      local took = support.seconds(function()
+        local err = fails("system", manager:wait_for_path(dir:file("file/below"), 60))
+        assert.are.equal(20, err.errno) -- ENOTDIR
+        assert.are.equal(dir:file("file/below"), err.path)
+        err = fails("system", manager:wait_for_path(dir:file("loop"), 60))
+        assert.are.equal(40, err.errno) -- ELOOP
+        fails("invalid", manager:wait_for_path(dir:file(("n"):rep(300)), 60)) -- ENAMETOOLONG
+      end)
+      assert.is_true(took < 30)
+    end)
+
+    it("waits for a hundred at once", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      local functions = {}
+      for i = 1, 100 do
+        functions[i] = function() return manager:wait_for_path(dir:file("f" .. i), 60) end
+      end
+      functions[101] = function()
+        for i = 1, 100 do support.write_file(dir:file("f" .. i), "") end
+      end
+      local results
+      local took = support.seconds(function() results = fcproc.run(functions) end)
+      for i = 1, 100 do assert.is_true(results[i][1], tostring(results[i][2])) end
+      assert.is_true(took < 30)
+    end)
+
+    it("is cancelled by another coroutine, and then before it begins", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      local ctx <close> = must(fcproc.context())
+      local results
+      local took = support.seconds(function()
+        results = fcproc.run{
+          function() return manager:wait_for_path(dir:file("never"), 60, "it", ctx) end,
+          function()
+            manager:wait_for_path(dir:file("never"), 0.1)
+            ctx:cancel()
+          end,
+        }
+      end)
+      local err = fails("cancelled", results[1][1], results[1][2])
+      assert.is_truthy(err.message:find("it not ready", 1, true))
+      assert.is_true(took < 30)
+      fails("cancelled", manager:wait_for_path(dir:file("never"), 60, nil, ctx))
+      must(manager:wait_for_path(dir.path, 60, nil, ctx)) -- a result beats the cancel
     end)
   end)
 end
@@ -54,48 +113,111 @@ describe("wait_for_path", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  it("returns at once with any error but 'missing'", function()
-    local dir <close> = support.folder()
+  it("takes a relative path, and refuses what is none", function()
     local manager <close> = must(fcproc.new())
-    support.write_file(dir:file("file"), "")
-    local err = fails("system", manager:wait_for_path(dir:file("file/below"), 60))
-    assert.are.equal(20, err.errno) -- ENOTDIR
-    support.sh{ "ln", "-s", "loop", dir:file("loop") }
-    fails("system", manager:wait_for_path(dir:file("loop"), 60)) -- ELOOP
+    must(manager:wait_for_path("Makefile", 60))
+    fails("deadline", manager:wait_for_path("no-such-file", 0.05))
     fails("invalid", manager:wait_for_path("", 1))
     assert.has_error(function() manager:wait_for_path(nil, 1) end)
     assert.has_error(function() manager:wait_for_path("x", -1) end)
-  end)
-
-  it("waits for a hundred at once, and is cancelled", function()
-    local dir <close> = support.folder()
-    local manager <close> = must(fcproc.new())
-    local functions = {}
-    for i = 1, 100 do
-      functions[i] = function() return manager:wait_for_path(dir:file("f" .. i), 20) end
-    end
-    functions[101] = function()
-      for i = 1, 100 do support.write_file(dir:file("f" .. i), "") end
-    end
-    for i, result in ipairs(fcproc.run(functions)) do
-      assert.is_true(i == 101 or result[1])
-    end
-    local ctx <close> = must(fcproc.context())
-    local results = fcproc.run{
-      function() return manager:wait_for_path(dir:file("never"), 60, nil, ctx) end,
-      function() coroutine.yield() ctx:cancel() end,
-    }
-    fails("cancelled", results[1][1], results[1][2])
+    assert.has_error(function() manager:wait_for_path("x", "soon") end)
+    assert.has_error(function() manager:wait_for_path("a\0b", 1) end)
   end)
 end)
 
-local bind = [[
-import os, socket, sys
-os.umask(0)
-os.chdir(os.path.dirname(sys.argv[1]))
-s = socket.socket(socket.AF_UNIX)
-s.bind(os.path.basename(sys.argv[1]))
+-- A socket made step by step: `socket.lua NAME AFTER GO`. It is bound AFTER ms after the start, by
+-- a relative name, so that its folder may be as deep as it likes, and listens once the file GO is
+-- there; without GO the program ends, and leaves it behind.
+local socket_lua = [[
+local uv = require "luv"
+local name, after, go = arg[1], tonumber(arg[2]), arg[3]
+local server, timer = uv.new_pipe(false), uv.new_timer()
+local function listen()
+  if not uv.fs_stat(go) then return end
+  timer:stop()
+  assert(server:listen(16, function()
+    local peer = uv.new_pipe(false)
+    server:accept(peer)
+    peer:close()
+  end))
+end
+timer:start(after, 0, function()
+  assert(server:bind(name))
+  if not go then os.exit(0, false) end
+  timer:start(0, 5, listen)
+end)
+uv.run()
 ]]
+
+-- Starts it for a path; opts are those of fcproc.spawn. The end of the block ends it.
+local function socket(dir, path, after, go, opts)
+  support.write_file(dir:file("socket.lua"), socket_lua)
+  local full = { cwd = path:match("^(.*)/"), umask = 0 }
+  for key, value in pairs(opts or {}) do full[key] = value end
+  local process = must(fcproc.spawn({ "lua5.4", dir:file("socket.lua"), path:match("[^/]*$"), after,
+    go }, full))
+  return setmetatable({ process = process }, { __close = function()
+    if process:alive() then process:signal("KILL") end
+    process:wait(10)
+    process:close()
+  end })
+end
+
+-- A socket file that nobody listens on.
+local function bind(dir, path, opts)
+  local making <close> = socket(dir, path, 0, nil, opts)
+  local _, exit = must(making.process:wait(10))
+  assert.are.equal(0, exit.status)
+end
+
+-- A folder with a path of more than the 107 bytes that a socket's address can hold.
+local function deep_folder(dir)
+  local deep = dir:file(("d"):rep(100) .. "/" .. ("e"):rep(100))
+  support.sh{ "mkdir", "-p", deep }
+  return deep
+end
+
+for _, without in ipairs{ {}, { "inotify" } } do
+  describe("wait_for_socket" .. (without[1] and " without inotify" or ""), function()
+    before_each(support.before_each)
+    after_each(support.after_each)
+
+    it("returns when a connect succeeds, not when the file is there, at any depth", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      for i, path in ipairs{ dir:file("s"), deep_folder(dir) .. "/s" } do
+        local server <close> = socket(dir, path, 100, dir:file("go" .. i))
+        must(manager:wait_for_path(path, 30))
+        fails("deadline", manager:wait_for_socket(path, 0, "api socket")) -- bound, and no more
+        local go <close> = later{ "touch", dir:file("go" .. i) }
+        must(manager:wait_for_socket(path, 30, "api socket"))
+        must(manager:wait_for_socket(path, 0)) -- once more, at once
+        assert.is_true(server.process:alive() and go ~= nil)
+      end
+    end)
+
+    it("says what was not ready, and is cancelled", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      bind(dir, dir:file("dead"))
+      for _, name in ipairs{ "dead", "missing", "no/folder/s" } do
+        local err = fails("deadline", manager:wait_for_socket(dir:file(name), 0.1, "api socket"))
+        assert.is_truthy(err.message:find("api socket not ready: " .. dir:file(name), 1, true))
+        assert.are.equal(dir:file(name), err.path)
+        local ctx <close> = must(fcproc.context())
+        local results
+        local took = support.seconds(function()
+          results = fcproc.run{
+            function() return manager:wait_for_socket(dir:file(name), 60, nil, ctx) end,
+            function() coroutine.yield() ctx:cancel() end,
+          }
+        end)
+        fails("cancelled", results[1][1], results[1][2])
+        assert.is_true(took < 30)
+      end
+    end)
+  end)
+end
 
 describe("ensure_socket_access", function()
   before_each(support.before_each)
@@ -107,13 +229,12 @@ describe("ensure_socket_access", function()
 
   it("makes a socket ours and private, at any depth, and then leaves it alone", function()
     local dir <close> = support.folder()
-    local deep = dir:file(("d"):rep(100) .. "/" .. ("e"):rep(100))
-    support.sh{ "mkdir", "-p", deep }
+    local deep = deep_folder(dir)
     local lines = 0
     local manager <close> = must(fcproc.new{ logger = function() lines = lines + 1 end })
     for _, path in ipairs{ dir:file("s"), deep .. "/s" } do
-      support.sh{ "python3", "-c", bind, path }
-      support.sh{ "chown", "65534:65534", path }
+      support.sh{ "chmod", "777", path:match("^(.*)/") }
+      bind(dir, path, { uid = 65534, gid = 65534 })
       assert.are.equal("777 65534:65534\n", mode_of(path))
       must(manager:ensure_socket_access(path, "api socket"))
       assert.are.equal("600 0:0\n", mode_of(path))
@@ -125,14 +246,34 @@ describe("ensure_socket_access", function()
   it("never goes through a link, and touches nothing but sockets", function()
     local dir <close> = support.folder()
     local manager <close> = must(fcproc.new())
-    support.sh{ "python3", "-c", bind, dir:file("s") }
+    bind(dir, dir:file("s"))
+    support.sh{ "chown", "65534:65533", dir:file("s") }
     support.sh{ "ln", "-s", "s", dir:file("link") }
     support.write_file(dir:file("file"), "")
+    support.sh{ "mkdir", "-m", "755", dir:file("folder") }
+    support.sh{ "mkfifo", "-m", "644", dir:file("fifo") }
     support.sh{ "chmod", "644", dir:file("file") }
-    fails("conflict", manager:ensure_socket_access(dir:file("link")))
-    fails("conflict", manager:ensure_socket_access(dir:file("file")))
-    assert.are.equal("777 0:0\n", mode_of(dir:file("s")))
+    for _, name in ipairs{ "link", "file", "folder", "fifo" } do
+      local err = fails("conflict", manager:ensure_socket_access(dir:file(name)))
+      assert.are.equal(dir:file(name), err.path)
+    end
+    assert.are.equal("777 65534:65533\n", mode_of(dir:file("s")))
     assert.are.equal("644 0:0\n", mode_of(dir:file("file")))
+    assert.are.equal("755 0:0\n", mode_of(dir:file("folder")))
+    assert.are.equal("644 0:0\n", mode_of(dir:file("fifo")))
+  end)
+
+  it("waits for a socket that comes later, and says which one did not", function()
+    local dir <close> = support.folder()
+    local manager <close> = must(fcproc.new())
+    local server <close> = socket(dir, dir:file("s"), 100, dir.path)
+    must(manager:ensure_socket_access(dir:file("s"), "api socket"))
+    assert.are.equal("600 0:0\n", mode_of(dir:file("s")))
+    must(manager:wait_for_socket(dir:file("s"), 30))
+    assert.is_true(server.process:alive())
+    local ctx <close> = must(fcproc.context{ timeout = 0.1 })
+    local err = fails("deadline", manager:ensure_socket_access(dir:file("t"), "api socket", ctx))
+    assert.is_truthy(err.message:find("api socket not ready: " .. dir:file("t"), 1, true))
   end)
 end)
 
@@ -163,5 +304,42 @@ describe("ensure_socket_dir", function()
       assert.are.equal(dir:file(name), err.path)
     end
     assert.are.equal("755\n", support.sh{ "stat", "-c", "%a", dir:file("real") })
+    assert.are.equal("65534\n", support.sh{ "stat", "-c", "%u", dir:file("theirs") })
+    local below <close> = must(fcproc.new{ runtime_dir = dir:file("file/below") })
+    assert.are.equal(20, fails("system", below:ensure_socket_dir()).errno) -- ENOTDIR
+    fails("invalid", fcproc.new{ runtime_dir = "relative/folder" })
+  end)
+
+  it("does nothing when all is right, and nothing under a context that has ended", function()
+    local dir <close> = support.folder()
+    local lines = 0
+    local manager <close> = must(fcproc.new{ runtime_dir = dir:file("run"), logger = function()
+      lines = lines + 1
+    end })
+    local ctx <close> = must(fcproc.context())
+    ctx:cancel()
+    fails("cancelled", manager:ensure_socket_dir(ctx))
+    assert.are.equal("", support.sh{ "ls", dir.path })
+    for _ = 1, 3 do must(manager:ensure_socket_dir()) end
+    assert.are.equal(1, lines)
+  end)
+
+  it("is safe when many processes make it at once", function()
+    local dir <close> = support.folder()
+    support.write_file(dir:file("make.lua"), [[
+      local fcproc = require "fcproc"
+      local manager = assert(fcproc.new{ runtime_dir = arg[1] })
+      assert(manager:ensure_socket_dir())
+    ]])
+    local functions = {}
+    for i = 1, 20 do
+      functions[i] = function()
+        return fcproc.runner():run{ support.lua, dir:file("make.lua"), dir:file("a/b/c/run") }
+      end
+    end
+    for _, result in ipairs(fcproc.run(functions)) do
+      must(result[1], result[2])
+    end
+    assert.are.equal("700\n", support.sh{ "stat", "-c", "%a", dir:file("a/b/c/run") })
   end)
 end)

@@ -1,0 +1,249 @@
+-- Process handles: identity, waiting for our own children and for strangers, signals, closing.
+
+local support = require "spec.support"
+local core = require "fcproc.core"
+local fcproc = require "fcproc"
+local processes = require "fcproc.process"
+
+local must, fails = support.must, support.fails
+
+local function raises(text, fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert.is_false(ok)
+  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
+end
+
+local function kill(process)
+  if process:alive() then process:signal("KILL") end
+  process:wait(10)
+  process:close()
+end
+
+-- A process that is killed and reaped at the end of the block.
+local function sleeper()
+  local process = must(fcproc.spawn({ "sleep", "60" }, { stdout = "null" }))
+  return process, setmetatable({}, { __close = function() kill(process) end })
+end
+
+-- A process that is not our child: a shell's, which starts it in the background and goes on with
+-- what it is told. Calls fn with its handle, then ends both.
+local function with_grandchild(code, then_do, fn)
+  local dir <close> = support.folder()
+  local pid_file, gate = dir:file("pid"), dir:file("gate")
+  local parent = must(fcproc.spawn({ "sh", "-c", ([[
+    gate=%s
+    { %s; } & echo $! > %s.new; mv %s.new %s
+    %s]]):format(gate, code, pid_file, pid_file, pid_file, then_do) }, { stdout = "null" }))
+  local parent_ending <close> = setmetatable({}, { __close = function() kill(parent) end })
+  assert.is_truthy(parent_ending)
+  support.eventually("the grandchild runs", function() return support.read_file(pid_file) end)
+  local process = must(fcproc.process(math.tointeger(tonumber(support.read_file(pid_file)))))
+  local ending <close> = setmetatable({}, { __close = function() kill(process) end })
+  assert.is_truthy(ending)
+  fn(process, function() support.write_file(gate, "") end)
+end
+
+local AT_THE_GATE = "while ! [ -e $gate ]; do sleep 0.02; done; "
+
+describe("a process", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is found again by its identity, as that very process", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local identity = must(process:identity())
+    assert.are.equal(process:pid(), identity.pid)
+    local again <close> = must(fcproc.process(identity))
+    assert.is_true(again:recorded())
+    assert.are.same(identity, must(again:identity()))
+    local foreign <close> = must(fcproc.process(process:pid()))
+    assert.is_false(foreign:recorded())
+    assert.are.same(identity, must(foreign:identity()))
+    must(again:signal("TERM"))
+    assert.are.same({ signal = 15 }, select(2, must(process:wait(10))))
+  end)
+
+  it("is not found by the identity of another, nor by that of a dead one", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local identity = must(process:identity())
+    for key, value in pairs{ start_time = identity.start_time + 1, inode = 12345,
+      boot_id = "00000000-0000-0000-0000-000000000000" } do
+      local other = { pid = identity.pid, start_time = identity.start_time,
+        boot_id = identity.boot_id, inode = identity.inode, [key] = value }
+      if identity[key] then fails("not_found", fcproc.process(other)) end
+    end
+    must(process:signal("KILL"))
+    must(process:wait(10))
+    local err = fails("not_found", fcproc.process(identity))
+    assert.are.equal(identity.pid, err.pid)
+    fails("not_found", process:identity())
+  end)
+
+  it("is not found by a number that nobody has or can have", function()
+    fails("not_found", fcproc.process(4194303))
+    fails("invalid", fcproc.process(0))
+    fails("invalid", fcproc.process(-5))
+    raises("pid must be a integer, not a string", fcproc.process, "self")
+    raises("no process number", fcproc.process, 1 << 40)
+    assert.has_error(function() fcproc.process{ pid = 1 } end)
+  end)
+
+  it("gets signals by name and by number, and only while it lives", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    must(process:signal(0))
+    must(process:signal("STOP"))
+    local stat = ("/proc/%d/stat"):format(process:pid())
+    support.eventually("it stops", function()
+      return support.read_file(stat):find(") T ", 1, true)
+    end)
+    assert.is_true(process:alive())
+    must(process:signal("CONT"))
+    raises("unknown signal 'NONSENSE'", process.signal, process, "NONSENSE")
+    raises("unknown signal 'nil'", process.signal, process)
+    fails("system", process:signal(1000))
+    must(process:signal(10))
+    assert.are.same({ signal = 10 }, select(2, must(process:wait(10))))
+    assert.is_false(process:alive())
+    local err = fails("not_found", process:signal("TERM"))
+    assert.are.equal(process:pid(), err.pid)
+  end)
+
+  it("goes on when its handle is closed, which then is of no use", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local handle = must(fcproc.process(process:pid()))
+    handle:close()
+    handle:close()
+    assert.is_true(process:alive())
+    for _, method in ipairs{ "pid", "pidfd", "alive", "recorded", "identity", "wait" } do
+      raises("attempt to use a closed fcproc.process", handle[method], handle)
+    end
+    raises("attempt to use a closed fcproc.process", handle.signal, handle, "TERM")
+    assert.is_truthy(tostring(handle):find("fcproc.process (closed)", 1, true))
+  end)
+end)
+
+describe("closing the handle of a child", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("reaps one that has ended unseen", function()
+    local process = must(fcproc.spawn{ "true" })
+    local stat = ("/proc/%d/stat"):format(process:pid())
+    support.eventually("it is dead", function() return not process:alive() end)
+    assert.is_truthy(support.read_file(stat):find(") Z ", 1, true))
+    process:close()
+    assert.is_nil(io.open(stat))
+  end)
+end)
+
+describe("a wait for a process", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("gives the status or the signal of our own child, as often as asked", function()
+    for code, expected in pairs{ ["exit 0"] = { status = 0 }, ["exit 7"] = { status = 7 },
+      ["exit 255"] = { status = 255 }, ["kill -TERM $$"] = { signal = 15 },
+      ["kill -KILL $$"] = { signal = 9 } } do
+      local process <close> = must(fcproc.spawn{ "sh", "-c", code })
+      for _ = 1, 2 do
+        local gone, exit = process:wait(10)
+        assert.is_true(gone)
+        assert.are.same(expected, exit)
+      end
+    end
+  end)
+
+  it("ends with ERR_WAIT_TIMEOUT when it lasts too long", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local err = fails("wait_timeout", process:wait(0.05))
+    assert.is_true(err == fcproc.ERR_WAIT_TIMEOUT)
+    assert.is_truthy(err.message:find(("pid %d still running after 0.05 s"):format(process:pid()),
+      1, true))
+    raises("0 seconds or more", process.wait, process, -1)
+  end)
+
+  it("through another handle sees a child's status, and leaves it to its owner", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local foreign <close> = must(fcproc.process(process:pid()))
+    must(foreign:signal("TERM"))
+    assert.are.same({ signal = 15 }, select(2, must(foreign:wait(10))))
+    assert.are.same({ signal = 15 }, select(2, must(process:wait(10))))
+  end)
+
+  it("goes on when the handle is closed meanwhile", function()
+    local process = must(fcproc.spawn{ "sh", "-c", "sleep 0.1; exit 3" })
+    local results = fcproc.run{
+      function() return process:wait(10) end,
+      function() coroutine.yield() process:close() end,
+    }
+    assert.are.same({ true, { status = 3 }, n = 2 }, results[1])
+  end)
+
+  it("wakes when it ends, however many wait", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local functions = {}
+    for i = 1, 10 do functions[i] = function() return process:wait(60) end end
+    functions[11] = function() coroutine.yield() must(process:signal("KILL")) end
+    local results
+    local took = support.seconds(function() results = fcproc.run(functions) end)
+    assert.is_true(took < 20)
+    for i = 1, 10 do assert.are.same({ true, { signal = 9 }, n = 2 }, results[i]) end
+  end)
+
+  it("knows the status of a stranger, once its own parent has reaped it", function()
+    with_grandchild(AT_THE_GATE .. "exit 7", "wait; exec sleep 60", function(process, open_gate)
+      fails("wait_timeout", process:wait(0.05))
+      open_gate()
+      assert.are.same({ status = 7 }, select(2, must(process:wait(10))))
+      assert.are.same({ status = 7 }, select(2, must(process:wait(10))))
+    end)
+    with_grandchild("exec sleep 60", "wait; exec sleep 60", function(process)
+      must(process:signal("KILL"))
+      assert.are.same({ signal = 9 }, select(2, must(process:wait(10))))
+    end)
+  end)
+
+  it("does not know it on a kernel that does not tell", function()
+    with_grandchild(AT_THE_GATE .. "exit 7", "wait; exec sleep 60", function(process, open_gate)
+      open_gate()
+      local gone, exit = processes.wait(process, 10, core.without.pidfd_info, nil)
+      assert.is_true(gone)
+      assert.is_nil(exit)
+    end)
+  end)
+
+  it("does not wait for long for a parent that never reaps", function()
+    with_grandchild("exec sleep 60", "exec sleep 60", function(process)
+      must(process:signal("KILL"))
+      local gone, exit
+      local took = support.seconds(function() gone, exit = process:wait(30) end)
+      assert.is_true(gone)
+      assert.is_nil(exit)
+      assert.is_true(took < 10)
+    end)
+  end)
+
+  it("for a stranger ends with its context", function()
+    with_grandchild("exec sleep 60", "wait; exec sleep 60", function(process)
+      local ctx <close> = must(fcproc.context())
+      local results
+      local took = support.seconds(function()
+        results = fcproc.run{
+          function() return processes.wait(process, 60, core.without.pidfd_info, ctx) end,
+          function() return process:wait(60, ctx) end,
+          function() coroutine.yield() ctx:cancel() end,
+        }
+      end)
+      fails("cancelled", table.unpack(results[1]))
+      fails("cancelled", table.unpack(results[2]))
+      assert.is_true(took < 20)
+    end)
+  end)
+end)

@@ -1,0 +1,213 @@
+-- fcproc.spawn: what the new process is born with, and what a failure says and leaves.
+
+local support = require "spec.support"
+local core = require "fcproc.core"
+local fcproc = require "fcproc"
+
+local must, fails = support.must, support.fails
+
+-- What the command wrote to its stdout and stderr.
+local function output_of(argv, opts)
+  local dir <close> = support.folder()
+  local out = { file = dir:file("out") }
+  local full = { stdout = out, stderr = out }
+  for key, value in pairs(opts or {}) do full[key] = value end
+  local process <close> = must(fcproc.spawn(argv, full))
+  local _, exit = must(process:wait(10))
+  return support.read_file(out.file), exit
+end
+
+local function words(text)
+  local list = {}
+  for word in text:gmatch("%S+") do list[#list + 1] = word end
+  return list
+end
+
+local function raises(text, ...)
+  local ok, err = pcall(fcproc.spawn, ...)
+  assert.is_false(ok)
+  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
+end
+
+describe("a spawned process", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("has an empty signal mask and default dispositions", function()
+    local status = output_of{ "cat", "/proc/self/status" }
+    assert.is_truthy(status:find("SigBlk:\t0+\nSigIgn:\t0+\nSigCgt:\t0+\n"), status)
+  end)
+
+  it("has them too when its parent ignores and blocks signals", function()
+    local dir <close> = support.folder()
+    local script = dir:file("spawn.lua")
+    support.write_file(script, [[
+      local fcproc = require "fcproc"
+      local process <close> = assert(fcproc.spawn{ "cat", "/proc/self/status" })
+      assert(process:wait(10))]])
+    local text = support.sh{ "python3", "-c", [[
+import os, signal, sys
+for number in (1, 2, 3, 13, 15, 17, 34, 64):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {1, 2, 10, 15, 40})
+os.execvp(sys.argv[1], sys.argv[1:])]], support.lua, script }
+    assert.is_truthy(text:find("SigBlk:\t0+\nSigIgn:\t0+\nSigCgt:\t0+\n"), text)
+  end)
+
+  it("has only the descriptors that it is given", function()
+    local open <close> = must(io.open("/dev/null")) -- Lua's own files are not close-on-exec
+    assert.is_truthy(open)
+    for _, without in ipairs{ 0, core.without.close_range } do
+      -- One more is the folder that ls reads.
+      local fds = output_of({ "ls", "/proc/self/fd" }, { without = without })
+      assert.are.same({ "0", "1", "2", "3" }, words(fds))
+      fds = output_of({ "ls", "/proc/self/fd" }, { fds = { [3] = 1 }, without = without })
+      assert.are.same({ "0", "1", "2", "3", "4" }, words(fds))
+      fds = output_of({ "ls", "/proc/self/fd" }, { fds = { [5] = 1, [40] = 2 }, without = without })
+      assert.are.same({ "0", "1", "2", "3", "40", "5" }, words(fds))
+    end
+  end)
+
+  it("gets them at the wanted numbers, also when those cross", function()
+    local a <close> = must(fcproc.new_netns())
+    local b <close> = must(fcproc.new_netns())
+    local function inode(netns)
+      return words(support.sh{ "stat", "-Lc", "%i",
+        ("/proc/%d/fd/%d"):format(support.own_pid(), netns:fd()) })[1]
+    end
+    local text = output_of({ "stat", "-Lc", "%i", "/proc/self/fd/" .. a:fd(),
+      "/proc/self/fd/" .. b:fd() }, { fds = { [a:fd()] = b:fd(), [b:fd()] = a:fd() } })
+    assert.are.same({ inode(b), inode(a) }, words(text))
+    assert.are_not.equal(inode(a), inode(b))
+  end)
+
+  it("has the umask, user, group, folder, environment and session that it is told", function()
+    local text = output_of({ "sh", "-c", "umask; id -u; id -g; id -G; pwd; echo $WORD; "
+      .. "env | wc -l; ps -o sid= -p $$; echo $$" }, { umask = tonumber("027", 8), uid = 65534,
+        gid = 65534, cwd = "/usr", session = true,
+        env = { WORD = "x=y", PATH = os.getenv("PATH") } })
+    local got = words(text)
+    assert.are.same({ "0027", "65534", "65534", "65534", "/usr", "x=y" },
+      { table.unpack(got, 1, 6) })
+    assert.are.equal("3", got[7]) -- the two, and the shell's PWD
+    assert.are.equal(got[9], got[8])
+  end)
+
+  it("has ours when it is told nothing", function()
+    local ask = "umask; id -u; pwd; ps -o sid= -p $$"
+    assert.are.same(words(support.sh{ "sh", "-c", ask }), words(output_of{ "sh", "-c", ask }))
+    local session = support.sh{ "ps", "-o", "sid=", "-p", support.own_pid() }
+    assert.are.same(words(session), words(output_of{ "sh", "-c", "ps -o sid= -p $$" }))
+  end)
+
+  it("starts in the network namespace that it is given", function()
+    local netns <close> = must(fcproc.new_netns())
+    local text = output_of({ "sh", "-c", "ls /proc/self/net/dev_snmp6; readlink /proc/self/ns/net" },
+      { netns = netns })
+    local got = words(text)
+    assert.are.equal("lo", got[1])
+    assert.are_not.equal(words(support.sh{ "readlink", "/proc/self/ns/net" })[1], got[2])
+  end)
+
+  it("reads nothing from its stdin, or the file that it is given", function()
+    assert.are.equal("/dev/null\n", output_of{ "readlink", "/proc/self/fd/0" })
+    assert.are.equal("", output_of{ "cat" })
+    local dir <close> = support.folder()
+    support.write_file(dir:file("in"), "read me")
+    assert.are.equal("read me", output_of({ "cat" }, { stdin = { file = dir:file("in") } }))
+    local err = fails("not_found", fcproc.spawn({ "cat" }, { stdin = { file = dir:file("no") } }))
+    assert.is_truthy(err.message:find(dir:file("no"), 1, true))
+  end)
+
+  it("appends to its file, which is made with mode 0600", function()
+    local dir <close> = support.folder()
+    local file = dir:file("log")
+    for _, text in ipairs{ "one", "two" } do
+      local process <close> = must(fcproc.spawn({ "echo", text }, { stdout = { file = file } }))
+      must(process:wait(10))
+    end
+    assert.are.equal("one\ntwo\n", support.read_file(file))
+    assert.are.equal("600\n", support.sh{ "stat", "-c", "%a", file })
+    local process <close> = must(fcproc.spawn({ "ls", "/no such" },
+      { stdout = "null", stderr = { file = file } }))
+    must(process:wait(10))
+    assert.is_truthy(support.read_file(file):find("^one\ntwo\nls: "))
+  end)
+
+  it("takes numbers as arguments, and none of the shell's signs means anything", function()
+    assert.are.equal("7|$HOME|*|`id`|a b|\n",
+      output_of{ "printf", "%s|%s|%s|%s|%s|\n", 7, "$HOME", "*", "`id`", "a b" })
+  end)
+
+  it("leaves no zombie once it has been waited for", function()
+    local process <close> = must(fcproc.spawn{ "true" })
+    must(process:wait(10))
+    assert.is_nil(io.open(("/proc/%d/stat"):format(process:pid())))
+  end)
+end)
+
+describe("a spawn that fails", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function children()
+    return support.read_file(("/proc/%d/task/%d/children"):format(support.own_pid(),
+      support.own_pid()))
+  end
+
+  it("names the file and the step, and leaves no process", function()
+    local dir <close> = support.folder()
+    local text = dir:file("text")
+    support.write_file(text, "no program")
+    local before = children()
+
+    local err = fails("not_found", fcproc.spawn{ "no-such-command" })
+    assert.is_truthy(err.message:find("'no-such-command' is not on PATH", 1, true))
+    err = fails("not_found", fcproc.spawn{ "/no/such/command" })
+    assert.is_truthy(err.message:find("/no/such/command", 1, true))
+    err = fails("permission", fcproc.spawn{ text })
+    assert.is_truthy(err.message:find(text, 1, true))
+    support.sh{ "chmod", "755", text }
+    err = fails("system", fcproc.spawn{ text })
+    assert.are.equal(8, err.errno) -- ENOEXEC
+    assert.is_truthy(err.message:find(text .. ": the new process can't execute", 1, true))
+    support.write_file(text, "#!/no/such/interpreter\n")
+    fails("not_found", fcproc.spawn{ text })
+    err = fails("not_found", fcproc.spawn({ "true" }, { cwd = "/no/such/folder" }))
+    assert.is_truthy(err.message:find("enter its working folder", 1, true))
+    err = fails("system", fcproc.spawn({ "true" }, { fds = { [3] = 1000 } })) -- EBADF
+    assert.is_truthy(err.message:find("set up its descriptors", 1, true))
+
+    assert.are.equal(before, children())
+  end)
+
+  it("drops the user first: what only root may execute fails", function()
+    local dir <close> = support.folder()
+    support.sh{ "cp", "/bin/true", dir:file("mine") }
+    support.sh{ "chmod", "700", dir.path }
+    local err = fails("permission", fcproc.spawn({ dir:file("mine") }, { uid = 65534 }))
+    assert.is_truthy(err.message:find("can't execute", 1, true))
+  end)
+
+  it("happens before anything under a context that has ended", function()
+    local ctx <close> = must(fcproc.context())
+    ctx:cancel()
+    local dir <close> = support.folder()
+    fails("cancelled", fcproc.spawn({ "touch", dir:file("x") }, { stdout = "null" }, ctx))
+    assert.is_nil(support.read_file(dir:file("x")))
+  end)
+
+  it("tells wrong use", function()
+    fails("invalid", fcproc.spawn{})
+    raises("argv must be a table, not a string", "true")
+    raises("argv[1] must be a string", { {} })
+    raises("zero byte", { "a\0b" })
+    raises("unknown option 'stout'; known: cwd, env, fds", { "true" }, { stout = "null" })
+    raises("stdout must be \"null\", \"inherit\"", { "true" }, { stdout = "nowhere" })
+    raises("expected {file = path}", { "true" }, { stdout = {} })
+    raises("fds must map numbers from 3", { "true" }, { fds = { [2] = 1 } })
+    raises("umask must be a whole number", { "true" }, { umask = -1 })
+    raises("option 'netns' must be a fcproc.netns", { "true" }, { netns = {} })
+    raises("the context must come from fcproc.context", { "true" }, nil, {})
+  end)
+end)
