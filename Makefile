@@ -214,7 +214,7 @@ test: deps
 	@$(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) $(SPECS)
 
 # valgrind 3.19 answers pidfd_open and pidfd_send_signal with ENOSYS: specs that signal can't run.
-VALGRIND_SPECS := $(addprefix spec/unit/,error_spec.lua types_spec.lua layers_spec.lua)
+VALGRIND_SPECS := spec/unit/types_spec.lua spec/unit/layers_spec.lua
 
 test-valgrind: DEPS_EXTRA = $(DEPS_TEST)
 test-valgrind: deps
