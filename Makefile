@@ -227,7 +227,7 @@ TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/
 
 test-programs: $(TEST_PROGRAMS)
 
-$(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
+$(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
 

@@ -54,7 +54,7 @@ int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)
 
 /* Stable, so that a TAP made again is the same to its neighbours, and ours, so that udev's
  * MACAddressPolicy leaves it alone. FNV-1a. */
-static void mac_from_name(const char *name, unsigned char mac[FCPROC_MAC_LEN])
+FCPROC_API void fcproc_tap_mac(const char *name, unsigned char mac[FCPROC_MAC_LEN])
 {
     uint64_t hash = 0xcbf29ce484222325ULL;
 
@@ -267,7 +267,7 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
     if (spec->mac)
         memcpy(job.mac, spec->mac, FCPROC_MAC_LEN);
     else
-        mac_from_name(spec->name, job.mac);
+        fcproc_tap_mac(spec->name, job.mac);
     r = tap_open(&job, err);
     if (r == 0)
         r = tap_set_device(&job, &info, err);

@@ -30,7 +30,7 @@ struct fcproc_client {
     char *path;
     char address[108]; /* what libcurl connects to: as long as sun_path */
     CURLM *multi;
-    CURL *easy;
+    CURL *easy; /* the running request's: curl_easy_reset would hide that memory ran out in it */
     struct request_op *current;
 };
 
@@ -41,7 +41,7 @@ struct request_op {
     char *title; /* "PUT /actions" */
     char *body;
     size_t body_len, body_size, header_bytes;
-    bool too_large, added, headers_ended;
+    bool too_large, no_memory, added, headers_ended;
     int connect_errno;
     int64_t delay_ms; /* of the retry under way; 0: none */
     bool retrying;
@@ -120,8 +120,10 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
         while (bigger_size < w->body_len + len)
             bigger_size *= 2;
         bigger = realloc(w->body, bigger_size);
-        if (!bigger)
+        if (!bigger) {
+            w->no_memory = true;
             return 0;
+        }
         w->body = bigger;
         w->body_size = bigger_size;
     }
@@ -162,8 +164,7 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
                          path);
     }
     c->multi = curl_multi_init();
-    c->easy = curl_easy_init();
-    if (!c->multi || !c->easy ||
+    if (!c->multi ||
         curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
         curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
         curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
@@ -180,8 +181,6 @@ FCPROC_API void fcproc_client_close(fcproc_client *c)
 {
     if (!c || --c->references > 0)
         return;
-    /* Of these the easy handle goes first, curl_multi_cleanup(3). */
-    curl_easy_cleanup(c->easy);
     (void)curl_multi_cleanup(c->multi);
     close_fd(&c->at.dir_fd);
     free(c->path);
@@ -220,7 +219,7 @@ static int request_failure(const struct request_op *w, fcproc_error *err)
                          "%s: the answer from %s is too large (over %d KiB of headers or %d MiB "
                          "of body)", w->title, path, MOST_HEADER_BYTES / 1024,
                          MOST_BODY_BYTES / 1024 / 1024);
-    if (w->result == CURLE_OUT_OF_MEMORY)
+    if (w->result == CURLE_OUT_OF_MEMORY || w->no_memory)
         return error_nomem(err, op_name);
     return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0, "%s: no usable answer from %s: %s",
                      w->title, path,
@@ -239,7 +238,7 @@ static void judge_result(struct request_op *w)
         /* It also says so of a header line over its 100 KiB. */
         void *probe = malloc(2 * MOST_HEADER_BYTES);
 
-        w->too_large = probe != NULL;
+        w->too_large = probe != NULL && !w->no_memory;
         free(probe);
     }
 }
@@ -247,6 +246,7 @@ static void judge_result(struct request_op *w)
 static int request_add(struct request_op *w, fcproc_error *err)
 {
     w->connect_errno = 0;
+    w->no_memory = false;
     w->curl_text[0] = '\0';
     if (curl_multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
         return error_nomem(err, op_name);
@@ -261,14 +261,18 @@ static void request_remove(struct request_op *w)
     w->added = false;
 }
 
-static void request_pump(struct request_op *w)
+/* A failure here is libcurl's want of memory, or of an epoll watch: without a watched socket the
+ * answer would never be seen. */
+static CURLMcode request_pump(struct request_op *w)
 {
     CURLM *multi = w->client->multi;
     struct epoll_event events[8];
     int n = epoll_wait(w->op.epoll_fd, events, ELEMENTS(events), 0);
     int running, left;
+    CURLMcode worst = CURLM_OK, code;
     CURLMsg *message;
 
+    errno = 0;
     for (int i = 0; i < n; i++) {
         int mask = 0;
 
@@ -280,19 +284,24 @@ static void request_pump(struct request_op *w)
             mask |= CURL_CSELECT_OUT;
         if (events[i].events & EPOLLERR)
             mask |= CURL_CSELECT_ERR;
-        (void)curl_multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
+        code = curl_multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
+        worst = code == CURLM_OK ? worst : code;
     }
-    (void)curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    code = curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    worst = code == CURLM_OK ? worst : code;
     while ((message = curl_multi_info_read(multi, &left)))
         if (message->msg == CURLMSG_DONE) {
             w->finished = true;
             w->result = message->data.result;
         }
+    w->no_memory = w->no_memory || (w->result != CURLE_OK && errno == ENOMEM);
+    return worst;
 }
 
 static int request_step(fcproc_op *op, fcproc_error *err)
 {
     struct request_op *w = (struct request_op *)op;
+    CURLMcode code;
     long status = 0;
     int r;
 
@@ -304,7 +313,14 @@ static int request_step(fcproc_op *op, fcproc_error *err)
         if (r < 0)
             return r;
     }
-    request_pump(w);
+    code = request_pump(w);
+    if (!w->finished && code != CURLM_OK) {
+        request_remove(w);
+        return code == CURLM_OUT_OF_MEMORY
+                   ? error_nomem(err, op_name)
+                   : error_set(err, FCPROC_ERR_SYSTEM, op_name, 0, "%s: libcurl gave up on %s: %s",
+                               w->title, w->client->path, curl_multi_strerror(code));
+    }
     if (!w->finished)
         return 0;
     judge_result(w);
@@ -346,7 +362,8 @@ static void request_destroy(fcproc_op *op)
 
     request_remove(w);
     w->client->current = NULL;
-    curl_easy_reset(w->client->easy);
+    curl_easy_cleanup(w->client->easy);
+    w->client->easy = NULL;
     curl_slist_free_all(w->headers);
     fcproc_client_close(w->client);
     free(w->title);
@@ -452,9 +469,11 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
     w->client = client;
     client->references++;
     client->current = w;
+    client->easy = curl_easy_init();
     if (asprintf(&w->title, "%s %s", method, target) < 0)
         w->title = NULL;
-    if (!w->title || set_headers(w) < 0 || set_options(w, method, target, body, body_len) < 0)
+    if (!client->easy || !w->title || set_headers(w) < 0 ||
+        set_options(w, method, target, body, body_len) < 0)
         r = error_nomem(err, op_name);
     else
         r = request_add(w, err);

@@ -336,6 +336,8 @@ struct fcproc_tap_info {
 FCPROC_CHECKED int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
                                      fcproc_ctx *ctx, struct fcproc_tap_info *ret,
                                      fcproc_error *err);
+/* The MAC that a TAP of this name gets when none is given. */
+FCPROC_API void fcproc_tap_mac(const char *name, unsigned char mac[FCPROC_MAC_LEN]);
 /* Operation: none of the named TAPs is there any more. Each is held by an own TUNSETIFF until it
  * is gone, so that none is taken from a running VM; more than one go as a link group. Those that
  * can't be deleted are named in the error; the others are. */

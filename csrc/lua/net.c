@@ -53,26 +53,34 @@ static void set_mac(lua_State *L, const unsigned char mac[FCPROC_MAC_LEN])
     lua_setfield(L, -2, "mac");
 }
 
+/* Into the table on top. Once it has the fields, setting them again allocates nothing: results are
+ * filled in before the call and after it, so that nothing raises when there is a link already. */
+static void set_bridge(lua_State *L, const struct fcproc_bridge_info *info)
+{
+    set_integer(L, "ifindex", info->ifindex);
+    set_flag(L, "created", info->created);
+    set_flag(L, "addressed", info->addressed);
+    set_flag(L, "brought_up", info->brought_up);
+}
+
 /* net:ensure_bridge(name, address?, prefix?, ctx?) -> {ifindex, created, addressed, brought_up} */
 static int l_net_ensure_bridge(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_net *net = bind_check(L, 1, TYPE_NET);
     struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = bind_check_string(L, 2) };
-    struct fcproc_bridge_info info;
+    struct fcproc_bridge_info info = { 0 };
     fcproc_ctx *ctx = bind_ctx(L, 5);
 
     if (!lua_isnoneornil(L, 3)) {
         spec.address = bind_check_string(L, 3);
         spec.prefix = (int)luaL_checkinteger(L, 4);
     }
+    lua_createtable(L, 0, 4);
+    set_bridge(L, &info);
     if (fcproc_bridge_ensure(net, &spec, ctx, &info, &err) < 0)
         return bind_fail(L, &err);
-    lua_createtable(L, 0, 4);
-    set_integer(L, "ifindex", info.ifindex);
-    set_flag(L, "created", info.created);
-    set_flag(L, "addressed", info.addressed);
-    set_flag(L, "brought_up", info.brought_up);
+    set_bridge(L, &info);
     return 1;
 }
 
@@ -123,15 +131,19 @@ static int l_net_create_tap(lua_State *L)
         luaL_argcheck(L, parse_mac(bind_check_string(L, 6), mac), 6,
                       "a MAC address is written aa:bb:cc:dd:ee:ff");
         luaL_argcheck(L, !(mac[0] & 1), 6, "the MAC address is a multicast one");
-        spec.mac = mac;
+    } else {
+        fcproc_tap_mac(spec.name, mac);
     }
+    spec.mac = mac;
+    lua_createtable(L, 0, 4); /* as for a bridge: before there is a TAP */
+    lua_pushvalue(L, 2);
+    lua_setfield(L, -2, "name");
+    set_mac(L, mac);
+    set_integer(L, "ifindex", 0);
+    set_flag(L, "created", false);
     if (fcproc_tap_create(net, &spec, ctx, &tap, &err) < 0)
         return bind_fail(L, &err);
-    lua_createtable(L, 0, 4);
-    lua_pushstring(L, tap.name);
-    lua_setfield(L, -2, "name");
     set_integer(L, "ifindex", tap.ifindex);
-    set_mac(L, tap.mac);
     set_flag(L, "created", tap.created);
     return 1;
 }

@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lets malloc fail at the n-th call inside the core, for n = 0, 1, 2, ... until a call succeeds
- * without a failure; after each, no block, descriptor or child may be left. The interposer is
- * this program's own malloc and counts for the armed thread only. oom-malloc FOLDER SOCKET
+ * Lets malloc fail in the core at the n-th call, for n = 0, 1, 2, ... until a call succeeds
+ * without a failure; after each, no block, descriptor, child or half-made TAP may be left. Walked
+ * twice: the n-th fails, or all from the n-th on; where the core has a thread do the work, twice
+ * more with its allocations counted too.
+ * oom-malloc FOLDER SOCKET
  */
-#include <dirent.h>
-#include <errno.h>
-#include <signal.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fcproc.h"
@@ -23,114 +22,16 @@ int main(void)
 }
 #else
 
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *block, size_t size);
-extern void __libc_free(void *block);
+#include "interposer.h"
 
-/* Seen by all libraries: this replaces libc's. */
-enum { MOST_BLOCKS = 4096, MOST_FAILURES = 3000 };
-
-static __thread long left = -1; /* calls until one fails; negative: disarmed */
-static __thread int failures;
-static __thread int tracking;
-static void *volatile blocks[MOST_BLOCKS];
-
-static int fails(void)
-{
-    if (left < 0)
-        return 0;
-    if (left-- > 0)
-        return 0;
-    failures++;
-    errno = ENOMEM;
-    return 1;
-}
-
-static void *track(void *block)
-{
-    for (int i = 0; block && tracking && i < MOST_BLOCKS; i++) {
-        void *expected = NULL;
-
-        if (__atomic_compare_exchange_n(&blocks[i], &expected, block, 0, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST))
-            break;
-    }
-    return block;
-}
-
-static void forget(void *block)
-{
-    for (int i = 0; block && i < MOST_BLOCKS; i++)
-        if (blocks[i] == block) {
-            blocks[i] = NULL;
-            break;
-        }
-}
-
-FCPROC_API void *malloc(size_t size)
-{
-    return fails() ? NULL : track(__libc_malloc(size));
-}
-
-FCPROC_API void *calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : track(__libc_calloc(n, size));
-}
-
-FCPROC_API void *realloc(void *block, size_t size)
-{
-    void *bigger;
-
-    if (fails())
-        return NULL;
-    bigger = __libc_realloc(block, size);
-    if (bigger) {
-        forget(block);
-        track(bigger);
-    }
-    return bigger;
-}
-
-FCPROC_API void free(void *block)
-{
-    forget(block);
-    __libc_free(block);
-}
-
-static int blocks_left(void)
-{
-    int n = 0;
-
-    for (int i = 0; i < MOST_BLOCKS; i++)
-        n += blocks[i] != NULL;
-    return n;
-}
-
-static int count_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        (void)closedir(dir);
-    return n;
-}
-
-static int has_zombies(void)
-{
-    siginfo_t info = { 0 };
-
-    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
-}
+enum { MOST_FAILURES = 3000, OWN_TIMEOUT_MS = 20000 };
 
 /* ---- the calls: 0 or an error code ---- */
 
 static const char *folder, *sock;
 static fcproc_netns *netns;
 static fcproc_net *net;
+static const char *const two_taps[] = { "tap0", "tap1" };
 
 static int finish(int r, fcproc_op *op)
 {
@@ -153,25 +54,43 @@ static int call_context(void)
     return r;
 }
 
+static int call_poll(void)
+{
+    int fds[100];
+
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        fds[i] = fcproc_netns_fd(netns);
+    return fcproc_poll(fds, NULL, sizeof(fds) / sizeof(fds[0]), 0, NULL) < 0 ? FCPROC_ERR_NOMEM : 0;
+}
+
 static int call_path_wait(void)
 {
     fcproc_op *op = NULL;
     char path[4096];
+    int r;
 
     (void)snprintf(path, sizeof(path), "%s/not/there", folder);
-    int r = fcproc_path_wait(path, false, 0, "x", 0, NULL, &op, NULL);
-
+    r = fcproc_path_wait(path, false, 0, "x", 0, NULL, &op, NULL);
     r = finish(r, op);
-    return r == FCPROC_ERR_DEADLINE ? 0 : r;
+    if (r != FCPROC_ERR_DEADLINE)
+        return r;
+    r = fcproc_path_wait(sock, true, OWN_TIMEOUT_MS, "x", 0, NULL, &op, NULL);
+    return finish(r, op);
 }
 
-static int call_socket_dir(void)
+static int call_paths(void)
 {
     char path[4096];
+    int r;
 
+    r = fcproc_find_executable("sh", path, sizeof(path), NULL);
+    if (r == 0)
+        r = fcproc_absolute_path(folder, path, NULL);
+    if (r == 0)
+        r = fcproc_socket_access(sock, -1, -1, NULL, NULL);
     (void)snprintf(path, sizeof(path), "%s/a/b", folder);
-    int r = fcproc_socket_dir(path, NULL, NULL);
-
+    if (r == 0)
+        r = fcproc_socket_dir(path, NULL, NULL);
     (void)rmdir(path);
     *strrchr(path, '/') = '\0';
     (void)rmdir(path);
@@ -201,8 +120,12 @@ static int call_listener(void)
     int r = fcproc_process_open_listener(sock, 0, &p, NULL);
 
     fcproc_process_close(p);
+    p = NULL;
     if (r == 0)
-        r = fcproc_listener_pid(sock, FCPROC_WITHOUT_PEERPIDFD, &pid, NULL);
+        r = fcproc_process_open_listener(sock, FCPROC_WITHOUT_PEERPIDFD, &p, NULL);
+    fcproc_process_close(p);
+    if (r == 0)
+        r = fcproc_listener_pid(sock, 0, &pid, NULL);
     return r;
 }
 
@@ -214,8 +137,8 @@ static int call_match(void)
     if (r == 0)
         r = fcproc_process_matches(p, "/bin/sh", sock, NULL, NULL);
     fcproc_process_close(p);
+    p = NULL;
     if (r >= 0) {
-        p = NULL;
         r = fcproc_process_open_api_sock("/bin/sh", sock, &p, NULL);
         r = r == FCPROC_ERR_NOT_FOUND ? 0 : r;
     }
@@ -225,21 +148,25 @@ static int call_match(void)
 static int call_spawn(void)
 {
     const char *const argv[] = { "true", NULL };
+    const struct fcproc_fd_map map = { .from = fcproc_netns_fd(netns), .to = 5 };
     struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
     fcproc_process *p = NULL;
     fcproc_op *op = NULL;
     int r;
 
     spec.argv = argv;
+    spec.fds = &map;
+    spec.n_fds = 1;
+    spec.netns = netns;
     r = fcproc_spawn(&spec, &p, NULL);
     if (r < 0)
         return r;
-    r = fcproc_process_wait(p, 5000, 0, NULL, &op, NULL);
+    r = fcproc_process_wait(p, OWN_TIMEOUT_MS, 0, NULL, &op, NULL);
     r = finish(r, op);
-    if (r < 0) {
+    if (r < 0) { /* a close reaps what has ended */
         int fd = fcproc_process_pidfd(p);
 
-        (void)!fcproc_poll(&fd, NULL, 1, 5000, NULL);
+        (void)!fcproc_poll(&fd, NULL, 1, OWN_TIMEOUT_MS, NULL);
     }
     fcproc_process_close(p);
     return r;
@@ -247,13 +174,13 @@ static int call_spawn(void)
 
 static int call_command(void)
 {
-    const char *const argv[] = { "cat", NULL };
+    const char *const argv[] = { "sh", "-c", "cat; seq 1000 2000; seq 1000 2000 >&2", NULL };
     struct fcproc_command spec = { .struct_size = sizeof(spec),
                                    .spawn = FCPROC_SPAWN_INIT,
                                    .input = "hello",
                                    .input_len = 5,
-                                   .output_limit = 100,
-                                   .timeout_ms = 5000 };
+                                   .output_limit = 100000,
+                                   .timeout_ms = OWN_TIMEOUT_MS };
     fcproc_op *op = NULL;
     int r;
 
@@ -272,44 +199,144 @@ static int call_netns(void)
         r = fcproc_net_open(ns, &n, NULL);
     fcproc_net_close(n);
     fcproc_netns_close(ns);
+    ns = NULL;
+    if (r == 0)
+        r = fcproc_netns_open("/proc/self/ns/net", &ns, NULL);
+    fcproc_netns_close(ns);
     return r;
 }
 
-static int call_bridge(void)
+static int ensure(const char *name, const char *address)
 {
-    struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = "br0",
-                                  .address = "10.1.0.1", .prefix = 24 };
+    struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = name, .address = address,
+                                  .prefix = 24 };
 
     return fcproc_bridge_ensure(net, &spec, NULL, NULL, NULL);
 }
 
-static int call_tap(void)
+static int delete_bridge(const char *name)
 {
-    struct fcproc_tap spec = { .struct_size = sizeof(spec), .name = "tap0", .bridge = "br0",
-                               .uid = -1, .gid = -1, .isolated = true };
-    struct fcproc_tap_info info, *list = NULL;
-    size_t n = 0;
-    int r = fcproc_tap_create(net, &spec, NULL, &info, NULL);
-
-    if (r == 0)
-        r = fcproc_tap_list(net, "br0", NULL, &list, &n, NULL);
-    free(list);
-    return r;
-}
-
-static int call_delete(void)
-{
-    const char *const names[] = { "tap0", "tap9" };
     fcproc_op *op = NULL;
-    int r = fcproc_taps_delete(net, names, 2, NULL, &op, NULL);
+    int r = fcproc_bridge_delete(net, name, NULL, &op, NULL);
 
     return finish(r, op);
 }
 
-static int call_delete_bridge(void)
+static int create(const char *name)
+{
+    struct fcproc_tap spec = { .struct_size = sizeof(spec), .name = name, .bridge = "br0",
+                               .uid = -1, .gid = -1, .isolated = true };
+    struct fcproc_tap_info info;
+
+    return fcproc_tap_create(net, &spec, NULL, &info, NULL);
+}
+
+static int delete_taps(void)
 {
     fcproc_op *op = NULL;
-    int r = fcproc_bridge_delete(net, "br9", NULL, &op, NULL);
+    int r = fcproc_taps_delete(net, two_taps, 2, NULL, &op, NULL);
+
+    return finish(r, op);
+}
+
+static int count_taps(void)
+{
+    struct fcproc_tap_info *list = NULL;
+    size_t n = 0;
+    int r = fcproc_tap_list(net, "br0", NULL, &list, &n, NULL);
+
+    free(list);
+    return r < 0 ? r : (int)n;
+}
+
+/* What a failed ensure has left is what the next one starts from. */
+static int call_new_bridge(void)
+{
+    return ensure("br1", "10.1.1.1");
+}
+
+static int after_new_bridge(int r)
+{
+    (void)r;
+    r = ensure("br1", "10.1.1.1");
+    return r < 0 ? r : delete_bridge("br1");
+}
+
+static int call_old_bridge(void)
+{
+    return ensure("br0", "10.1.0.1");
+}
+
+static int call_new_tap(void)
+{
+    return create("tap0");
+}
+
+static int after_new_tap(int r)
+{
+    int n = count_taps();
+
+    if (n != (r == 0))
+        return FCPROC_ERR_CONFLICT;
+    return delete_taps();
+}
+
+static int before_old_tap(void)
+{
+    return create("tap0");
+}
+
+static int call_old_tap(void)
+{
+    int r = create("tap0");
+
+    if (r == 0)
+        r = count_taps();
+    return r < 0 ? r : 0;
+}
+
+static int after_old_tap(int r)
+{
+    (void)r;
+    return delete_taps();
+}
+
+static int before_delete(void)
+{
+    int r = create("tap0");
+
+    return r < 0 ? r : create("tap1");
+}
+
+/* None may still be held by the attempt that failed: a second one must succeed. */
+static int after_delete(int r)
+{
+    if (r == 0 && count_taps() != 0)
+        return FCPROC_ERR_CONFLICT;
+    r = delete_taps();
+    return r < 0 ? r : -count_taps();
+}
+
+static int before_delete_bridge(void)
+{
+    return ensure("br2", NULL);
+}
+
+static int call_delete_bridge(void)
+{
+    return delete_bridge("br2");
+}
+
+static int after_delete_bridge(int r)
+{
+    (void)r;
+    return delete_bridge("br2");
+}
+
+static int request(fcproc_client *client)
+{
+    fcproc_op *op = NULL;
+    int r = fcproc_request(client, "PUT", "/nothing", "{}", 2, OWN_TIMEOUT_MS, NULL, &op, NULL);
 
     return finish(r, op);
 }
@@ -317,76 +344,136 @@ static int call_delete_bridge(void)
 static int call_request(void)
 {
     fcproc_client *client = NULL;
-    fcproc_op *op = NULL;
     int r = fcproc_client_new(sock, &client, NULL);
 
     if (r == 0)
-        r = fcproc_request(client, "PUT", "/nothing", "{}", 2, 5000, NULL, &op, NULL);
+        r = request(client);
     if (r == 0)
-        r = finish(r, op);
+        r = request(client); /* over the kept connection */
+    disarm();
+    if (client && request(client) < 0)
+        r = FCPROC_ERR_CLOSED; /* a failed one must not spoil the client */
     fcproc_client_close(client);
     return r;
 }
 
-static int walk(const char *name, int (*call)(void))
-{
-    int descriptors;
+/* ---- the walk ---- */
 
-    for (int i = 0; i < 2; i++) /* caches fill */
-        if (call() < 0) {
-            (void)printf("%s: does not work\n", name);
+struct call {
+    const char *name;
+    int (*before)(void);
+    int (*call)(void);
+    int (*after)(int r);
+    bool threaded;
+};
+
+static bool something_left(int descriptors)
+{
+    return blocks_left() || count_descriptors() > descriptors || has_children();
+}
+
+/* One attempt with the n-th allocation failing; -1: wrong; else how many failed. */
+static int attempt(const struct call *c, long n, int descriptors)
+{
+    int tries = 0, failed, r;
+
+    if (c->before && c->before() < 0)
+        return -1;
+    wait_until_alone();
+    atomic_store(&failures, 0);
+    atomic_store(&tracking, true);
+    atomic_store(&left, n);
+    r = c->call();
+    disarm();
+    atomic_store(&tracking, false);
+    failed = atomic_load(&failures);
+    while (something_left(descriptors) && tries++ < 300)
+        (void)usleep(tries < 10 ? 1000 : 10000); /* a thread of ours may still be at it */
+    if (something_left(descriptors)) {
+        (void)printf("%s: failure at %ld leaves %d blocks, %d descriptors, %s\n", c->name, n,
+                     blocks_left(), count_descriptors() - descriptors,
+                     has_children() ? "a child" : "no child");
+        for (int i = 0; i < MOST_BLOCKS; i++)
+            atomic_store(&blocks[i], NULL);
+        return -1;
+    }
+    /* A time-out would mean that the failure was swallowed and the wait lasted for ever. */
+    if (r == FCPROC_ERR_CLOSED || r == FCPROC_ERR_WAIT_TIMEOUT || r == FCPROC_ERR_DEADLINE ||
+        (r < 0 && failed == 0)) {
+        (void)printf("%s: failure at %ld ends as %s\n", c->name, n, fcproc_code_name(r));
+        return -1;
+    }
+    if (c->after && (r = c->after(r)) < 0) {
+        (void)printf("%s: failure at %ld has a sequel: %s\n", c->name, n, fcproc_code_name(r));
+        return -1;
+    }
+    return failed;
+}
+
+static int walk(const struct call *c)
+{
+    double started = fcproc_now();
+    int descriptors;
+    long n;
+
+    for (int i = 0; i < 3; i++) /* in peace: caches fill */
+        if ((c->before && c->before() < 0) || c->call() < 0 || (c->after && c->after(0) < 0)) {
+            (void)printf("%s: does not work\n", c->name);
             return 1;
         }
     (void)usleep(20000);
     descriptors = count_descriptors();
-    for (long n = 0; n < MOST_FAILURES; n++) {
-        int r, tries = 0;
+    for (n = 0; n < MOST_FAILURES; n++) {
+        int failed = attempt(c, n, descriptors);
 
-        left = n;
-        failures = 0;
-        tracking = 1;
-        r = call();
-        left = -1;
-        tracking = 0;
-        while ((blocks_left() || count_descriptors() > descriptors || has_zombies()) &&
-               tries++ < 200)
-            (void)usleep(10000); /* a thread of ours may still be at it */
-        if (blocks_left() || count_descriptors() > descriptors || has_zombies()) {
-            (void)printf("%s: allocation %ld leaves %d blocks, %d descriptors, %d zombies\n", name,
-                         n, blocks_left(), count_descriptors() - descriptors, has_zombies());
+        if (failed < 0)
             return 1;
-        }
-        if (failures == 0) {
-            (void)printf("%s: %ld failures walked\n", name, n);
-            return r < 0;
-        }
+        if (failed == 0)
+            break;
     }
-    return 1;
+    (void)printf("%s, %s, %s: %ld failures walked in %.0f ms\n", c->name,
+                 all_threads ? "all threads" : "this thread", all_later ? "all later" : "one", n,
+                 (fcproc_now() - started) * 1e3);
+    return n == MOST_FAILURES;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int (*call)(void);
-    } calls[] = {
-        { "context", call_context },       { "path wait", call_path_wait },
-        { "socket dir", call_socket_dir }, { "process", call_process },
-        { "listener", call_listener },     { "match", call_match },
-        { "spawn", call_spawn },           { "command", call_command },
-        { "netns", call_netns },           { "bridge", call_bridge },
-        { "tap", call_tap },               { "delete", call_delete },
-        { "bridge delete", call_delete_bridge }, { "request", call_request },
+    static const struct call calls[] = {
+        { "context", NULL, call_context, NULL, false },
+        { "poll", NULL, call_poll, NULL, false },
+        { "path wait", NULL, call_path_wait, NULL, false },
+        { "paths", NULL, call_paths, NULL, false },
+        { "process", NULL, call_process, NULL, false },
+        { "listener", NULL, call_listener, NULL, false },
+        { "match", NULL, call_match, NULL, false },
+        { "spawn", NULL, call_spawn, NULL, false },
+        { "command", NULL, call_command, NULL, false },
+        { "netns", NULL, call_netns, NULL, true },
+        { "new bridge", NULL, call_new_bridge, after_new_bridge, false },
+        { "old bridge", NULL, call_old_bridge, NULL, false },
+        { "new TAP", NULL, call_new_tap, after_new_tap, false },
+        { "old TAP", before_old_tap, call_old_tap, after_old_tap, false },
+        { "TAPs deleted", before_delete, delete_taps, after_delete, true },
+        { "bridge deleted", before_delete_bridge, call_delete_bridge, after_delete_bridge, true },
+        { "request", NULL, call_request, NULL, false },
     };
     int failed = 0;
 
-    if (argc != 3 || fcproc_netns_new(&netns, NULL) < 0 || fcproc_net_open(netns, &net, NULL) < 0)
+    (void)setvbuf(stdout, NULL, _IONBF, 0);
+    if (argc != 3 || fcproc_netns_new(&netns, NULL) < 0 || fcproc_net_open(netns, &net, NULL) < 0 ||
+        ensure("br0", "10.1.0.1") < 0)
         return 2;
     folder = argv[1];
     sock = argv[2];
-    (void)setvbuf(stdout, NULL, _IONBF, 0);
-    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
-        failed |= walk(calls[i].name, calls[i].call);
+    armed_thread = pthread_self();
+    for (int mode = 0; mode < 4; mode++) {
+        all_later = mode & 1;
+        all_threads = mode & 2;
+        for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+            if (!all_threads || calls[i].threaded)
+                failed |= walk(&calls[i]);
+    }
     fcproc_net_close(net);
     fcproc_netns_close(netns);
     (void)puts(failed ? "FAILED" : "ok");

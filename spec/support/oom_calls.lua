@@ -1,5 +1,6 @@
 -- What oom-lua walks: a call for every function and method that the C module binds. Gets a folder
--- and the firecracker binary; returns the list of {name, function}, and what ends it all.
+-- and the firecracker binary; returns the list of {name, call, after}, where after is told
+-- whether the call went well, and what ends it all.
 
 local core = require "fcproc.core"
 
@@ -7,18 +8,29 @@ local dir, firecracker = ...
 local sock = dir .. "/api.sock"
 
 local function fine(value, err)
-  if value == nil then error(tostring(err and err.code) .. ": " .. tostring(err and err.message), 0) end
+  if value == nil then error(err and err.code .. ": " .. err.message or "nothing", 0) end
   return value
 end
 
-local function complete(op, err)
-  fine(op, err)
+local function complete(started, err)
+  local op <close> = fine(started, err)
   while true do
     local done, result, second = op:step()
     if done then return result, second end
     if done == nil then error(result.code .. ": " .. result.message, 0) end
     core.poll(op:pollfd(), op:timeout() or 1)
   end
+end
+
+---Steps an operation to the failure that it must end in.
+local function fail(code, started, err)
+  local op <close> = fine(started, err)
+  local done, problem
+  repeat
+    core.poll(op:pollfd(), op:timeout() or 1)
+    done, problem = op:step()
+  until done ~= false
+  if done or problem.code ~= code then error("not the failure " .. code, 0) end
 end
 
 local function spec(...) return { argv = { ... }, stdout = "null", stderr = "null" } end
@@ -34,20 +46,26 @@ complete(core.wait_path(sock, true, 5, "api"))
 fine(net:ensure_bridge("br0", "10.0.0.1", 24))
 
 local covered, calls = {}, {}
-local function add(names, fn)
+local function add(names, call, after)
   for name in names:gmatch("%S+") do covered[name] = true end
-  calls[#calls + 1] = { names, fn }
+  calls[#calls + 1] = { names, call, after }
 end
 
-add("now guest_path default_context host_logging", function()
-  core.now() core.guest_path() core.default_context() core.host_logging()
+-- ---- what waits or looks -------------------------------------------------------------------
+
+add("now guest_path default_context host_logging host_log", function()
+  core.now() core.guest_path() core.default_context()
+  assert(core.host_logging())
+  core.host_log("debug", "a message")
 end)
 add("context context.with_timeout context.cancel context.status context.remaining context.waiter "
   .. "context.close", function()
   local a = fine(core.context(nil, 5, "poll"))
-  local b = fine(a:with_timeout(1))
+  local b <close> = fine(a:with_timeout(1))
+  core.context(a)
   a:cancel()
-  b:status() b:remaining() b:waiter() b:close()
+  b:status() b:remaining() b:waiter() tostring(b)
+  a:close()
 end)
 add("poll poll_many", function()
   core.poll(server:pidfd(), 0)
@@ -55,34 +73,36 @@ add("poll poll_many", function()
 end)
 add("wait_path op.pollfd op.events op.timeout op.step op.close", function()
   local op = fine(core.wait_path(dir .. "/never/there", false, 5, "x", 0, ctx))
-  op:pollfd() op:events() op:timeout() op:step() op:close()
+  op:pollfd() op:events() op:timeout() op:step() tostring(op) op:close()
   complete(core.wait_path(sock, true, 5, "x"))
 end)
 add("socket_access", function() fine(core.socket_access(sock)) end)
 add("socket_dir", function() fine(core.socket_dir(dir .. "/run")) end)
 add("find_executable", function() fine(core.find_executable("sh")) end)
 add("absolute_path", function() fine(core.absolute_path(dir)) end)
-add("process process.pid process.pidfd process.alive process.recorded process.identity process.close",
-  function()
-    local p = fine(core.process(server:pid()))
-    p:pid() p:pidfd() p:alive() p:recorded()
-    fine(p:identity())
-    p:close()
-    fine(core.process(identity))
-  end)
-add("process.matches", function() fine(server:matches(firecracker, sock)) end)
+
+-- ---- processes -----------------------------------------------------------------------------
+
+add("process process.pid process.pidfd process.alive process.recorded process.identity "
+  .. "process.close", function()
+  local p = fine(core.process(server:pid()))
+  p:pid() p:pidfd() p:alive() p:recorded()
+  fine(p:identity())
+  p:close()
+  fine(core.process(identity))
+end)
+add("process.matches", function()
+  fine(server:matches(firecracker, sock))
+  fine(server:matches(firecracker, nil, dir))
+end)
 add("process.signal_number", function() fine(server:signal_number(0)) end)
 add("open_listener", function() fine(core.open_listener(sock)) end)
 add("listener_pid", function() fine(core.listener_pid(sock)) end)
 add("open_api_sock", function() fine(core.open_api_sock(firecracker, sock)) end)
-add("errors", function()
-  core.process(4194303) core.listener_pid(dir .. "/none") core.netns("none") core.client("/none/x")
-  core.check_ifname("") core.address_family("x") core.find_executable("/none")
-  net:list_taps("lo") net:create_tap("lo", "br0")
-end)
 add("spawn process.wait_op", function()
   local s = spec("true")
-  s.env, s.fds = { "A=b" }, { [7] = netns:fd() }
+  s.env, s.fds, s.stdout = { "A=b" }, { [7] = netns:fd() }, { file = "/dev/null" }
+  s.netns, s.cwd, s.umask, s.session = netns, "/", 63, true
   -- Made before, so that whatever runs out of memory, the child is waited for and reaped.
   local held <close> = setmetatable({ p = false }, { __close = function(self)
     if self.p then
@@ -98,6 +118,35 @@ add("command", function()
   s.stdout, s.stderr, s.input = nil, nil, "hello"
   assert(complete(core.command(s, ctx)).stdout == "hello")
 end)
+add("command, abandoned", function() fine(core.command(spec("sleep", "60"))):step() end)
+
+-- ---- bridges and TAPs ----------------------------------------------------------------------
+
+-- A link that was made must be told of, or not be there.
+local function gone_with_the_failure(well)
+  local made = fine(net:ensure_bridge("br1", "10.0.1.1", 24)).created
+  complete(net:delete_bridge("br1"))
+  assert(made ~= well, "the bridge of a call that failed")
+end
+
+local function one_tap(well)
+  local taps = fine(net:list_taps("br2"))
+  complete(net:delete_taps({ "tap2" }))
+  assert(#taps == (well and 1 or 0), "the TAP of a call that failed")
+end
+
+-- A removal goes on when its operation is abandoned, and holds the TAPs until they are gone.
+local function make_two()
+  for _ = 1, 1000 do
+    local one, err = net:create_tap("tap0", "br0")
+    local two, problem = net:create_tap("tap1", "br0")
+    if one and two then return end
+    if (err or problem).code ~= "busy" then break end
+    core.poll(netns:fd(), 0.005)
+  end
+  error("the TAPs can't be made again")
+end
+
 add("netns netns.fd netns.close", function()
   local ns = fine(core.netns())
   ns:fd()
@@ -105,25 +154,61 @@ add("netns netns.fd netns.close", function()
   fine(core.netns("/proc/self/ns/net"))
 end)
 add("net net.close", function() fine(core.net(netns)):close() end)
-add("net.ensure_bridge", function() fine(net:ensure_bridge("br0", "10.0.0.1", 24, ctx)) end)
-add("net.create_tap net.list_taps", function()
-  fine(net:create_tap("tap0", "br0", nil, nil, "02:00:00:00:00:01", 1400, true, ctx))
-  fine(net:list_taps("br0", ctx))
+add("net.ensure_bridge", function() net:ensure_bridge("br1", "10.0.1.1", 24, ctx) end,
+  gone_with_the_failure)
+fine(net:ensure_bridge("br2"))
+add("net.create_tap", function() net:create_tap("tap2", "br2") end, one_tap)
+add("net.create_tap, with all its options", function()
+  net:create_tap("tap2", "br2", 0, 0, "02:00:00:00:00:01", 1400, true, ctx)
+end, one_tap)
+make_two()
+add("net.list_taps", function() assert(#fine(net:list_taps("br0", ctx)) == 2) end)
+add("net.create_tap, one that is there", function() fine(net:create_tap("tap0", "br0")) end)
+add("net.delete_taps", function() complete(net:delete_taps({ "tap0", "tap1" }, ctx)) end, make_two)
+add("net.delete_bridge", function() complete(net:delete_bridge("br3", ctx)) end, function()
+  fine(net:ensure_bridge("br3"))
 end)
-add("net.delete_taps", function() complete(net:delete_taps({ "tap0", "tap1" }, ctx)) end)
-add("net.delete_bridge", function() complete(net:delete_bridge("br9", ctx)) end)
 add("check_ifname address_family", function()
   fine(core.check_ifname("x"))
   fine(core.address_family("::1"))
 end)
+
+-- ---- the API -------------------------------------------------------------------------------
+
 add("client client.request client.close", function()
   local c = fine(core.client(sock))
   assert(complete(c:request("GET", "/version", nil, 5, ctx)) == 200)
   c:close()
   assert(complete(client:request("PUT", "/nothing", "{}", 5, ctx)) == 400)
+end, function() collectgarbage() end) -- an operation that found no owner goes
+add("client.request, abandoned", function() fine(client:request("GET", "/", nil, 5)):step() end,
+  function()
+    collectgarbage()
+    assert(complete(client:request("GET", "/version")) == 200)
+  end)
+
+-- ---- errors --------------------------------------------------------------------------------
+
+add("errors at once", function()
+  core.process(4194303) core.listener_pid(dir .. "/none") core.netns("none") core.client("/none/x")
+  core.check_ifname("") core.address_family("x") core.find_executable("/none")
+  core.absolute_path("/none") core.socket_dir("relative") core.socket_access("/none")
+  core.open_listener(dir .. "/none") core.open_api_sock(firecracker, "/none")
+  core.command(spec("/none")) core.spawn(spec("/none")) core.spawn(spec("/dev/null"))
+  net:list_taps("lo") net:create_tap("lo", "br0") net:ensure_bridge("lo")
 end)
-covered["host_log"] = true -- needs a C host's log; embed_spec has one
-covered["errors"] = nil
+add("errors of operations", function()
+  fail("deadline", core.wait_path(dir .. "/none", false, 0, "x"))
+  fail("wait_timeout", server:wait_op(0))
+  fail("wait_timeout", core.command{ argv = { "sh", "-c", "echo x; exec sleep 60" },
+    timeout = 0.001 })
+  fail("conflict", net:delete_taps({ "lo" }))
+  fail("conflict", net:delete_bridge("lo"))
+  local nobody = fine(core.client(dir .. "/none"))
+  fail("not_found", nobody:request("GET", "/"))
+end)
+
+-- ---- is that all of it? --------------------------------------------------------------------
 
 local function check_covered(prefix, methods)
   for name, value in pairs(methods) do
@@ -133,10 +218,16 @@ local function check_covered(prefix, methods)
   end
 end
 check_covered("", core)
-for prefix, object in pairs{ context = ctx, process = server, netns = netns, net = net, client = client,
-  op = fine(server:wait_op()) } do
-  check_covered(prefix .. ".", getmetatable(object).__index)
+local without_methods = { guard = true, error = true } -- error.lua gives the latter its own
+local types = 0
+for key, metatable in pairs(debug.getregistry()) do
+  local name = type(key) == "string" and key:match("^fcproc%.(%w+)$")
+  if name and type(metatable) == "table" and metatable.__name then
+    types = types + 1
+    if not without_methods[name] then check_covered(name .. ".", metatable.__index) end
+  end
 end
+assert(types == 8, "how many types there are")
 
 return calls, function()
   client:close()
