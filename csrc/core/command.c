@@ -244,6 +244,7 @@ FCPROC_API int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx 
                                            .destroy = command_destroy,
                                            .describe = command_describe };
     struct command_op *w;
+    fcproc_op *op = NULL;
     int r;
 
     if (!spec->spawn.argv || !spec->spawn.argv[0])
@@ -251,14 +252,10 @@ FCPROC_API int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx 
     r = fcproc_ctx_status(ctx, err);
     if (r < 0)
         return r;
-    w = calloc(1, sizeof(*w));
-    if (!w)
-        return error_nomem(err, class.name);
-    r = op_init(&w->op, &class, ctx, spec->timeout_ms, err);
-    if (r < 0) {
-        free(w);
+    r = op_new(sizeof(*w), &class, ctx, spec->timeout_ms, &op, err);
+    if (r < 0)
         return r;
-    }
+    w = (struct command_op *)op;
     w->out = (struct capture){ .fd = -EBADF, .limit = spec->output_limit };
     w->err = (struct capture){ .fd = -EBADF, .limit = spec->output_limit, .keep_tail = true };
     w->input_fd = -EBADF;

@@ -10,25 +10,29 @@
 
 #include "private.h"
 
-int op_init(fcproc_op *op, const struct op_class *class, fcproc_ctx *ctx, int64_t timeout_ms,
-            fcproc_error *err)
+int op_new(size_t size, const struct op_class *class, fcproc_ctx *ctx, int64_t timeout_ms,
+           fcproc_op **ret, fcproc_error *err)
 {
+    fcproc_op *op = calloc(1, size);
     int r;
 
+    if (!op)
+        return error_nomem(err, class->name);
     op->class = class;
     op->timeout_code = FCPROC_ERR_WAIT_TIMEOUT;
     op->timeout_ms = timeout_ms;
     op->deadline_ns = deadline_after_ms(timeout_ms);
     op->timer_ns = NEVER;
     op->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (op->epoll_fd < 0)
-        return error_errno(err, class->name, errno, "no epoll descriptor");
-    r = ctx_watch(ctx, op->epoll_fd, err);
+    r = op->epoll_fd < 0 ? error_errno(err, class->name, errno, "no epoll descriptor")
+                         : ctx_watch(ctx, op->epoll_fd, err);
     if (r < 0) {
         close_fd(&op->epoll_fd);
+        free(op);
         return r;
     }
     op->ctx = fcproc_ctx_ref(ctx);
+    *ret = op;
     return 0;
 }
 

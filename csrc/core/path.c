@@ -137,18 +137,15 @@ FCPROC_API int fcproc_path_wait(const char *path, bool listening, int64_t timeou
                                            .destroy = path_destroy,
                                            .describe = path_describe };
     struct path_op *w;
+    fcproc_op *op = NULL;
     int r;
 
     if (path[0] == '\0')
         return error_set(err, FCPROC_ERR_INVALID, class.name, 0, "an empty path");
-    w = calloc(1, sizeof(*w));
-    if (!w)
-        return error_nomem(err, class.name);
-    r = op_init(&w->op, &class, ctx, timeout_ms, err);
-    if (r < 0) {
-        free(w);
+    r = op_new(sizeof(*w), &class, ctx, timeout_ms, &op, err);
+    if (r < 0)
         return r;
-    }
+    w = (struct path_op *)op;
     w->op.timeout_code = FCPROC_ERR_DEADLINE;
     w->listening = listening;
     w->watch = -1;

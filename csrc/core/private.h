@@ -101,9 +101,10 @@ struct fcproc_op {
 
 #define OP_WAKE UINT64_MAX /* epoll tag of descriptors that only wake */
 
-/* Sets up the shared part. On failure the op needs no op_finish. */
-int op_init(fcproc_op *op, const struct op_class *class, fcproc_ctx *ctx, int64_t timeout_ms,
-            fcproc_error *err);
+/* An operation of size bytes, of which the first are a fcproc_op and the rest zero: give it the
+ * descriptors it closes before anything can fail. */
+int op_new(size_t size, const struct op_class *class, fcproc_ctx *ctx, int64_t timeout_ms,
+           fcproc_op **ret, fcproc_error *err);
 int op_watch(fcproc_op *op, int fd, uint32_t events, uint64_t tag, fcproc_error *err);
 void op_unwatch(fcproc_op *op, int fd);
 /* A timer that doubles from first_ms to most_ms each time it is armed. */

@@ -30,6 +30,14 @@ struct fcproc_process {
     struct fcproc_exit exit;
 };
 
+/* Names the process in an error just filled; returns its code. */
+static int about(fcproc_error *err, pid_t pid, int code)
+{
+    if (err)
+        err->pid = pid;
+    return code;
+}
+
 /* ---- handles ---- */
 
 static int pidfd_open_raw(pid_t pid)
@@ -111,13 +119,8 @@ FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error
     fd = pidfd_open_raw(pid);
     if (fd == -EINVAL) /* the number of a thread, or of a dead one: ENOENT on newer kernels */
         fd = -ESRCH;
-    if (fd < 0) {
-        int code = error_errno(err, op, -fd, "can't open pid %d", pid);
-
-        if (err)
-            err->pid = pid;
-        return code;
-    }
+    if (fd < 0)
+        return about(err, pid, error_errno(err, op, -fd, "can't open pid %d", pid));
     return process_new(pid, fd, false, ret, err);
 }
 
@@ -139,11 +142,10 @@ FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id,
     if (now.start_time != id->start_time || strcmp(now.boot_id, id->boot_id) != 0 ||
         (now.inode && id->inode && now.inode != id->inode)) {
         fcproc_process_close(p);
-        r = error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                      "pid %d is another process now: the recorded one is gone", id->pid);
-        if (err)
-            err->pid = id->pid;
-        return r;
+        return about(err, id->pid,
+                     error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                               "pid %d is another process now: the recorded one is gone",
+                               id->pid));
     }
     p->recorded = true;
     *ret = p;
@@ -194,12 +196,8 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
         r = -ESRCH; /* the number may be somebody else's by now */
     if (r == 0)
         r = proc_read_boot_id(id.boot_id);
-    if (r < 0) {
-        r = error_errno(err, op, -r, "can't identify pid %d", p->pid);
-        if (err)
-            err->pid = p->pid;
-        return r;
-    }
+    if (r < 0)
+        return about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
     id.start_time = st.start_time;
     id.inode = pidfd_inode(p->pidfd);
     *ret = id;
@@ -208,14 +206,10 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
 
 FCPROC_API int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *err)
 {
-    int r;
-
     if (syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0) == 0)
         return 0;
-    r = error_errno(err, "process.signal", errno, "can't send signal %d to pid %d", sig, p->pid);
-    if (err)
-        err->pid = p->pid;
-    return r;
+    return about(err, p->pid, error_errno(err, "process.signal", errno,
+                                          "can't send signal %d to pid %d", sig, p->pid));
 }
 
 /* ---- the end ---- */
@@ -357,16 +351,13 @@ FCPROC_API int fcproc_process_wait(fcproc_process *p, int64_t timeout_ms, unsign
                                            .step = wait_step,
                                            .destroy = wait_destroy,
                                            .describe = wait_describe };
-    struct wait_op *w = calloc(1, sizeof(*w));
-    int r;
+    struct wait_op *w;
+    fcproc_op *op = NULL;
+    int r = op_new(sizeof(*w), &class, ctx, timeout_ms, &op, err);
 
-    if (!w)
-        return error_nomem(err, class.name);
-    r = op_init(&w->op, &class, ctx, timeout_ms, err);
-    if (r < 0) {
-        free(w);
+    if (r < 0)
         return r;
-    }
+    w = (struct wait_op *)op;
     w->process = process_ref(p);
     w->without = without;
     r = op_watch(&w->op, p->pidfd, EPOLLIN, OP_WAKE, err);

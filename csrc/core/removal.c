@@ -299,26 +299,22 @@ static int removal_start(const struct op_class *class, fcproc_net *net, const ch
 {
     struct removal_op *w;
     struct removal *job;
+    fcproc_op *op = NULL;
     int r = fcproc_ctx_status(ctx, err);
 
     for (size_t i = 0; r == 0 && i < n; i++)
         r = fcproc_check_ifname(names[i], err);
     if (r < 0)
         return r;
-    w = calloc(1, sizeof(*w));
-    job = removal_new(class->name, names, n);
-    if (!w || !job) {
-        free(w);
-        removal_unref(job);
+    r = op_new(sizeof(*w), class, ctx, -1, &op, err);
+    if (r < 0)
+        return r;
+    w = (struct removal_op *)op;
+    w->job = job = removal_new(class->name, names, n);
+    if (!job) {
+        fcproc_op_close(op);
         return error_nomem(err, class->name);
     }
-    r = op_init(&w->op, class, ctx, -1, err);
-    if (r < 0) {
-        free(w);
-        removal_unref(job);
-        return r;
-    }
-    w->job = job;
     job->work = work;
     job->event_fd = eventfd(0, EFD_CLOEXEC);
     if (job->event_fd < 0)

@@ -448,6 +448,7 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
                                            .destroy = request_destroy,
                                            .describe = request_describe };
     struct request_op *w;
+    fcproc_op *op = NULL;
     int r = check_request(method, target, err);
 
     if (r == 0)
@@ -458,14 +459,10 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
         return error_set(err, FCPROC_ERR_BUSY, op_name, 0,
                          "%s %s: this client of %s waits for another answer", method, target,
                          client->path);
-    w = calloc(1, sizeof(*w));
-    if (!w)
-        return error_nomem(err, op_name);
-    r = op_init(&w->op, &class, ctx, timeout_ms, err);
-    if (r < 0) {
-        free(w);
+    r = op_new(sizeof(*w), &class, ctx, timeout_ms, &op, err);
+    if (r < 0)
         return r;
-    }
+    w = (struct request_op *)op;
     w->client = client;
     client->references++;
     client->current = w;

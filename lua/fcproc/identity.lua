@@ -78,12 +78,10 @@ end
 ---@return integer? pid
 ---@return fcproc.Error? err  ERR_NOT_FOUND: none
 function Processes:find_pid(api_sock, ctx)
-  ctx = loop.context(ctx)
-  if ctx then
-    local ok, err = ctx:status()
-    if not ok then return nil, err end
-  end
-  local pid, err = core.listener_pid(api_sock, self.config.without)
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  local pid
+  pid, err = core.listener_pid(api_sock, self.config.without)
   if pid then return pid end
   local found <close>, reason = open_by_arguments(self, api_sock, err)
   if not found then return nil, reason end
@@ -155,13 +153,11 @@ function Processes:kill(target, api_sock, ctx)
   check_target(target, "kill")
   if type(api_sock) == "userdata" and ctx == nil then api_sock, ctx = nil, api_sock end
   check_socket(api_sock, "kill")
-  ctx = loop.context(ctx)
-  if ctx then
-    local ok, err = ctx:status()
-    if not ok then return nil, err end
-  end
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
   local started = core.now()
-  local candidate, opened, err = open_target(target)
+  local candidate, opened
+  candidate, opened, err = open_target(target)
   local closing <close> = opened -- luacheck: ignore closing
   if not candidate then
     if err.code == "not_found" then return true end
@@ -178,14 +174,9 @@ function Processes:kill(target, api_sock, ctx)
           api_sock) or " (give its API socket, to prove it)"),
     }
   end
-  local ok
   ok, err = candidate:signal("KILL")
   if not ok and err.code ~= "not_found" then return nil, err end
-  if self.config.logger then
-    self.config.logger("debug", "process killed", {
-      pid = candidate:pid(), api_sock = api_sock, duration = core.now() - started,
-    })
-  end
+  self:_log(started, "process killed", { pid = candidate:pid(), api_sock = api_sock })
   return true
 end
 

@@ -46,6 +46,16 @@ function M.context(ctx)
   return task and task.ctx
 end
 
+---The same for calls that do not wait: a context that has ended ends them before they begin.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.check(ctx)
+  ctx = M.context(ctx)
+  if ctx then return ctx:status() end
+  return true
+end
+
 -- In a task of fcproc.run: gives the floor to the others.
 local task_waiter = {
   wait = function(op)

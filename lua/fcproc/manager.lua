@@ -25,7 +25,7 @@ for name, method in pairs(identity.methods) do Manager[name] = method end
 local DEFAULT_WAIT = 5 -- seconds until a socket must be there, as in the seed
 
 -- Tells the logger of a change on the host, with how long it took.
-local function log(self, started, message, fields)
+function Manager:_log(started, message, fields)
   local logger = self.config.logger
   if logger then
     fields.duration = core.now() - started
@@ -39,11 +39,6 @@ local function host_logger(level, message, fields)
   for key, value in pairs(fields) do words[#words + 1] = ("%s=%s"):format(key, tostring(value)) end
   table.sort(words)
   core.host_log(level, message .. ": " .. table.concat(words, " "))
-end
-
-local function status(ctx)
-  if ctx then return ctx:status() end
-  return true
 end
 
 local function need(self, name, op)
@@ -103,7 +98,7 @@ function Manager:ensure_bridge(ctx)
   info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix, ctx)
   if not info then return nil, err end
   if info.created or info.addressed or info.brought_up then
-    log(self, started, "bridge ensured", {
+    self:_log(started, "bridge ensured", {
       name = c.bridge_name, address = c.bridge_ip, prefix = c.prefix, created = info.created,
       addressed = info.addressed, brought_up = info.brought_up,
     })
@@ -122,7 +117,7 @@ function Manager:delete_bridge(ctx)
   local started = core.now()
   ok, err = loop.complete(ctx, self.net:delete_bridge(self.config.bridge_name, ctx))
   if not ok then return nil, err end
-  log(self, started, "bridge deleted", { name = self.config.bridge_name })
+  self:_log(started, "bridge deleted", { name = self.config.bridge_name })
   return true
 end
 
@@ -180,13 +175,10 @@ function Manager:create_tap(name, opts, ctx)
   tap, err = self.net:create_tap(name, self.config.bridge_name, opts.uid, opts.gid, opts.mac,
     opts.mtu, opts.isolated, ctx)
   if not tap then return nil, err end
-  if self.config.logger then
-    log(self, started, "TAP created", {
-      name = name, bridge = self.config.bridge_name, ifindex = tap.ifindex, mac = tap.mac,
-      mtu = opts.mtu, uid = opts.uid, gid = opts.gid, isolated = opts.isolated,
-      created = tap.created,
-    })
-  end
+  self:_log(started, "TAP created", {
+    name = name, bridge = self.config.bridge_name, ifindex = tap.ifindex, mac = tap.mac,
+    mtu = opts.mtu, uid = opts.uid, gid = opts.gid, isolated = opts.isolated, created = tap.created,
+  })
   return tap
 end
 
@@ -205,7 +197,7 @@ function Manager:delete_taps(names, ctx)
   local done, deleted = loop.complete(ctx, self.net:delete_taps(names, ctx))
   if not done then return nil, deleted end
   if deleted > 0 then
-    log(self, started, "TAPs deleted", { names = table.concat(names, " "), deleted = deleted })
+    self:_log(started, "TAPs deleted", { names = table.concat(names, " "), deleted = deleted })
   end
   return deleted
 end
@@ -251,7 +243,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err  ERR_CONFLICT: a link, a file or somebody else's folder is there
 function Manager:ensure_socket_dir(ctx)
-  local ok, err = status(loop.context(ctx))
+  local ok, err = loop.check(ctx)
   if ok then ok, err = need(self, "runtime_dir", "socket_dir.ensure") end
   if not ok then return nil, err end
   local started = core.now()
@@ -261,7 +253,7 @@ function Manager:ensure_socket_dir(ctx)
     err.path = self.config.runtime_dir
     return nil, err
   end
-  if changed then log(self, started, "runtime folder ensured", { path = self.config.runtime_dir }) end
+  if changed then self:_log(started, "runtime folder ensured", { path = self.config.runtime_dir }) end
   return true
 end
 
@@ -317,7 +309,7 @@ function Manager:ensure_socket_access(path, label, ctx)
     err.path = path
     return nil, err
   end
-  if changed then log(self, started, "socket made ours", { path = path, label = label }) end
+  if changed then self:_log(started, "socket made ours", { path = path, label = label }) end
   return true
 end
 
@@ -340,7 +332,7 @@ function Manager:send_ctrl_alt_del(api_sock, ctx)
   local started = core.now()
   ok, err = api.request(api_sock, "PUT", "/actions", { action_type = "SendCtrlAltDel" }, ctx)
   if not ok then return nil, err end
-  log(self, started, "Ctrl-Alt-Del sent", { api_sock = api_sock })
+  self:_log(started, "Ctrl-Alt-Del sent", { api_sock = api_sock })
   return true
 end
 
