@@ -4,7 +4,7 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
-local must, fails = support.must, support.fails
+local must, fails, start = support.must, support.fails, support.listening_vm
 
 -- Ends a process that is not a VM of support.vm at the end of the block.
 local function ending(process)
@@ -19,14 +19,6 @@ end
 local function editor(program, sock)
   local process = must(fcproc.spawn({ program, "-e", "sleep 60", "--", "--api-sock", sock }))
   return process, ending(process)
-end
-
-local function start(world, opts)
-  local all = { wait = false }
-  for key, value in pairs(opts or {}) do all[key] = value end
-  local vm = support.vm(world, all)
-  if not all.spawn then must(world.manager:wait_for_socket(vm.sock)) end
-  return vm
 end
 
 -- The listener hands its socket to a child and dies: that child.
@@ -129,7 +121,7 @@ describe("finding a pid when nobody answers", function()
     local sock = world.folder:file("vm/api.sock")
     support.sh{ "mkdir", world.folder:file("vm") }
     local longer <close> = start(world, { name = "longer", sock = sock .. "2" })
-    local relative <close> = start(world, { name = "relative", sock = "api.sock",
+    local relative <close> = start(world, { name = "relative", sock = "api.sock", wait = false,
       spawn = { cwd = world.folder:file("vm") } })
     must(world.manager:wait_for_socket(sock))
     must(os.remove(sock))

@@ -5,30 +5,20 @@ local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
 
--- What the guest has said. Firecracker writes its log to the same file, even into the middle of
--- the guest's lines: that is taken out.
+-- What the guest has said.
 local function console(vm)
-  local text = support.read_file(vm.console) or ""
-  return (text:gsub("%d%d%d%d%-%d%d%-%d%dT[%d:.]+ %[[^\n]*\n", ""):gsub("\r", ""))
+  return ((support.read_file(vm.console) or ""):gsub("\r", ""))
 end
 
 local function says(vm, text)
   return console(vm):find(text, 1, true) ~= nil
 end
 
-local function wait_until(vm, text)
-  support.eventually(("'%s' on the console of %s"):format(text, vm.name), function()
-    return says(vm, text)
-  end, 20)
-end
-
 -- A VM whose guest is ready, with these words on its command line.
 local function start(world, boot_args, opts)
-  local all = { wait = false, boot_args = boot_args }
+  local all = { boot_args = boot_args }
   for key, value in pairs(opts or {}) do all[key] = value end
-  local vm = support.vm(world, all)
-  wait_until(vm, "fcproc guest: ready\n")
-  return vm
+  return support.vm(world, all)
 end
 
 local function sleep(seconds) support.sh{ "sleep", tostring(seconds) } end
@@ -82,12 +72,12 @@ describe("the built-in guest", function()
     local vm <close> = start(world, "fcproc.deaf=3000")
     must(world.manager:send_ctrl_alt_del(vm.sock))
     assert.is_false(says(vm, "listening"))
-    wait_until(vm, "listening\n")
+    support.wait_for_console(vm, "listening\r\n")
     fails("wait_timeout", vm.process:wait(0.2))
     must(world.manager:send_ctrl_alt_del(vm.sock))
     assert_ends_well(vm)
     local short <close> = start(world, "fcproc.deaf=500", { name = "short" })
-    wait_until(short, "listening\n")
+    support.wait_for_console(short, "listening\r\n")
     must(world.manager:send_ctrl_alt_del(short.sock))
     assert_ends_well(short)
   end)
@@ -95,7 +85,7 @@ describe("the built-in guest", function()
   it("prints for ever when told, and still hears Ctrl-Alt-Del", function()
     local world <close> = support.world()
     local vm <close> = start(world, "fcproc.print")
-    wait_until(vm, "line 50\n")
+    support.wait_for_console(vm, "line 50\r\n")
     assert.is_true(says(vm, "line 49\n"))
     local size = #console(vm)
     support.eventually("it prints on", function() return #console(vm) > size end)

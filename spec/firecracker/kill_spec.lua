@@ -3,17 +3,9 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
-local must, fails = support.must, support.fails
+local must, fails, start = support.must, support.fails, support.listening_vm
 
 local NEVER_A_PID = 4194305 -- above the highest that Linux gives
-
-local function start(world, opts)
-  local all = { wait = false }
-  for key, value in pairs(opts or {}) do all[key] = value end
-  local vm = support.vm(world, all)
-  must(world.manager:wait_for_socket(vm.sock))
-  return vm
-end
 
 -- It is dead, and by SIGKILL.
 local function assert_killed(vm)

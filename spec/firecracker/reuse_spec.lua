@@ -6,9 +6,7 @@ local fcproc = require "fcproc"
 local must, fails = support.must, support.fails
 
 local function start(world, name)
-  local vm = support.vm(world, { name = name, wait = false })
-  must(world.manager:wait_for_socket(vm.sock))
-  return vm
+  return support.listening_vm(world, { name = name })
 end
 
 local function id_of(client)

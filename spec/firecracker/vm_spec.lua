@@ -4,19 +4,10 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
-local must, fails = support.must, support.fails
+local must, fails, start = support.must, support.fails, support.listening_vm
 
 local PRIVATE = tonumber("177", 8) -- a socket is born with mode 0600
 local NEVER_A_PID = 4194305 -- above the highest that Linux gives
-
--- A VM that answers on its socket; its guest may still be starting.
-local function start(world, opts)
-  local all = { wait = false }
-  for key, value in pairs(opts or {}) do all[key] = value end
-  local vm = support.vm(world, all)
-  if not all.sock then must(world.manager:wait_for_socket(vm.sock)) end
-  return vm
-end
 
 -- What a VM's process is, for one whose parent is somebody else: vm.process is that parent.
 local function start_orphan(world, manager, name)
@@ -123,7 +114,7 @@ describe("a VM", function()
     local manager, sock = world.manager, deep .. "/api.sock"
     must(manager:ensure_socket_dir())
     -- Firecracker can't bind such a path itself: it starts in the folder, with a short one.
-    local vm <close> = start(world, { sock = "api.sock", spawn = { cwd = deep } })
+    local vm <close> = start(world, { sock = "api.sock", wait = false, spawn = { cwd = deep } })
     must(manager:wait_for_socket(sock))
     must(manager:ensure_socket_access(sock))
     assert.are.equal(vm.process:pid(), must(manager:find_pid(sock)))

@@ -17,13 +17,6 @@ local function has_address(link, address, prefix)
   end
 end
 
-local function is_up(link)
-  for _, flag in ipairs(link.flags) do
-    if flag == "UP" then return true end
-  end
-  return false
-end
-
 describe("ensure_bridge", function()
   before_each(support.before_each)
   after_each(support.after_each)
@@ -33,7 +26,7 @@ describe("ensure_bridge", function()
     must(world.manager:ensure_bridge())
     local link = bridge(world)
     assert.are.equal("bridge", link.linkinfo.info_kind)
-    assert.is_true(is_up(link))
+    assert.is_true(support.is_up(link))
     assert.is_truthy(has_address(link, "172.30.0.1", 24))
   end)
 
@@ -91,7 +84,7 @@ describe("ensure_bridge", function()
     local before = bridge(world)
     must(world.manager:ensure_bridge())
     local link = bridge(world)
-    assert.is_true(is_up(link))
+    assert.is_true(support.is_up(link))
     assert.are.same({ before.ifindex, "02:00:00:00:00:77", 1234 },
       { link.ifindex, link.address, link.linkinfo.info_data.ageing_time })
     assert.are.same({ false, false, true },
@@ -103,7 +96,7 @@ describe("ensure_bridge", function()
       local world <close> = support.world()
       ip(world.netns, "link", "add", "fcbr0", state, "type", "bridge")
       must(world.manager:ensure_bridge())
-      assert.is_true(is_up(bridge(world)))
+      assert.is_true(support.is_up(bridge(world)))
       assert.is_truthy(has_address(bridge(world), "172.30.0.1", 24))
     end
   end)
@@ -174,7 +167,7 @@ describe("ensure_bridge", function()
     must(manager:ensure_bridge())
     must(manager:ensure_bridge())
     local link = ip(netns, "addr", "show", "dev", "plain0")[1]
-    assert.is_true(is_up(link))
+    assert.is_true(support.is_up(link))
     for _, entry in ipairs(link.addr_info) do assert.are.equal("link", entry.scope) end
   end)
 

@@ -23,18 +23,12 @@ local function make(world, n, prefix)
   return list
 end
 
-local function with_bridge(config)
-  local world = support.world(config)
-  must(world.manager:ensure_bridge())
-  return world
-end
-
 describe("delete_tap", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
   it("is idempotent, and a missing TAP is fine", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("tap0"))
     must(world.manager:delete_tap("tap0"))
     must(world.manager:delete_tap("tap0"))
@@ -45,7 +39,7 @@ describe("delete_tap", function()
   end)
 
   it("leaves what is no TAP of ours alone: conflict", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     ip(world.netns, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     ip(world.netns, "link", "add", "ifb9", "type", "ifb")
     ip(world.netns, "tuntap", "add", "dev", "tun0", "mode", "tun")
@@ -76,7 +70,7 @@ describe("delete_tap", function()
   end)
 
   it("gives the name free for a new one", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local last = 0
     for _ = 1, 5 do
       local tap = must(world.manager:create_tap("tap0"))
@@ -92,7 +86,7 @@ describe("delete_tap", function()
 
   it("tells the logger of what it changed, and only of that", function()
     local lines = {}
-    local world <close> = with_bridge{ logger = function(level, message, fields)
+    local world <close> = support.bridged_world{ logger = function(level, message, fields)
       lines[#lines + 1] = { level, message, fields }
     end }
     must(world.manager:create_tap("tap0"))
@@ -111,7 +105,7 @@ describe("delete_taps", function()
   after_each(support.after_each)
 
   it("takes 50 in one go and no other", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     make(world, 3, "stays")
     ip(world.netns, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     ip(world.netns, "link", "set", "veth0", "master", "fcbr0")
@@ -121,21 +115,21 @@ describe("delete_taps", function()
   end)
 
   it("takes 300, which is more than it holds at once", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("stays"))
     assert.are.equal(300, must(world.manager:delete_taps(make(world, 300))))
     assert.are.equal("fcbr0 lo stays", left(world))
   end)
 
   it("takes a name that is given twice once", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     make(world, 2)
     assert.are.equal(2, must(world.manager:delete_taps{ "d1", "d2", "d1", "d2" }))
     assert.are.equal("fcbr0 lo", left(world))
   end)
 
   it("takes those that others made, with and without a bridge", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local list = make(world, 2)
     ip(world.netns, "tuntap", "add", "dev", "free0", "mode", "tap", "user", "4242")
     list[3] = "free0"
@@ -161,7 +155,7 @@ describe("delete_taps", function()
   end)
 
   it("deletes none when one name can't be", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     make(world, 2)
     fails("invalid", world.manager:delete_taps{ "d1", "a/b", "d2" })
     fails("invalid", world.manager:delete_taps{ "d1", "" })
@@ -171,7 +165,7 @@ describe("delete_taps", function()
   end)
 
   it("goes on when its wait is ended", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local list = make(world, 150)
     local ctx <close> = must(fcproc.context{ timeout = 0.001 })
     fails("deadline", world.manager:delete_taps(list, ctx))
@@ -187,7 +181,7 @@ describe("delete_taps", function()
   end)
 
   it("does nothing under a context that has ended", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local list = make(world, 2)
     local ctx <close> = must(fcproc.context())
     ctx:cancel()
@@ -197,7 +191,7 @@ describe("delete_taps", function()
   end)
 
   it("works in many coroutines at once", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local functions = {}
     for i = 1, 10 do
       local list = make(world, 5, ("c%d-"):format(i))
@@ -209,7 +203,7 @@ describe("delete_taps", function()
 
   it("leaves none when two remove the same at once, though each holds some from the other",
     function()
-      local world <close> = with_bridge()
+      local world <close> = support.bridged_world()
       local list = make(world, 10)
       local function remove()
         local deleted, err = world.manager:delete_taps(list)
@@ -236,7 +230,7 @@ describe("delete_bridge", function()
   end)
 
   it("refuses while there are ports, of whatever kind, and counts them", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("tap0"))
     local err = fails("busy", world.manager:delete_bridge())
     assert.is_truthy(err.message:find("1 port;", 1, true), err.message)
@@ -263,7 +257,7 @@ describe("delete_bridge", function()
   end)
 
   it("leaves other bridges alone", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local other <close> = must(fcproc.new{ bridge_name = "other0", netns = world.netns })
     must(other:ensure_bridge())
     must(other:create_tap("tap0"))
@@ -272,7 +266,7 @@ describe("delete_bridge", function()
   end)
 
   it("of two at once works in coroutines", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local other <close> = must(fcproc.new{ bridge_name = "other0", netns = world.netns })
     must(other:ensure_bridge())
     local lists = { make(world, 5, "a"), make(world, 5, "b") }

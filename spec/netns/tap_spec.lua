@@ -26,23 +26,13 @@ local function names(world)
   return (list:gsub("\n$", ""):gsub("\n", " "))
 end
 
-local function with_bridge(config)
-  local world = support.world(config)
-  must(world.manager:ensure_bridge())
-  return world
-end
-
-local function is_up(state)
-  return table.concat(state.flags, " "):find("%f[%w]UP%f[%W]") ~= nil
-end
-
 describe("create_tap", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
   it("makes a persistent, single-queue TAP with vnet headers, on the bridge, up", function()
     local lines = {}
-    local world <close> = with_bridge{ logger = function(level, message, fields)
+    local world <close> = support.bridged_world{ logger = function(level, message, fields)
       lines[#lines + 1] = { level, message, fields }
     end }
     local tap = must(world.manager:create_tap("tap0", { uid = 1000, gid = 1001 }))
@@ -51,7 +41,7 @@ describe("create_tap", function()
     assert.are.same({ "tap", true, true, false, false },
       { data.type, data.persist, data.vnet_hdr, data.multi_queue, data.pi })
     assert.are.equal("fcbr0", state.master)
-    assert.is_true(is_up(state))
+    assert.is_true(support.is_up(state))
     assert.are.same({ "tap0", state.ifindex, state.address, true },
       { tap.name, tap.ifindex, tap.mac, tap.created })
     local listed = must(world.manager:list_taps())[1]
@@ -64,14 +54,14 @@ describe("create_tap", function()
   end)
 
   it("gives it to us when no owner is named", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("tap0"))
     local listed = must(world.manager:list_taps())[1]
     assert.are.same({ 0, 0 }, { listed.uid, listed.gid })
   end)
 
   it("takes mac, mtu and isolated", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("tap0",
       { mac = "02:11:22:33:44:55", mtu = 1400, isolated = true }))
     local state = link(world, "tap0")
@@ -82,7 +72,7 @@ describe("create_tap", function()
   it("has a MAC that its name alone decides, locally administered", function()
     local first
     for _ = 1, 2 do
-      local world <close> = with_bridge()
+      local world <close> = support.bridged_world()
       local mac = must(world.manager:create_tap("tap0")).mac
       first = first or mac
       assert.are.equal(first, mac)
@@ -92,22 +82,22 @@ describe("create_tap", function()
   end)
 
   it("works without a bridge, and takes a TAP off its bridge then", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     must(world.manager:create_tap("tap0"))
     local plain <close> = must(fcproc.new{ netns = world.netns })
     must(plain:create_tap("tap0"))
     must(plain:create_tap("tap1"))
     for _, name in ipairs{ "tap0", "tap1" } do
       assert.is_nil(link(world, name).master)
-      assert.is_true(is_up(link(world, name)))
+      assert.is_true(support.is_up(link(world, name)))
     end
   end)
 
   it("brings the bridge up that it puts the TAP on", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     ip(world.netns, "link", "set", "fcbr0", "down")
     must(world.manager:create_tap("tap0"))
-    assert.is_true(is_up(link(world, "fcbr0")))
+    assert.is_true(support.is_up(link(world, "fcbr0")))
   end)
 
   it("leaves the ifindex and the counters of one that is right", function()
@@ -171,7 +161,7 @@ describe("create_tap on an idle TAP", function()
 
   for what, change in pairs(differences) do
     it("makes it right in place: " .. what, function()
-      local world <close> = with_bridge()
+      local world <close> = support.bridged_world()
       local wanted = must(world.manager:create_tap("tap0"))
       change(world)
       local before = link(world, "tap0")
@@ -183,14 +173,14 @@ describe("create_tap on an idle TAP", function()
       assert.are.same({ ifindex = before.ifindex, mtu = 1500, mac = wanted.mac, master = "fcbr0",
         isolated = false, up = true, vnet_hdr = true, persist = true, uid = 0, gid = 0 },
         { ifindex = state.ifindex, mtu = state.mtu, mac = state.address, master = state.master,
-          isolated = state.linkinfo.info_slave_data.isolated, up = is_up(state),
+          isolated = state.linkinfo.info_slave_data.isolated, up = support.is_up(state),
           vnet_hdr = state.linkinfo.info_data.vnet_hdr, persist = state.linkinfo.info_data.persist,
           uid = listed.uid, gid = listed.gid })
     end)
   end
 
   it("gives it new options in place", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local first = must(world.manager:create_tap("tap0"))
     local tap = must(world.manager:create_tap("tap0",
       { uid = 7, gid = 8, mac = "02:00:00:00:00:07", mtu = 1300, isolated = true }))
@@ -206,7 +196,7 @@ describe("create_tap refuses", function()
   after_each(support.after_each)
 
   it("a link that is no TAP of ours, untouched: conflict", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     ip(world.netns, "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     ip(world.netns, "link", "add", "ifb9", "type", "ifb")
     ip(world.netns, "tuntap", "add", "dev", "tun0", "mode", "tun")
@@ -243,7 +233,7 @@ describe("create_tap refuses", function()
   end)
 
   it("options that can't be", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     for _, opts in ipairs{ { mac = "03:00:00:00:00:01" }, { mac = "nonsense" }, { mac = "" },
       { mtu = 67 }, { mtu = 65522 }, { mtu = -1 } } do
       fails("invalid", world.manager:create_tap("tap0", opts))
@@ -254,7 +244,7 @@ describe("create_tap refuses", function()
   end)
 
   it("to work under a context that has ended", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local ctx <close> = must(fcproc.context())
     ctx:cancel()
     fails("cancelled", world.manager:create_tap("tap0", nil, ctx))
@@ -274,7 +264,7 @@ describe("create_tap refuses", function()
   end)
 
   it("when the bridge is full, and rolls back", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     ip(world.netns, "tuntap", "add", "dev", "idle0", "mode", "tap")
     for i = 1, 1023 do must(world.manager:create_tap("t" .. i)) end
     local before = names(world)
@@ -289,7 +279,7 @@ describe("create_tap refuses", function()
   end)
 
   it("what the kernel refuses, with its errno and its own words, and rolls back", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local net <close> = must(core.net(world.netns))
     local _, err = net:create_tap("tap0", "fcbr0", nil, nil, nil, 70000) -- past the manager's check
     assert.are.same({ "system", 22 }, { err.code, err.errno })
@@ -313,7 +303,7 @@ describe("create_tap refuses", function()
   end)
 
   it("without the privilege, and says which is missing", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     local script = world.folder:file("try.lua")
     support.write_file(script, [[
       local fcproc = require "fcproc"
@@ -348,7 +338,7 @@ describe("list_taps", function()
   end)
 
   it("names the TAPs of this bridge and nothing else", function()
-    local world <close> = with_bridge()
+    local world <close> = support.bridged_world()
     assert.are.same({}, must(world.manager:list_taps()))
     must(world.manager:create_tap("tap0"))
     ip(world.netns, "tuntap", "add", "dev", "free0", "mode", "tap")

@@ -29,6 +29,22 @@ function M.fails(code, value, err)
   return err
 end
 
+---Fails unless fn(...) raises an error with this text in it.
+function M.raises(text, fn, ...)
+  local ok, err = pcall(fn, ...)
+  if ok then error(("expected an error with '%s', but none was raised"):format(text), 2) end
+  if not tostring(err):find(text, 1, true) then
+    error(("expected an error with '%s', got: %s"):format(text, tostring(err)), 2)
+  end
+end
+
+---All that the pattern captures in the text, or matches, as a list.
+function M.collect(text, pattern)
+  local list = {}
+  for match in text:gmatch(pattern) do list[#list + 1] = match end
+  return list
+end
+
 function M.read_file(path)
   local file <close> = io.open(path, "rb")
   return file and file:read("a")
@@ -118,6 +134,21 @@ function M.world(config)
   end })
 end
 
+---The same with its bridge.
+function M.bridged_world(config)
+  local world = M.world(config)
+  M.must(world.manager:ensure_bridge())
+  return world
+end
+
+---Is the link, as `ip -json` shows it, up?
+function M.is_up(link)
+  for _, flag in ipairs(link.flags) do
+    if flag == "UP" then return true end
+  end
+  return false
+end
+
 ---`ip -json ARGS` in a namespace, decoded.
 function M.ip(netns, ...)
   local text = M.sh({ "ip", "-details", "-json", ... }, { netns = netns })
@@ -125,7 +156,8 @@ function M.ip(netns, ...)
 end
 
 ---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.
----opts: name, boot_args, tap (made when given), drives, sock, firecracker, wait (default "ready"),
+---opts: name, boot_args, tap (made when given), drives, sock, firecracker, wait (a text on the console,
+---by default that of "ready"; "socket": until it listens; false: not at all),
 ---spawn (more options for fcproc.spawn).
 ---Fields: process, sock, console, tap. Closing kills it if it still runs.
 function M.vm(world, opts)
@@ -166,13 +198,24 @@ function M.vm(world, opts)
   vm.process = M.must(fcproc.spawn(argv, spawn))
   local wait_for = opts.wait == nil and "fcproc guest: ready" or opts.wait
   local ok, problem = pcall(function()
-    if wait_for then M.wait_for_console(vm, wait_for) end
+    if wait_for == "socket" then
+      M.must(world.manager:wait_for_socket(vm.sock))
+    elseif wait_for then
+      M.wait_for_console(vm, wait_for)
+    end
   end)
   if not ok then
     getmetatable(vm).__close(vm)
     error(problem, 2)
   end
   return vm
+end
+
+---The same for a VM whose guest need not be ready: it listens, unless opts.wait says otherwise.
+function M.listening_vm(world, opts)
+  local all = { wait = "socket" }
+  for key, value in pairs(opts or {}) do all[key] = value end
+  return M.vm(world, all)
 end
 
 function M.wait_for_console(vm, text)
@@ -192,9 +235,7 @@ end
 -- ---- what is left over ---------------------------------------------------------------------
 
 local function list(folder)
-  local names = {}
-  for name in M.sh({ "ls", "-1", folder }):gmatch("[^\n]+") do names[#names + 1] = name end
-  return names
+  return M.collect(M.sh{ "ls", "-1", folder }, "[^\n]+")
 end
 
 local function descriptors()

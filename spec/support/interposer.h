@@ -6,7 +6,6 @@
 #ifndef FCPROC_INTERPOSER_H
 #define FCPROC_INTERPOSER_H
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "count.h"
 #include "fcproc.h"
 
 extern void *__libc_malloc(size_t size);
@@ -115,23 +115,6 @@ static int blocks_left(void)
     for (int i = 0; i < MOST_BLOCKS; i++)
         n += atomic_load(&blocks[i]) != NULL;
     return n;
-}
-
-static int count_entries(const char *folder_path)
-{
-    DIR *dir = opendir(folder_path);
-    int n = 0;
-
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        (void)closedir(dir);
-    return n;
-}
-
-static int count_descriptors(void)
-{
-    return count_entries("/proc/self/fd");
 }
 
 /* A new thread takes the stack and the block of one that ended; only a second one at the same

@@ -6,7 +6,6 @@
  * that very point. After each, no descriptor, child or memory may be left.
  * oom-lua SCRIPT ARGUMENTS...
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lualib.h>
@@ -16,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "count.h"
 #include "fcproc_lua.h"
 
 enum { MOST_FAILURES = 5000, MEMORY_SLACK = 8192 };
@@ -56,18 +56,6 @@ static void *allocate(void *data, void *block, size_t old_size, size_t size)
 }
 
 /* ---- what is left ---- */
-
-static int count_descriptors(void)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    int n = 0;
-
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        (void)closedir(dir);
-    return n;
-}
 
 /* Running or not reaped. */
 static int count_children(void)

@@ -11,11 +11,7 @@ local function wait(timeout, ctx)
   return manager:wait_for_path("/no/such/folder/at all", timeout, "nothing", ctx)
 end
 
-local function raises(text, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local raises = support.raises
 
 describe("a context", function()
   before_each(support.before_each)

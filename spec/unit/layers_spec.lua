@@ -6,18 +6,13 @@ local fcproc = require "fcproc"
 
 -- The files that git knows, or would if they were added; none is fine unless needed is set.
 local function files(needed, ...)
-  local list = {}
   local names = support.sh{ "git", "ls-files", "--cached", "--others", "--exclude-standard", ... }
-  for name in names:gmatch("[^\n]+") do list[#list + 1] = name end
+  local list = support.collect(names, "[^\n]+")
   if needed then assert.is_true(#list > 0, "no sources: " .. table.concat({ ... }, " ")) end
   return list
 end
 
-local function words(text)
-  local list = {}
-  for word in text:gmatch("%S+") do list[#list + 1] = word end
-  return list
-end
+local function words(text) return support.collect(text, "%S+") end
 
 -- A C file without comments and without what is in strings: words there do not count.
 local function c_code(text)
@@ -47,15 +42,11 @@ local function c_code(text)
 end
 
 local function includes(text)
-  local list = {}
-  for name in text:gmatch("#%s*include%s*[<\"]([^>\"]+)") do list[#list + 1] = name end
-  return list
+  return support.collect(text, "#%s*include%s*[<\"]([^>\"]+)")
 end
 
 local function requires(text)
-  local list = {}
-  for name in text:gmatch("require%s*%(?%s*[\"']([^\"']+)") do list[#list + 1] = name end
-  return list
+  return support.collect(text, "require%s*%(?%s*[\"']([^\"']+)")
 end
 
 -- Those of the names that the code calls as functions; a member of that name is none.

@@ -6,11 +6,7 @@ local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
 
-local function raises(text, fn)
-  local ok, err = pcall(fn)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local raises = support.raises
 
 describe("fcproc.new", function()
   before_each(support.before_each)

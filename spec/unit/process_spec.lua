@@ -7,11 +7,7 @@ local processes = require "fcproc.process"
 
 local must, fails = support.must, support.fails
 
-local function raises(text, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local raises = support.raises
 
 local function kill(process)
   if process:alive() then process:signal("KILL") end

@@ -11,11 +11,7 @@ local function sleep(seconds, ctx) return runner:run({ "sleep", seconds }, nil, 
 
 local function closing(fn) return setmetatable({}, { __close = fn }) end
 
-local function raises(text, ...)
-  local ok, err = pcall(fcproc.run, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local function raises(text, ...) support.raises(text, fcproc.run, ...) end
 
 describe("fcproc.run", function()
   before_each(support.before_each)

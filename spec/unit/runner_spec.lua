@@ -7,11 +7,7 @@ local must, fails = support.must, support.fails
 
 local runner = fcproc.runner()
 
-local function raises(text, fn, ...)
-  local ok, err = pcall(fn, runner, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local function raises(text, fn, ...) support.raises(text, fn, runner, ...) end
 
 -- The pid that a command has written to the file.
 local function pid_in(path)

@@ -17,17 +17,9 @@ local function output_of(argv, opts)
   return support.read_file(out.file), exit
 end
 
-local function words(text)
-  local list = {}
-  for word in text:gmatch("%S+") do list[#list + 1] = word end
-  return list
-end
+local function words(text) return support.collect(text, "%S+") end
 
-local function raises(text, ...)
-  local ok, err = pcall(fcproc.spawn, ...)
-  assert.is_false(ok)
-  assert.is_truthy(tostring(err):find(text, 1, true), tostring(err))
-end
+local function raises(text, ...) support.raises(text, fcproc.spawn, ...) end
 
 describe("a spawned process", function()
   before_each(support.before_each)
