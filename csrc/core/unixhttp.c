@@ -32,6 +32,7 @@ struct fcproc_client {
     CURLM *multi;
     CURL *easy; /* the running request's: curl_easy_reset would hide that memory ran out in it */
     struct request_op *current;
+    bool answered; /* some request: the server listens, or is gone */
 };
 
 struct request_op {
@@ -189,7 +190,8 @@ FCPROC_API void fcproc_client_close(fcproc_client *c)
 
 /* ---- the request ---- */
 
-/* Refused because the server is just between bind and listen, or busy: worth another try. */
+/* Refused because the server is just between bind and listen, or busy: worth another try. One that
+ * has answered before listens, or is gone. */
 static bool worth_retrying(const struct request_op *w)
 {
     struct stat st;
@@ -197,7 +199,7 @@ static bool worth_retrying(const struct request_op *w)
 
     if (w->connect_errno == EAGAIN)
         return true;
-    if (w->connect_errno != ECONNREFUSED ||
+    if (w->connect_errno != ECONNREFUSED || w->client->answered ||
         fstatat(w->client->at.dir_fd, w->client->at.base, &st, 0) < 0)
         return false;
     (void)clock_gettime(CLOCK_REALTIME, &now);
@@ -336,6 +338,7 @@ static int request_step(fcproc_op *op, fcproc_error *err)
     request_remove(w);
     if (w->result == CURLE_OK) {
         w->status = (int)status;
+        w->client->answered = true;
         return 1;
     }
     if (w->connect_errno && worth_retrying(w)) {

@@ -15,8 +15,9 @@ end
 
 -- The number of the descriptor by which we hold the folder.
 local function number_of(folder)
-  local listing = support.sh{ "find", ("/proc/%d/fd"):format(support.own_pid()), "-lname", folder }
-  return listing:match("/fd/(%d+)\n$")
+  for number, target in pairs(support.descriptors()) do
+    if target == folder then return number end
+  end
 end
 
 describe("a pid that was used again", function()

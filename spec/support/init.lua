@@ -238,7 +238,8 @@ local function list(folder)
   return M.collect(M.sh{ "ls", "-1", folder }, "[^\n]+")
 end
 
-local function descriptors()
+---What this process has open, by number.
+function M.descriptors()
   local open = {}
   -- Some come and go while they are listed: those are not left over.
   local command = ("ls -l /proc/%d/fd 2>/dev/null || true"):format(M.own_pid())
@@ -267,7 +268,7 @@ end
 local function snapshot()
   collectgarbage()
   collectgarbage()
-  return { descriptors = descriptors(), children = children(),
+  return { descriptors = M.descriptors(), children = children(),
     links = table.concat(list("/sys/class/net"), " ") }
 end
 
