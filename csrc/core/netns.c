@@ -21,7 +21,7 @@ struct fcproc_netns {
     int fd;
 };
 
-static int thread_start(pthread_t *thread, int detached, void *(*fn)(void *), void *arg)
+int thread_start(pthread_t *thread, int detached, void *(*fn)(void *), void *arg)
 {
     pthread_attr_t attr;
     sigset_t all, before;

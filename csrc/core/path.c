@@ -17,6 +17,8 @@ struct path_op {
     char *path;
     char *label;
     bool listening;
+    fcproc_process *server; /* its end ends the wait too; NULL: nobody's */
+    bool ready;             /* the answer, when it has one */
     int inotify_fd; /* -EBADF: the timer serves */
     int watch;
     int64_t delay_ms;
@@ -94,9 +96,11 @@ static int path_step(fcproc_op *op, fcproc_error *err)
         while (read(w->inotify_fd, events, sizeof(events)) > 0) { }
     }
     for (;;) {
+        bool gone = w->server && !fcproc_process_alive(w->server);
         int r = path_check(w);
 
-        if (r > 0)
+        w->ready = r > 0;
+        if (r > 0 || gone)
             return 1;
         if (r < 0 && r != -ECONNREFUSED)
             return error_errno(err, op->class->name, -r, "can't look at %s %s", w->label, w->path);
@@ -119,18 +123,29 @@ static void path_describe(const fcproc_op *op, char *buf, size_t size)
     (void)snprintf(buf, size, "%s not ready: %s", w->label, w->path);
 }
 
+/* The kernel waits for a grace period of some 14 ms when an inotify instance with a watch goes. */
+static void *close_slowly(void *arg)
+{
+    int fd = (int)(intptr_t)arg;
+
+    close_fd(&fd);
+    return NULL;
+}
+
 static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    close_fd(&w->inotify_fd);
+    if (w->watch < 0 || thread_detach(close_slowly, (void *)(intptr_t)w->inotify_fd) < 0)
+        close_fd(&w->inotify_fd);
+    fcproc_process_close(w->server);
     free(w->path);
     free(w->label);
 }
 
-FCPROC_API int fcproc_path_wait(const char *path, bool listening, int64_t timeout_ms,
-                                const char *label, unsigned without, fcproc_ctx *ctx,
-                                fcproc_op **ret, fcproc_error *err)
+static int path_wait_new(const char *path, bool listening, fcproc_process *server,
+                         int64_t timeout_ms, const char *label, unsigned without, fcproc_ctx *ctx,
+                         fcproc_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "path.wait",
                                            .step = path_step,
@@ -152,9 +167,16 @@ FCPROC_API int fcproc_path_wait(const char *path, bool listening, int64_t timeou
     w->inotify_fd = -EBADF;
     w->path = strdup(path);
     w->label = strdup(label);
+    w->server = server ? process_ref(server) : NULL;
     if (!w->path || !w->label) {
         fcproc_op_close(&w->op);
         return error_nomem(err, class.name);
+    }
+    if (server)
+        r = op_watch(&w->op, fcproc_process_pidfd(server), EPOLLIN, OP_WAKE, err);
+    if (r < 0) {
+        fcproc_op_close(&w->op);
+        return r;
     }
     if (!(without & FCPROC_WITHOUT_INOTIFY)) {
         /* A user has 128 instances by default; when they ran out, the timer serves. */
@@ -168,6 +190,25 @@ FCPROC_API int fcproc_path_wait(const char *path, bool listening, int64_t timeou
     }
     *ret = &w->op;
     return 0;
+}
+
+FCPROC_API int fcproc_path_wait(const char *path, bool listening, int64_t timeout_ms,
+                                const char *label, unsigned without, fcproc_ctx *ctx,
+                                fcproc_op **ret, fcproc_error *err)
+{
+    return path_wait_new(path, listening, NULL, timeout_ms, label, without, ctx, ret, err);
+}
+
+FCPROC_API int fcproc_server_wait(const char *path, fcproc_process *server, int64_t timeout_ms,
+                                  const char *label, unsigned without, fcproc_ctx *ctx,
+                                  fcproc_op **ret, fcproc_error *err)
+{
+    return path_wait_new(path, true, server, timeout_ms, label, without, ctx, ret, err);
+}
+
+FCPROC_API bool fcproc_server_wait_result(const fcproc_op *op)
+{
+    return ((const struct path_op *)op)->ready;
 }
 
 /* ---- the runtime folder ---- */

@@ -158,12 +158,21 @@ struct fcproc_exit process_exit(const fcproc_process *p);
 void process_abandon(fcproc_process *p);
 bool pidfd_is_dead(int pidfd);
 
+/* A child that waits at its gate (spawn.c), until it is released or its handle closed. */
+struct spawn_gate;
+void process_set_gate(fcproc_process *p, struct spawn_gate *gate);
+struct spawn_gate *process_take_gate(fcproc_process *p);
+/* The child ends without having executed anything, and is reaped. */
+void spawn_gate_abandon(struct spawn_gate *gate, fcproc_process *p);
+
 /* ---- threads and namespaces ---- */
 
 /* Runs fn(arg) in a short-lived thread with all signals blocked, inside the namespace when ns_fd
  * is not negative, and waits for it. Returns fn's answer or -errno. */
 int thread_call(int ns_fd, int (*fn)(void *), void *arg);
-/* Starts such a thread and does not wait. fn owns arg. */
+/* Starts such a thread. 0 or -errno. */
+int thread_start(pthread_t *ret, int detach_state, void *(*fn)(void *), void *arg);
+/* The same, and does not wait. fn owns arg. */
 int thread_detach(void *(*fn)(void *), void *arg);
 int enter_netns(int ns_fd);
 

@@ -28,6 +28,7 @@ struct fcproc_process {
     bool recorded; /* known from its start, not from its number */
     bool ended;
     struct fcproc_exit exit;
+    struct spawn_gate *gate; /* it has not executed yet */
 };
 
 /* Names the process in an error just filled; returns its code. */
@@ -92,6 +93,19 @@ void process_started(fcproc_process *p, pid_t pid, int pidfd)
     p->pidfd = pidfd;
 }
 
+void process_set_gate(fcproc_process *p, struct spawn_gate *gate)
+{
+    p->gate = gate;
+}
+
+struct spawn_gate *process_take_gate(fcproc_process *p)
+{
+    struct spawn_gate *gate = p->gate;
+
+    p->gate = NULL;
+    return gate;
+}
+
 fcproc_process *process_ref(fcproc_process *p)
 {
     p->references++;
@@ -102,6 +116,8 @@ FCPROC_API void fcproc_process_close(fcproc_process *p)
 {
     if (!p || --p->references > 0)
         return;
+    if (p->gate)
+        spawn_gate_abandon(process_take_gate(p), p);
     if (p->child && !p->ended && p->pidfd >= 0)
         (void)pidfd_wait(p->pidfd, true, &p->exit); /* ended unseen: no zombie stays */
     close_fd(&p->pidfd);

@@ -209,6 +209,13 @@ FCPROC_API struct fcproc_exit fcproc_process_wait_result(const fcproc_op *op);
  * later, with no handle left, stays a zombie until the caller's process ends. */
 FCPROC_API void fcproc_process_close(fcproc_process *p);
 
+/* Operation: a connect to the socket at path succeeds, or the process that is to listen there has
+ * ended; fcproc_server_wait_result says which. Else as fcproc_path_wait. */
+FCPROC_CHECKED int fcproc_server_wait(const char *path, fcproc_process *server, int64_t timeout_ms,
+                                      const char *label, unsigned without, fcproc_ctx *ctx,
+                                      fcproc_op **ret, fcproc_error *err);
+FCPROC_API bool fcproc_server_wait_result(const fcproc_op *op); /* true: it listens */
+
 /* ---- network namespaces --------------------------------------------------------------------- */
 
 typedef struct fcproc_netns fcproc_netns;
@@ -250,6 +257,7 @@ struct fcproc_spawn {
     bool new_session; /* detached from the terminal and the caller's process group */
     const fcproc_netns *netns;
     unsigned without;
+    bool gate; /* executes nothing until fcproc_process_release */
 };
 
 #define FCPROC_SPAWN_INIT { .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 }
@@ -258,6 +266,11 @@ struct fcproc_spawn {
  * dispositions. Returns when exec succeeded, or with the step that failed. */
 FCPROC_CHECKED int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **ret,
                                 fcproc_error *err);
+
+/* Lets a process started with a gate execute its program, and waits until it has. Until then it has
+ * a pid and an identity, to be written down; if the caller dies or closes the handle, it ends. Fails
+ * with the step that failed; does nothing for any other process. */
+FCPROC_CHECKED int fcproc_process_release(fcproc_process *p, fcproc_error *err);
 
 /* Operation: a command runs to its end with its output captured. */
 struct fcproc_command {

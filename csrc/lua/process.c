@@ -177,6 +177,16 @@ static int l_process_signal(lua_State *L)
     return 1;
 }
 
+static int l_process_release(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_process_release(bind_check(L, 1, TYPE_PROCESS), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 static int push_wait_result(lua_State *L, fcproc_op *op)
 {
     bind_push_exit(L, fcproc_process_wait_result(op));
@@ -194,6 +204,29 @@ static int l_process_wait_op(lua_State *L)
     struct bind_op *b = bind_new_op(L, push_wait_result);
 
     if (fcproc_process_wait(p, timeout_ms, without, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+static int push_server_result(lua_State *L, fcproc_op *op)
+{
+    lua_pushboolean(L, fcproc_server_wait_result(op));
+    return 1;
+}
+
+/* process:wait_server_op(path, timeout?, label, without?, ctx?) -> op */
+static int l_process_wait_server_op(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    const char *path = bind_check_string(L, 2);
+    int64_t timeout_ms = bind_timeout_ms(L, 3);
+    const char *label = bind_check_string(L, 4);
+    unsigned without = (unsigned)bind_without(L, 5);
+    fcproc_ctx *ctx = bind_ctx(L, 6);
+    struct bind_op *b = bind_new_op(L, push_server_result);
+
+    if (fcproc_server_wait(path, p, timeout_ms, label, without, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
 }
@@ -240,7 +273,9 @@ void bind_open_process(lua_State *L)
         { "identity", l_process_identity },
         { "matches", l_process_matches },
         { "signal_number", l_process_signal },
+        { "release", l_process_release },
         { "wait_op", l_process_wait_op },
+        { "wait_server_op", l_process_wait_server_op },
         { NULL, NULL },
     };
     static const luaL_Reg netns_methods[] = { { "fd", l_netns_fd }, { NULL, NULL } };

@@ -139,7 +139,9 @@ static void read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
     spec->without = (unsigned)integer_field(L, table, "without", 0);
     lua_getfield(L, table, "session");
     spec->new_session = lua_toboolean(L, -1);
-    lua_pop(L, 1);
+    lua_getfield(L, table, "gate");
+    spec->gate = lua_toboolean(L, -1);
+    lua_pop(L, 2);
     if (lua_getfield(L, table, "netns") != LUA_TNIL)
         spec->netns = bind_check(L, lua_gettop(L), TYPE_NETNS);
     lua_pop(L, 1); /* the table keeps it */

@@ -103,12 +103,26 @@ function Process:matches(exe, api_sock, folder) end
 ---@return true?, fcproc.Error?
 function Process:signal_number(number) end
 
+---Lets a process that was spawned with a gate execute its program, and waits until it has.
+---@return true?, fcproc.Error?
+function Process:release() end
+
 ---Waits for its end; its result is an fcproc.Exit, empty when nobody can tell.
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param without integer?  bits of core.without
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Process:wait_op(timeout, without, ctx) end
+
+---Waits until a connect to the socket succeeds, or the process has ended; its result is which:
+---true when it listens.
+---@param path string
+---@param timeout number?   seconds; its end is ERR_DEADLINE, "<label> not ready: <path>"
+---@param label string
+---@param without integer?  bits of core.without
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Process:wait_server_op(path, timeout, label, without, ctx) end
 
 ---Releases the descriptor; the process goes on.
 function Process:close() end

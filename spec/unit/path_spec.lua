@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
+local loop = require "fcproc.loop"
 
 local must, fails = support.must, support.fails
 
@@ -341,5 +342,33 @@ describe("ensure_socket_dir", function()
       must(result[1], result[2])
     end
     assert.are.equal("700\n", support.sh{ "stat", "-c", "%a", dir:file("a/b/c/run") })
+  end)
+end)
+
+describe("waiting for a server", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function wait(process, path, timeout)
+    return loop.complete(nil, process:wait_server_op(path, timeout, "server"))
+  end
+
+  it("ends when it listens, when it has ended, or with its time", function()
+    local dir <close> = support.folder()
+    local sock = dir:file("sock")
+    local script = "import socket,time; s=socket.socket(socket.AF_UNIX); time.sleep(0.05); "
+      .. ("s.bind('%s'); s.listen(); time.sleep(60)"):format(sock)
+    local server <close> = must(fcproc.spawn{ "python3", "-c", script })
+    assert.are.same({ true, true }, { wait(server, sock, 10) })
+    must(server:signal("KILL"))
+    must(server:wait(10))
+    assert.are.same({ true, false }, { wait(server, sock, 10) })
+
+    local idle <close> = must(fcproc.spawn{ "sleep", "60" })
+    local err = fails("deadline", wait(idle, dir:file("none"), 0.02))
+    assert.is_truthy(err.message:find("server not ready: " .. dir:file("none"), 1, true))
+    must(idle:signal("KILL"))
+    assert.are.same({ true, false }, { wait(idle, dir:file("none"), 10) })
+    must(idle:wait(10))
   end)
 end)

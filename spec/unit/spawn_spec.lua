@@ -194,12 +194,92 @@ describe("a spawn that fails", function()
     raises("argv must be a table, not a string", "true")
     raises("argv[1] must be a string", { {} })
     raises("zero byte", { "a\0b" })
-    raises("unknown option 'stout'; known: cwd, env, fds", { "true" }, { stout = "null" })
+    raises("unknown option 'stout'; known: cwd, env, fds, gate", { "true" }, { stout = "null" })
     raises("stdout must be \"null\", \"inherit\"", { "true" }, { stdout = "nowhere" })
     raises("expected {file = path}", { "true" }, { stdout = {} })
     raises("fds must map numbers from 3", { "true" }, { fds = { [2] = 1 } })
     raises("umask must be a whole number", { "true" }, { umask = -1 })
     raises("option 'netns' must be a fcproc.netns", { "true" }, { netns = {} })
     raises("the context must come from fcproc.context", { "true" }, nil, {})
+  end)
+end)
+
+describe("a process with a gate", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function gated(argv, opts)
+    opts = opts or {}
+    opts.gate = true
+    return must(fcproc.spawn(argv, opts))
+  end
+
+  it("executes nothing until it is released, and is known before", function()
+    local dir <close> = support.folder()
+    local p <close> = gated({ "sh", "-c", "echo $$ > pid; exit 3" }, { cwd = dir.path, session = true,
+      umask = 63, env = { PATH = os.getenv("PATH") } })
+    local identity = must(p:identity())
+    assert.are.equal(p:pid(), identity.pid)
+    fails("wait_timeout", p:wait(0.02))
+    assert.is_nil(support.read_file(dir:file("pid")))
+    must(p:release())
+    must(p:release()) -- open already
+    local _, exit = must(p:wait(10))
+    assert.are.equal(3, exit.status)
+    assert.are.equal(("%d\n"):format(identity.pid), support.read_file(dir:file("pid")))
+    fails("not_found", fcproc.process(identity))
+  end)
+
+  it("ends without having executed when its handle is closed", function()
+    local dir <close> = support.folder()
+    local p = gated{ "touch", dir:file("x") }
+    local watched <close> = must(fcproc.process(p:pid()))
+    p:close()
+    assert.is_false(watched:alive())
+    assert.is_nil(support.read_file(dir:file("x")))
+  end)
+
+  it("ends with its starter, killed at any moment", function()
+    local dir <close> = support.folder()
+    local script = ([[
+      local fcproc = require "fcproc"
+      local p = assert(fcproc.spawn({ "touch", %q }, { gate = true }))
+      io.write(p:pid(), "\n")
+      io.flush()
+      fcproc.process(tonumber(io.open("/proc/self/stat"):read("n"))):signal("KILL")
+    ]]):format(dir:file("x"))
+    local _, err = fcproc.runner():run{ support.lua, "-e", script }
+    assert.are.equal(9, err.signal)
+    local pid = math.tointeger(tonumber(err.stdout))
+    support.eventually("the gated process has ended", function()
+      local gated_one <close> = fcproc.process(pid)
+      return not gated_one or not gated_one:alive()
+    end)
+    assert.is_nil(support.read_file(dir:file("x")))
+  end)
+
+  it("tells at the release what exec says, and is reaped", function()
+    local dir <close> = support.folder()
+    local text = dir:file("text")
+    support.write_file(text, "no program")
+    support.sh{ "chmod", "755", text }
+    local p <close> = gated{ text }
+    local err = fails("system", p:release())
+    assert.is_truthy(err.message:find(text .. ": the new process can't execute", 1, true))
+    local _, exit = must(p:wait(1))
+    assert.are.equal(127, exit.status)
+  end)
+
+  it("tells what fails before the gate at once", function()
+    local err = fails("not_found", fcproc.spawn({ "true" }, { cwd = "/no/such", gate = true }))
+    assert.is_truthy(err.message:find("enter its working folder", 1, true))
+  end)
+
+  it("can be killed where it waits", function()
+    local p <close> = gated{ "true" }
+    must(p:signal("KILL"))
+    must(p:release())
+    local _, exit = must(p:wait(10))
+    assert.are.equal(9, exit.signal)
   end)
 end)
