@@ -40,13 +40,14 @@ end
 ---@param target string       "/vm/config"
 ---@param body table|string|nil  a table is written as JSON, a string is sent as it is
 ---@param ctx fcproc.Context?
+---@param timeout number?     seconds until ERR_WAIT_TIMEOUT; default 60
 ---@return any? answer
 ---@return fcproc.Error? err  ERR_API with status and Firecracker's own words; ERR_PROTOCOL for an
 ---                            answer that is no HTTP or JSON; ERR_NOT_FOUND when nobody listens
-function Client:request(method, target, body, ctx)
+function Client:request(method, target, body, ctx, timeout)
   ctx = loop.context(ctx)
   local done, status, text = loop.complete(ctx,
-    self.core:request(method, target, encode(body), DEFAULT_TIMEOUT, ctx))
+    self.core:request(method, target, encode(body), timeout or DEFAULT_TIMEOUT, ctx))
   if not done then
     status.path = self.path
     return nil, status

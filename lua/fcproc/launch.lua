@@ -1,0 +1,158 @@
+-- What must be on disk and on the command line before a Firecracker starts. All names that it sees
+-- are relative to its working folder, which is the VM's own or the root of its jail: so a snapshot
+-- that holds them can be restored in any other folder.
+
+local cjson = require "cjson.safe"
+local core = require "fcproc.core"
+local jailer = require "fcproc.jailer"
+
+local M = {}
+
+M.TIMEOUT = 10 -- seconds until its API must listen
+
+---@class fcproc.Launch
+---@field id string
+---@field binary string           Firecracker's executable
+---@field files fcproc.MachineFiles
+---@field config table?           as for --config-file; nil: started empty, for a snapshot
+---@field boot ("config_file"|"api")?  default "config_file"
+---@field metadata table?         the MMDS data store at boot
+---@field jailer fcproc.Jailer?
+---@field log_level string?       default "Info"
+---@field seccomp (string|false)? a filter's file, or false for none; default: the built-in ones
+---@field arguments string[]?     more of Firecracker's own
+---@field timeout number?         seconds, default 10
+---@field before_release (fun(launcher: fcproc.Process): true?, fcproc.Error?)?
+---       called while the process waits at its gate: to write down who it is
+
+-- sun_path has room for 107 bytes. A longer path is given by its name in the working folder.
+local MOST_SOCKET_PATH = 107
+
+---Where a VM's files are.
+---@param folder string   the VM's
+---@param root string?    its jail's root
+---@return fcproc.MachineFiles
+function M.files(folder, root)
+  local inside = root or folder
+  return {
+    folder = inside, socket = inside .. "/api.sock", log = inside .. "/firecracker.log",
+    metrics = inside .. "/metrics", console = folder .. "/console.log",
+  }
+end
+
+-- lua-cjson writes an empty list as {}, and Firecracker insists on "drives".
+local function encode_config(config)
+  local text, reason = cjson.encode(config)
+  if not text then error("machine: the configuration can't be written as JSON: " .. reason, 0) end
+  if not config.drives or #config.drives == 0 then
+    local rest = {}
+    for key, value in pairs(config) do rest[key] = value end
+    rest.drives = nil
+    text = cjson.encode(rest):gsub("^{", next(rest) and '{"drives":[],' or '{"drives":[]')
+  end
+  return text
+end
+
+---Writes a file that the VMM may read: in a jail it is the jail user's.
+---@param opts fcproc.Launch
+---@param name string
+---@param text string
+---@return true?
+---@return fcproc.Error? err
+function M.write(opts, name, text)
+  local path = opts.files.folder .. "/" .. name
+  local ok, err = core.write_file(path, text, 384) -- 0600
+  if ok and opts.jailer then ok, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid) end
+  return ok, err
+end
+
+-- Firecracker before 1.14 wants its log and its metrics file to be there.
+local function make_outputs(opts)
+  for _, path in ipairs{ opts.files.log, opts.files.metrics } do
+    local made, err = core.create_file(path, 384)
+    if made == nil then return nil, err end
+    if opts.jailer then
+      made, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid)
+      if not made then return nil, err end
+    end
+  end
+  return true
+end
+
+local function firecracker_arguments(opts)
+  local socket = "api.sock"
+  if not opts.jailer and #opts.files.socket <= MOST_SOCKET_PATH then socket = opts.files.socket end
+  local argv = { "--api-sock", socket, "--log-path", "firecracker.log", "--level",
+    opts.log_level or "Info", "--metrics-path", "metrics" }
+  local function add(...)
+    for _, argument in ipairs{ ... } do argv[#argv + 1] = argument end
+  end
+  if not opts.jailer then add("--id", opts.id) end
+  if opts.config and opts.boot ~= "api" then add("--config-file", "config.json") end
+  if opts.metadata and opts.boot ~= "api" then add("--metadata", "metadata.json") end
+  if opts.seccomp == false then add("--no-seccomp") end
+  if type(opts.seccomp) == "string" then add("--seccomp-filter", opts.seccomp) end
+  add(table.unpack(opts.arguments or {}))
+  return argv
+end
+
+---Writes what the start needs and returns how to spawn it.
+---@param manager fcproc.Manager
+---@param opts fcproc.Launch
+---@return (string|number)[]? argv
+---@return fcproc.SpawnOptions|fcproc.Error spawn
+function M.prepare(manager, opts)
+  local ok, err = make_outputs(opts)
+  if ok and opts.config and opts.boot ~= "api" then
+    ok, err = M.write(opts, "config.json", encode_config(opts.config))
+  end
+  if ok and opts.metadata and opts.boot ~= "api" then
+    ok, err = M.write(opts, "metadata.json", cjson.encode(opts.metadata))
+  end
+  if not ok then return nil, err end
+  local argv = { opts.binary }
+  if opts.jailer then
+    argv, err = jailer.arguments(opts.jailer, opts.binary, opts.id)
+    if not argv then return nil, err end
+  end
+  for _, argument in ipairs(firecracker_arguments(opts)) do argv[#argv + 1] = argument end
+  local deaf = opts.jailer and opts.jailer.daemonize
+  local out = deaf and "null" or { file = opts.files.console }
+  return argv, {
+    stdout = out, stderr = out, env = {}, session = true, netns = manager.config.netns,
+    cwd = opts.files.folder, gate = opts.before_release and true or nil,
+    -- Sockets are born 0600. The jailer makes folders, which need their x.
+    umask = opts.jailer and 63 or 127,
+    without = manager.config.without,
+  }
+end
+
+local function put(list, target, body)
+  if body then list[#list + 1] = { method = "PUT", target = target, body = body } end
+end
+
+---The same configuration as requests, for boot = "api".
+---@param config table
+---@param metadata table?
+---@return { method: string, target: string, body: table }[]
+function M.requests(config, metadata)
+  local list = {}
+  for _, name in ipairs{ "machine-config", "cpu-config", "boot-source" } do
+    put(list, "/" .. name, config[name])
+  end
+  for _, drive in ipairs(config.drives or {}) do put(list, "/drives/" .. drive.drive_id, drive) end
+  for _, device in ipairs(config.pmem or {}) do put(list, "/pmem/" .. device.id, device) end
+  for _, interface in ipairs(config["network-interfaces"] or {}) do
+    put(list, "/network-interfaces/" .. interface.iface_id, interface)
+  end
+  for _, name in ipairs{ "vsock", "balloon", "entropy", "serial" } do
+    put(list, "/" .. name, config[name])
+  end
+  put(list, "/hotplug/memory", config["memory-hotplug"])
+  put(list, "/mmds/config", config["mmds-config"])
+  put(list, "/mmds", metadata)
+  put(list, "/actions", { action_type = "InstanceStart" })
+  return list
+end
+
+return M

@@ -1,0 +1,294 @@
+-- One Firecracker process and its API: starting it directly or through the jailer, proving which
+-- process it is, asking it, and telling why it did not start. What a VM needs around it (network,
+-- disks, a journal) is vm/.
+
+local calls = require "fcproc.calls"
+local api = require "fcproc.api"
+local core = require "fcproc.core"
+local endpoints = require "fcproc.endpoints"
+local errors = require "fcproc.error"
+local exits = require "fcproc.exit"
+local jailer = require "fcproc.jailer"
+local launch = require "fcproc.launch"
+local loop = require "fcproc.loop"
+local process = require "fcproc.process"
+local tail = require "fcproc.tail"
+
+local M = {}
+
+---@class fcproc.Machine: fcproc.MachineCalls
+---@field manager fcproc.Manager
+---@field files fcproc.MachineFiles  where its socket, console and logs are on the host
+---@field process fcproc.Process?    the VMM itself, whoever started it
+---@field launcher fcproc.Process?   what was spawned: the VMM, or a jailer that has ended
+---@field version string?            "1.12.1", once its API has answered
+---@field started boolean?           false before InstanceStart; nil while nobody knows
+---@field shape fcproc.MachineShape
+local Machine = {}
+Machine.__index = Machine
+
+for name, method in pairs(calls.methods) do Machine[name] = method end
+
+---@class fcproc.MachineShape  how it was started
+---@field jailed boolean?
+---@field daemonize boolean?    its console is /dev/null
+---@field new_pid_ns boolean?   it is PID 1 of a namespace: SIGTERM does nothing
+
+---@class fcproc.MachineFiles
+---@field folder string   Firecracker's working folder: the VM's own, or the jail's root
+---@field socket string
+---@field console string?
+---@field log string
+---@field metrics string
+
+local STATE_LIMIT = 2 -- seconds to read the state again after a request whose effect is unknown
+
+-- ---- telling what happened ---------------------------------------------------------------------
+
+---How it ended, as one sentence for the operator.
+---@param exit fcproc.Exit?
+---@return string
+function Machine:describe_exit(exit)
+  return exits.describe(exit, { jailer = self.shape.jailed, new_pid_ns = self.shape.new_pid_ns })
+end
+
+---The end of the log and of the console, for an error.
+---@return string
+function Machine:output()
+  return tail.of{ { "log", self.files.log }, { "console", self.files.console } }
+end
+
+-- Why the step failed: the cause as it is, or how the process ended meanwhile.
+function Machine:failure(step, cause)
+  local exit
+  local subject = self.process or self.launcher
+  if subject and not subject:alive() then
+    local gone, how = subject:wait(1)
+    exit = gone and how
+  end
+  if cause and not exit and cause.code ~= "not_found" and cause.code ~= "protocol" then
+    cause.output = cause.output or self:output()
+    return cause
+  end
+  local output = self:output()
+  local last = exit and exit.status ~= 0 and tail.last_words(output)
+  return errors.new{
+    code = "exit_status", op = "machine." .. step, status = exit and exit.status,
+    signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
+    message = ("%s: %s%s"):format(step, self:describe_exit(exit), last and (": " .. last) or ""),
+  }
+end
+
+-- ---- the API -----------------------------------------------------------------------------------
+
+local function client_of(self)
+  if self.client then return self.client end
+  local client, err = api.client(self.files.socket)
+  if not client then return nil, err end
+  self.client = client
+  return client
+end
+
+local function starts(method, target, body)
+  if method ~= "PUT" or type(body) ~= "table" then return false end
+  return target == "/snapshot/load"
+    or (target == "/actions" and body.action_type == "InstanceStart")
+end
+
+---A request as it is: no check against the version. One at a time goes over one connection.
+---@param method string
+---@param target string
+---@param body table|string|nil
+---@param ctx fcproc.Context?
+---@return any? answer
+---@return fcproc.Error? err  as fcproc.request; one that timed out has `state`, as read afterwards
+function Machine:api(method, target, body, ctx)
+  ctx = loop.context(ctx)
+  local client, answer, err
+  client, err = client_of(self)
+  if not client then return nil, err end
+  answer, err = client:request(method, target, body, ctx, endpoints.limit(method, target))
+  if err and err.code == "busy" then -- another coroutine waits for its answer on that connection
+    local own <close> = api.client(self.files.socket)
+    if own then
+      answer, err = own:request(method, target, body, ctx, endpoints.limit(method, target))
+    end
+  end
+  if err and err.code == "wait_timeout" then
+    self.client = client:close() -- its answer may still come, to the wrong question
+    local again <close> = api.client(self.files.socket)
+    local seen = again and again:request("GET", "/", nil, ctx, STATE_LIMIT)
+    err.state = seen and seen.state or "unknown"
+    err.message = ("%s; the VM's state now: %s"):format(err.message, err.state)
+  end
+  if answer ~= nil and starts(method, target, body) then self.started = true end
+  return answer, err
+end
+
+---A request that is checked first: an endpoint or field newer than this Firecracker, one that does
+---not belong before or after the boot, an unknown name or a value out of range come back without
+---having been sent. The typed calls use it.
+---@param method string
+---@param target string
+---@param body table?
+---@param ctx fcproc.Context?
+---@return any? answer
+---@return fcproc.Error? err  ERR_UNSUPPORTED, ERR_CONFLICT or ERR_INVALID from the check
+function Machine:call(method, target, body, ctx)
+  local ok, err = endpoints.check(self.version, self.started, method, target, body)
+  if not ok then return nil, err end
+  return self:api(method, target, body, ctx)
+end
+
+---"Not started", "Running" or "Paused".
+---@param ctx fcproc.Context?
+---@return string? state
+---@return fcproc.Error? err
+function Machine:state(ctx)
+  local info, err = self:api("GET", "/", nil, ctx)
+  if not info then return nil, err end
+  self.version = info.vmm_version
+  self.started = info.state ~= "Not started"
+  return info.state
+end
+
+---Closes the API connection; the next request opens it again.
+function Machine:disconnect()
+  if self.client then self.client = self.client:close() end
+end
+
+-- ---- starting ----------------------------------------------------------------------------------
+
+-- The VMM behind a jailer that has ended: the process whose root is the jail.
+local function find_jailed(self)
+  local found, err = core.open_by_root(self.files.folder)
+  if found then return found end
+  return nil, self:failure("start", err)
+end
+
+-- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is
+-- its child, and it is that child's end which matters from then on.
+local function wait_for_socket(self, timeout, ctx)
+  local watched = self.launcher
+  while true do
+    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket, timeout,
+      "firecracker api socket", self.manager.config.without, ctx))
+    if not done then return nil, self:failure("start", listens) end
+    if listens then return true end
+    local gone, exit = watched:wait(1)
+    local progress = gone and exit and exit.status == 0 and watched == self.launcher
+      and (self.shape.daemonize or self.shape.new_pid_ns)
+    if not progress then return nil, self:failure("start") end
+    local err
+    watched, err = find_jailed(self)
+    if not watched then return nil, err end
+    self.process = watched
+  end
+end
+
+-- Which process is the VMM: our own child, or the socket's peer. A wrapper's number proves nothing.
+local function prove(self)
+  if not self.shape.jailed then
+    self.process = self.launcher
+    return true
+  end
+  local peer, err = core.open_listener(self.files.socket, self.manager.config.without)
+  if not peer then return nil, self:failure("start", err) end
+  if self.process and self.process ~= self.launcher then self.process:close() end
+  self.process = peer
+  return true
+end
+
+local function configure(self, config, metadata, ctx)
+  for _, request in ipairs(launch.requests(config, metadata)) do
+    local ok, err = self:call(request.method, request.target, request.body, ctx)
+    if not ok then return nil, self:failure("configure", err) end
+  end
+  return true
+end
+
+---Starts a Firecracker: spawns it or a jailer, waits until its API answers and, with a whole
+---configuration, until the VM runs. On a failure nothing of it is left but its files.
+---@param manager fcproc.Manager
+---@param opts fcproc.Launch  see launch.lua
+---@param ctx fcproc.Context?
+---@return fcproc.Machine? machine
+---@return fcproc.Error? err  with output: the end of its log and console
+function M.start(manager, opts, ctx)
+  ctx = loop.context(ctx)
+  local self = setmetatable({
+    manager = manager, files = opts.files, shape = jailer.shape(opts.jailer), started = false,
+  }, Machine)
+  local argv, spawn, err = launch.prepare(manager, opts)
+  if not argv then return nil, spawn end
+  self.launcher, err = process.spawn(argv, spawn, ctx)
+  if not self.launcher then return nil, err end
+  local function fail(reason)
+    self:kill_now()
+    return nil, reason
+  end
+  local ok
+  if opts.before_release then
+    ok, err = opts.before_release(self.launcher)
+    if not ok then return fail(err) end
+    ok, err = self.launcher:release()
+    if not ok then return fail(err) end
+  end
+  ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx)
+  if not ok then return fail(err) end
+  ok, err = prove(self)
+  if not ok then return fail(err) end
+  local state
+  state, err = self:state(ctx)
+  if not state then return fail(self:failure("start", err)) end
+  if opts.config and opts.boot == "api" then
+    ok, err = configure(self, opts.config, opts.metadata, ctx)
+    if not ok then return fail(err) end
+  end
+  return self
+end
+
+---Attaches to one that runs already, by its recorded identity.
+---@param manager fcproc.Manager
+---@param process_handle fcproc.Process
+---@param files fcproc.MachineFiles
+---@param shape fcproc.MachineShape
+---@return fcproc.Machine
+function M.attach(manager, process_handle, files, shape)
+  return setmetatable({ manager = manager, process = process_handle, files = files, shape = shape },
+    Machine)
+end
+
+-- ---- ending ------------------------------------------------------------------------------------
+
+-- SIGKILL, and wait for the end; for failed starts and closing, so with a limit of its own and
+-- whatever has become of the caller's context.
+function Machine:kill_now()
+  local ctx <close> = core.context(nil, 10)
+  for _, handle in ipairs{ self.process or self.launcher, self.launcher } do
+    if handle:alive() then
+      handle:release() -- at its gate still: it ends by the signal all the same
+      handle:signal("KILL")
+    end
+    process.wait(handle, nil, self.manager.config.without, ctx)
+  end
+  self:close()
+end
+
+---Waits for its end.
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return true? gone
+---@return fcproc.Exit|fcproc.Error|nil exit
+function Machine:wait(timeout, ctx)
+  return process.wait(self.process, timeout, self.manager.config.without, loop.context(ctx))
+end
+
+---Closes the handles; the VMM goes on.
+function Machine:close()
+  self:disconnect()
+  if self.launcher and self.launcher ~= self.process then self.launcher:close() end
+  if self.process then self.process:close() end
+end
+
+return M

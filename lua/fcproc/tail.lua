@@ -1,0 +1,45 @@
+-- The ends of files that a VM writes: its log and its console.
+
+local core = require "fcproc.core"
+
+local M = {}
+
+local LINES, BYTES = 20, 8192
+
+---The last lines of a file; "" when it can't be read.
+---@param path string
+---@param lines integer?  default 20
+---@return string
+function M.lines(path, lines)
+  local text = core.read_file(path, -BYTES) or ""
+  -- Hole punching leaves zeros where old output was, and consoles end lines with \r\n.
+  text = text:gsub("^%z+", ""):gsub("\r", "")
+  local kept = {}
+  for line in text:gmatch("[^\n]+") do kept[#kept + 1] = line end
+  return table.concat(kept, "\n", math.max(1, #kept - (lines or LINES) + 1))
+end
+
+---Several, each under its title.
+---@param list { [1]: string, [2]: string? }[]  title and path
+---@return string
+function M.of(list)
+  local parts = {}
+  for _, entry in ipairs(list) do
+    local text = entry[2] and M.lines(entry[2]) or ""
+    if text ~= "" then parts[#parts + 1] = ("%s:\n%s"):format(entry[1], text) end
+  end
+  return table.concat(parts, "\n")
+end
+
+---The last line that says what went wrong, without Firecracker's time stamp.
+---@param output string
+---@return string?
+function M.last_words(output)
+  local found
+  for line in output:gmatch("[^\n]+") do
+    if line:find("[Ee]rror") or line:find("panicked") then found = line end
+  end
+  return found and (found:gsub("^%d[%d%-T:%.]+ ?", ""))
+end
+
+return M

@@ -1,0 +1,181 @@
+-- What a spec may hold, and the collector of its mistakes.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+
+local M = {}
+
+-- Each value: its types, then a range of numbers or the words that it may be.
+M.spec = {
+  id = "string", kernel = "string", initrd = "string", boot_args = "string",
+  vcpus = "integer 1 32", mem_mib = "integer 1 1048576", smt = "boolean", cpu_template = "string",
+  huge_pages = "string", track_dirty_pages = "boolean", drives = "table",
+  network = "table|boolean", vsock = "table", mmds = "table", balloon = "table",
+  entropy = "boolean|table", jailer = "table", boot = "string =config_file =api",
+  seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
+  console_limit = "integer 65536 1099511627776", timeout = "number 0.001 3600",
+  arguments = "table", hooks = "table",
+}
+
+-- From a snapshot: what the VM is, it says itself.
+M.restore = {}
+for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
+  "timeout", "arguments", "hooks" } do
+  M.restore[name] = M.spec[name]
+end
+M.restore.paused = "boolean"       -- do not resume it
+M.restore.copy = "string =reflink =sparse" -- how its drives are copied
+M.restore.any_cpu = "boolean"      -- though the CPU is another
+
+M.drive = {
+  path = "string !", id = "string", read_only = "boolean", root = "boolean",
+  copy = "string =reflink =sparse", rate_limit = "table", io_engine = "string =Sync =Async",
+  cache_type = "string =Unsafe =Writeback",
+}
+
+M.network = {
+  address = "string|boolean", mac = "string", tap = "string", isolated = "boolean",
+  attach = "boolean", nat = "string", mtu = "integer 68 65521", rx_limit = "table",
+  tx_limit = "table",
+}
+
+M.jailer = {
+  uid = "integer 0 4294967294 !", gid = "integer 0 4294967294 !", binary = "string",
+  daemonize = "boolean", new_pid_ns = "boolean", cgroups = "table",
+  cgroup_version = "integer 1 2", parent_cgroup = "string", limits = "table",
+}
+
+M.limits = { no_file = "integer 16 1048576", fsize = "integer 1 9007199254740992" }
+M.vsock = { cid = "integer 3 4294967294 !" }
+M.mmds = { data = "table", version = "string =V1 =V2", address = "string" }
+M.balloon = {
+  amount_mib = "integer 0 1048576 !", deflate_on_oom = "boolean",
+  stats_interval_s = "integer 0 3600",
+}
+M.inner = { vsock = M.vsock, mmds = M.mmds, balloon = M.balloon }
+
+-- The steps that hooks hang on.
+M.steps = { prepare = true, drives = true, network = true, start = true, stop = true,
+  cleanup = true }
+
+---The keys of a table, for a message.
+function M.names(known)
+  local names = {}
+  for name in pairs(known) do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, ", ")
+end
+
+local Check = {}
+Check.__index = Check
+
+---@param op string
+function M.checker(op)
+  return setmetatable({ op = op, problems = {} }, Check)
+end
+
+---A mistake and its place.
+function Check:add(place, format, ...)
+  self.problems[#self.problems + 1] = { place = place, text = format:format(...) }
+end
+
+function Check:failed()
+  return #self.problems > 0
+end
+
+---All of them as one error.
+---@return fcproc.Error
+function Check:error()
+  local lines = {}
+  for i, problem in ipairs(self.problems) do
+    lines[i] = (problem.place ~= "" and problem.place .. ": " or "") .. problem.text
+  end
+  return errors.new{ code = "invalid", op = self.op, problems = self.problems,
+    message = table.concat(lines, "; ") }
+end
+
+local function fits(types, value)
+  for accepted in types:gmatch("[^|]+") do
+    if accepted == type(value) or accepted == math.type(value) then return true end
+  end
+  return false
+end
+
+local function check_value(self, place, value, rule)
+  local types, rest = rule:match("^(%S+)(.*)$")
+  if not fits(types, value) then
+    return self:add(place, "must be a %s, not a %s", types:gsub("|", " or "), type(value))
+  end
+  local low, high = rest:match("(%-?[%d.]+) (%-?[%d.]+)")
+  if low and (value < tonumber(low) or value > tonumber(high)) then
+    self:add(place, "%s is out of range: %s to %s", tostring(value), low, high)
+  end
+  if rest:find("=", 1, true) then
+    local words = {}
+    for word in rest:gmatch("=(%S+)") do words[#words + 1] = word end
+    for _, word in ipairs(words) do
+      if word == value then return end
+    end
+    self:add(place, "'%s' is none of %s", value, table.concat(words, ", "))
+  end
+end
+
+---Is it a table of these fields?
+---@param value any
+---@param place string
+---@param rules table<string, string>
+---@return boolean
+function Check:table(value, place, rules)
+  if type(value) ~= "table" then
+    self:add(place, "must be a table, not a %s", type(value))
+    return false
+  end
+  local before, dot = #self.problems, place == "" and "" or place .. "."
+  for key, field in pairs(value) do
+    if not rules[key] then
+      self:add(dot .. tostring(key), "unknown; known: %s", M.names(rules))
+    else
+      check_value(self, dot .. key, field, rules[key])
+    end
+    if place == "" and M.inner[key] and type(field) == "table" then
+      self:table(field, key, M.inner[key])
+    end
+  end
+  for key, rule in pairs(rules) do
+    if rule:find("!", 1, true) and value[key] == nil then self:add(dot .. key, "is missing") end
+  end
+  table.sort(self.problems, function(a, b) return a.place < b.place end)
+  return #self.problems == before
+end
+
+---Is it a list?
+function Check:list(value, place)
+  local n = 0
+  for _ in pairs(value) do n = n + 1 end
+  if n == #value then return true end
+  self:add(place, "must be a list: { {...}, {...} }")
+  return false
+end
+
+---Looks at a file, following links.
+---@param path string
+---@param place string
+---@param kinds string  "file|block"
+---@return table? stat  with path, absolute
+function Check:file(path, place, kinds, only)
+  local stat, err = core.stat(path, true)
+  if not stat then
+    self:add(place, "%s", err.errno == 2 and ("no such file: " .. path) or err.message)
+    return
+  end
+  if not ("|" .. (only or kinds) .. "|"):find("|" .. stat.type .. "|", 1, true) then
+    self:add(place, "%s is a %s, not a %s", path, stat.type,
+      ((only or kinds):gsub("|", " or ")))
+    return
+  end
+  stat.path, err = core.absolute_path(path)
+  if not stat.path then self:add(place, "%s", err.message) end
+  return stat.path and stat
+end
+
+return M
