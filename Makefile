@@ -37,9 +37,9 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op path socket procfs process identity netns spawn command netlink link tap \
-	removal unixhttp guest
-BINDING := core error context op path process spawn net client log
+CORE := error context op path file tree filelink lock copy socket procfs process identity netns \
+	spawn command netlink link tap removal unixhttp guest
+BINDING := core error context op path file process spawn net client log
 LUA_FILES := init api config context error identity loop manager options process runner waiters
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

@@ -224,45 +224,93 @@ FCPROC_API int fcproc_process_matches(const fcproc_process *p, const char *exe,
     return pidfd_is_dead(fcproc_process_pidfd(p)) ? FCPROC_MATCH_NO : r;
 }
 
-FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
-                                            fcproc_process **ret, fcproc_error *err)
+/* Is the one that has the number the one that is looked for? */
+struct wanted {
+    bool (*fits)(pid_t pid, const struct wanted *w);
+    struct stat st; /* the executable, or the root folder */
+    const char *exe_name, *api_sock;
+};
+
+/* The newest process that fits: 1; 0: none; or a code. */
+static int open_newest(const struct wanted *w, fcproc_process **ret, fcproc_error *err)
 {
-    static const char op[] = "process.find";
     fcproc_process *newest = NULL;
     uint64_t newest_start = 0;
     struct dirent *entry;
-    struct stat st;
-    DIR *proc;
+    DIR *proc = opendir("/proc");
 
-    if (stat(exe, &st) < 0)
-        return error_errno(err, op, errno, "can't look at the binary %s", exe);
-    proc = opendir("/proc");
     if (!proc)
-        return error_errno(err, op, errno, "can't read /proc");
+        return error_errno(err, "process.find", errno, "can't read /proc");
     while ((entry = readdir(proc))) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
         fcproc_process *p = NULL;
-        struct proc_stat stat_now;
+        struct proc_stat now;
 
-        if (pid <= 0 ||
-            number_matches(pid, &st, base_name(exe), api_sock, NULL) != FCPROC_MATCH_YES)
+        if (pid <= 0 || !w->fits(pid, w) || fcproc_process_open(pid, &p, NULL) < 0)
             continue;
-        if (fcproc_process_open(pid, &p, NULL) < 0)
-            continue;
-        if (fcproc_process_matches(p, exe, api_sock, NULL, NULL) == FCPROC_MATCH_YES &&
-            proc_read_stat(pid, &stat_now) == 0 &&
-            (!newest || stat_now.start_time >= newest_start)) {
+        /* Again, now that it is held, and it was alive after that: it was this one. */
+        if (w->fits(pid, w) && proc_read_stat(pid, &now) == 0 && fcproc_process_alive(p) &&
+            (!newest || now.start_time >= newest_start)) {
             fcproc_process_close(newest);
             newest = p;
-            newest_start = stat_now.start_time;
+            newest_start = now.start_time;
             continue;
         }
         fcproc_process_close(p);
     }
     (void)closedir(proc);
-    if (!newest)
+    if (newest)
+        *ret = newest;
+    return newest != NULL;
+}
+
+static bool has_api_sock(pid_t pid, const struct wanted *w)
+{
+    return number_matches(pid, &w->st, w->exe_name, w->api_sock, NULL) == FCPROC_MATCH_YES;
+}
+
+FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
+                                            fcproc_process **ret, fcproc_error *err)
+{
+    static const char op[] = "process.find";
+    struct wanted w = { .fits = has_api_sock, .exe_name = base_name(exe), .api_sock = api_sock };
+    int r;
+
+    if (stat(exe, &w.st) < 0)
+        return error_errno(err, op, errno, "can't look at the binary %s", exe);
+    r = open_newest(&w, ret, err);
+    if (r == 0)
         return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
                          "no process of %s has the API socket %s", exe, api_sock);
-    *ret = newest;
-    return 0;
+    return r < 0 ? r : 0;
+}
+
+static bool has_root(pid_t pid, const struct wanted *w)
+{
+    char link[32];
+    struct stat st;
+
+    (void)snprintf(link, sizeof(link), "/proc/%d/root", pid);
+    return stat(link, &st) == 0 && same_file(&st, &w->st);
+}
+
+FCPROC_API int fcproc_process_open_root(const char *path, fcproc_process **ret, fcproc_error *err)
+{
+    static const char op[] = "process.find";
+    struct wanted w = { .fits = has_root };
+    struct stat own;
+    int r;
+
+    if (lstat(path, &w.st) < 0)
+        return error_errno(err, op, errno, "can't look at the root folder %s", path);
+    if (!S_ISDIR(w.st.st_mode))
+        return error_set(err, FCPROC_ERR_CONFLICT, op, ENOTDIR, "%s is not a folder", path);
+    if (stat("/", &own) == 0 && same_file(&own, &w.st))
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "%s is our own root: that many processes have", path);
+    r = open_newest(&w, ret, err);
+    if (r == 0)
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                         "no process that this user may look at has its root at %s", path);
+    return r < 0 ? r : 0;
 }

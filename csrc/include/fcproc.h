@@ -145,6 +145,114 @@ FCPROC_CHECKED int fcproc_find_executable(const char *name, char *buf, size_t si
 /* The file's absolute path without links: realpath(3). buf holds PATH_MAX bytes. */
 FCPROC_CHECKED int fcproc_absolute_path(const char *path, char *buf, fcproc_error *err);
 
+/* ---- files and folders ------------------------------------------------------------------------
+ * Paths may be relative. A symbolic link as the last component is never followed, with slashes
+ * after it neither; what is of another kind than wanted is FCPROC_ERR_CONFLICT and left untouched.
+ * A mode is exact, whatever the umask. These are plain calls: none waits for anybody. */
+
+enum fcproc_file_type {
+    FCPROC_FILE_REGULAR = 0,
+    FCPROC_FILE_DIR,
+    FCPROC_FILE_LINK,
+    FCPROC_FILE_SOCKET,
+    FCPROC_FILE_OTHER /* a device or a FIFO */
+};
+
+struct fcproc_file_info {
+    enum fcproc_file_type type;
+    int64_t size;
+    int64_t allocated; /* bytes on the disk: less than size where there are holes */
+    uint64_t dev, ino;
+    mode_t mode; /* without the type */
+    uid_t uid;
+    gid_t gid;
+    uint64_t nlink;
+    double mtime; /* seconds since 1970 */
+};
+
+/* What is at the path; with follow, what a link there leads to. */
+FCPROC_CHECKED int fcproc_file_stat(const char *path, bool follow, struct fcproc_file_info *ret,
+                                    fcproc_error *err);
+/* One folder, whose parent must be there. One that is there already stays as it is. */
+FCPROC_CHECKED int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
+                                   fcproc_error *err);
+struct fcproc_dir_entry {
+    char name[256];
+    enum fcproc_file_type type;
+};
+/* What is in the folder, sorted by the bytes of the names. The array is the caller's, free(3);
+ * NULL when there is none. */
+FCPROC_CHECKED int fcproc_dir_list(const char *path, struct fcproc_dir_entry **ret, size_t *ret_n,
+                                   fcproc_error *err);
+/* Removes the folder and all in it, at any depth; missing is fine. FCPROC_ERR_BUSY, naming it,
+ * where something is mounted, and when it is filled as fast as it is emptied: what is left stays.
+ * Counts every file and folder. */
+FCPROC_CHECKED int fcproc_tree_remove(const char *path, int64_t *ret_removed, fcproc_error *err);
+
+/* An empty file; one that is there already stays as it is. */
+FCPROC_CHECKED int fcproc_file_create(const char *path, mode_t mode, bool *ret_created,
+                                      fcproc_error *err);
+/* Writes FOLDER/.NAME.new and renames it to the path, so that a reader or a crash sees the old
+ * file or the new one; a link, file or socket at the path is replaced. One writer at a time: hold
+ * a lock. It is not synced to the disk, so it does not outlast a power loss for sure. */
+FCPROC_CHECKED int fcproc_file_write(const char *path, const void *data, size_t len, mode_t mode,
+                                     fcproc_error *err);
+enum { FCPROC_READ_LIMIT = 16 << 20 };
+/* At most limit bytes (negative: FCPROC_READ_LIMIT) from the offset on; a negative one counts from
+ * the end. Past the end there are 0. Regular files only. *ret is the caller's, free(3), with no
+ * NUL at its end. */
+FCPROC_CHECKED int fcproc_file_read(const char *path, int64_t offset, int64_t limit, char **ret,
+                                    size_t *ret_len, fcproc_error *err);
+/* Gives the file, folder or link away (-1: as it is), then sets the mode (-1: as it is). */
+FCPROC_CHECKED int fcproc_file_own(const char *path, int64_t uid, int64_t gid, int mode,
+                                   fcproc_error *err);
+/* Missing is fine; a folder is FCPROC_ERR_CONFLICT. */
+FCPROC_CHECKED int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err);
+
+/* A hard link to a regular file. FCPROC_ERR_UNSUPPORTED where only a copy will do: on another file
+ * system or mount, or with too many links. */
+FCPROC_CHECKED int fcproc_file_link(const char *from, const char *to, fcproc_error *err);
+/* A symbolic link, to be used as a lease whose target is the owner's name. FCPROC_ERR_CONFLICT
+ * names who has it. */
+FCPROC_CHECKED int fcproc_symlink_make(const char *target, const char *path, fcproc_error *err);
+/* The target, into buf of size bytes (PATH_MAX is enough). */
+FCPROC_CHECKED int fcproc_symlink_read(const char *path, char *buf, size_t size,
+                                       fcproc_error *err);
+/* Without replace, what is at the new name is FCPROC_ERR_CONFLICT. FCPROC_ERR_UNSUPPORTED: between
+ * file systems, or one that can't rename without replacing. */
+FCPROC_CHECKED int fcproc_file_rename(const char *from, const char *to, bool replace,
+                                      fcproc_error *err);
+
+typedef struct fcproc_lock fcproc_lock;
+
+/* Holds the lock file, made when missing (mode less the umask). FCPROC_ERR_BUSY: somebody else
+ * does, also in this process. The kernel ends it when its holder dies. */
+FCPROC_CHECKED int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret,
+                                    fcproc_error *err);
+/* Removes the file while it is held, if it is still that one, and closes, even when it fails. */
+FCPROC_CHECKED int fcproc_lock_remove(fcproc_lock *lock, fcproc_error *err);
+FCPROC_API void fcproc_lock_close(fcproc_lock *lock); /* the file stays; NULL is fine */
+
+enum fcproc_copy_method { FCPROC_COPY_REFLINK = 0, FCPROC_COPY_SPARSE };
+
+/* Operation: a regular file is copied. FCPROC_COPY_REFLINK shares the blocks where the file system
+ * can, else, like FCPROC_COPY_SPARSE, the data is copied and holes stay holes. The new file must
+ * not be there; it is removed when the operation fails or is closed before it is done. Each step
+ * copies at most 16 MiB. */
+FCPROC_CHECKED int fcproc_file_copy(const char *from, const char *to,
+                                    enum fcproc_copy_method method, mode_t mode, fcproc_ctx *ctx,
+                                    fcproc_op **ret, fcproc_error *err);
+struct fcproc_copied {
+    enum fcproc_copy_method method; /* the one that worked */
+    int64_t bytes;                  /* of data: none when the blocks are shared */
+};
+FCPROC_API struct fcproc_copied fcproc_file_copy_result(const fcproc_op *op);
+
+/* When more than most bytes are on the disk, frees the blocks of all but the last most / 2 bytes.
+ * The size stays and the start reads as zeros, so that a writer with O_APPEND is not disturbed. */
+FCPROC_CHECKED int fcproc_file_punch(const char *path, int64_t most, int64_t *ret_freed,
+                                     fcproc_error *err);
+
 /* ---- processes ------------------------------------------------------------------------------ */
 
 typedef struct fcproc_process fcproc_process;
@@ -180,6 +288,10 @@ FCPROC_CHECKED int fcproc_listener_pid(const char *path, unsigned without, pid_t
  * api_sock: for a Firecracker that does not listen yet. */
 FCPROC_CHECKED int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
                                                 fcproc_process **ret, fcproc_error *err);
+/* The newest process whose root directory is the folder, for one in a jail. Our own root is
+ * FCPROC_ERR_INVALID. */
+FCPROC_CHECKED int fcproc_process_open_root(const char *path, fcproc_process **ret,
+                                            fcproc_error *err);
 FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p);
 FCPROC_API int fcproc_process_pidfd(const fcproc_process *p); /* stays p's */
 /* True if p was started by fcproc_spawn or reopened by its identity. */

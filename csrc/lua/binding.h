@@ -20,6 +20,7 @@
 #define TYPE_NETNS "fcproc.netns"
 #define TYPE_NET "fcproc.net"
 #define TYPE_CLIENT "fcproc.client"
+#define TYPE_LOCK "fcproc.lock"
 #define TYPE_ERROR "fcproc.error"
 #define TYPE_GUARD "fcproc.guard"
 
@@ -74,6 +75,7 @@ void bind_open_spawn(lua_State *L);
 void bind_open_net(lua_State *L);
 void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
+void bind_open_file(lua_State *L);
 void bind_open_log(lua_State *L);
 
 #endif

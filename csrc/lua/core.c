@@ -160,6 +160,7 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_net(L);
     bind_open_client(L);
     bind_open_path(L);
+    bind_open_file(L);
     bind_open_log(L);
     return 1;
 }

@@ -105,6 +105,18 @@ static int l_open_api_sock(lua_State *L)
     return finish_process(L, h, r, p, &err);
 }
 
+/* core.open_by_root(path) -> process */
+static int l_open_by_root(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = NULL;
+    const char *path = bind_check_string(L, 1);
+    struct bind_handle *h = bind_new(L, TYPE_PROCESS);
+    int r = fcproc_process_open_root(path, &p, &err);
+
+    return finish_process(L, h, r, p, &err);
+}
+
 static int l_process_pid(lua_State *L)
 {
     lua_pushinteger(L, fcproc_process_pid(bind_check(L, 1, TYPE_PROCESS)));
@@ -284,6 +296,7 @@ void bind_open_process(lua_State *L)
         { "open_listener", l_open_listener },
         { "listener_pid", l_listener_pid },
         { "open_api_sock", l_open_api_sock },
+        { "open_by_root", l_open_by_root },
         { "netns", l_netns },
         { NULL, NULL },
     };

@@ -205,6 +205,28 @@ function CoreClient:request(method, target, body, timeout, ctx) end
 ---Closes the connection.
 function CoreClient:close() end
 
+---@class fcproc.FileInfo
+---@field type "file"|"dir"|"link"|"socket"|"other"
+---@field size integer       bytes
+---@field allocated integer  bytes on the disk: less than size where there are holes
+---@field dev integer
+---@field ino integer
+---@field mode integer       permission bits
+---@field uid integer
+---@field gid integer
+---@field nlink integer
+---@field mtime number       seconds since 1970
+
+---@class fcproc.Lock  a lock file that is held; the kernel ends it when its holder dies
+local Lock = {}
+
+---Removes the lock file while it is held, if it is still that one, and closes, even when it fails.
+---@return true?, fcproc.Error?
+function Lock:remove() end
+
+---Releases it; the file stays.
+function Lock:close() end
+
 ---The monotonic clock.
 ---@return number  seconds
 function core.now() end
@@ -268,6 +290,115 @@ function core.find_executable(name) end
 ---@return string? path, fcproc.Error?
 function core.absolute_path(path) end
 
+-- Files. Paths may be relative. A symbolic link as the last component is never followed; what is of
+-- another kind than wanted is ERR_CONFLICT and left untouched. Modes are exact, whatever the umask.
+-- Errors have a path: of two, the new name.
+
+---What is at the path; with follow, what a link there leads to.
+---@param path string
+---@param follow boolean?
+---@return fcproc.FileInfo?, fcproc.Error?
+function core.stat(path, follow) end
+
+---What is in the folder, sorted by name.
+---@param path string
+---@return { name: string, type: "file"|"dir"|"link"|"socket"|"other" }[]?, fcproc.Error?
+function core.list_dir(path) end
+
+---Reads a regular file; past its end there is "".
+---@param path string
+---@param offset integer?  bytes; negative: from the end
+---@param limit integer?   bytes; default 16 MiB
+---@return string?, fcproc.Error?
+function core.read_file(path, offset, limit) end
+
+---Where a symbolic link leads to. ERR_NOT_FOUND: nothing there; ERR_CONFLICT: no link.
+---@param path string
+---@return string? target, fcproc.Error?
+function core.read_link(path) end
+
+---Makes one folder; false: it was there and stays as it is.
+---@param path string
+---@param mode integer
+---@return boolean? created, fcproc.Error?
+function core.make_dir(path, mode) end
+
+---Makes an empty file; false: it was there and stays as it is.
+---@param path string
+---@param mode integer
+---@return boolean? created, fcproc.Error?
+function core.create_file(path, mode) end
+
+---Replaces the file: readers and a crash see the old one or the new one. One writer at a time. Not
+---synced to the disk.
+---@param path string
+---@param data string
+---@param mode integer
+---@return true?, fcproc.Error?
+function core.write_file(path, data, mode) end
+
+---Gives the file, folder or link away, then sets its mode.
+---@param path string
+---@param uid integer?   default: as it is
+---@param gid integer?   default: as it is
+---@param mode integer?  default: as it is
+---@return true?, fcproc.Error?
+function core.own_file(path, uid, gid, mode) end
+
+---Removes a file, link or socket; false: nothing was there. A folder is ERR_CONFLICT.
+---@param path string
+---@return boolean? removed, fcproc.Error?
+function core.remove_file(path) end
+
+---Removes the folder and all in it; missing is 0. Where something is mounted: ERR_BUSY.
+---@param path string
+---@return integer? removed  files and folders
+---@return fcproc.Error?
+function core.remove_tree(path) end
+
+---When more than most_bytes are on the disk, frees the blocks of all but the last half of that.
+---The size stays, so that a writer that appends is not disturbed. Else ERR_UNSUPPORTED.
+---@param path string
+---@param most_bytes integer
+---@return integer? freed  bytes
+---@return fcproc.Error?
+function core.punch_file(path, most_bytes) end
+
+---A hard link to a regular file. ERR_UNSUPPORTED: only a copy will do.
+---@param from string
+---@param to string
+---@return true?, fcproc.Error?
+function core.link_file(from, to) end
+
+---A symbolic link, for use as a lease: ERR_CONFLICT names who has it.
+---@param target string  the owner's id
+---@param path string
+---@return true?, fcproc.Error?
+function core.symlink(target, path) end
+
+---Renames; without replace, what is at the new name is ERR_CONFLICT.
+---@param from string
+---@param to string
+---@param replace boolean?
+---@return true?, fcproc.Error?
+function core.rename(from, to, replace) end
+
+---Copies a regular file to one that is not there yet; removed when it fails or is closed early. Its
+---results are the method that worked and the bytes of data that were copied (0 by "reflink").
+---@param from string
+---@param to string
+---@param method "reflink"|"sparse"  "reflink" falls back to "sparse", which leaves holes holes
+---@param mode integer
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.copy_file(from, to, method, mode, ctx) end
+
+---Holds the lock file, made when missing. ERR_BUSY: somebody else does, also in this process.
+---@param path string
+---@param mode integer?  less the umask; default 0600
+---@return fcproc.Lock?, fcproc.Error?
+function core.lock_file(path, mode) end
+
 ---Opens a process by its number, or the very one that an identity names. ERR_NOT_FOUND: gone.
 ---@param which integer|fcproc.Identity
 ---@return fcproc.Process?, fcproc.Error?
@@ -291,6 +422,11 @@ function core.listener_pid(path, without) end
 ---@param api_sock string
 ---@return fcproc.Process?, fcproc.Error?
 function core.open_api_sock(exe, api_sock) end
+
+---The newest process whose root directory is the folder: one in a jail. ERR_NOT_FOUND: none.
+---@param path string  not our own root
+---@return fcproc.Process?, fcproc.Error?
+function core.open_by_root(path) end
 
 ---Opens a namespace, or makes one when there is no name.
 ---@param name string?

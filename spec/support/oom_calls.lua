@@ -81,6 +81,42 @@ add("socket_dir", function() fine(core.socket_dir(dir .. "/run")) end)
 add("find_executable", function() fine(core.find_executable("sh")) end)
 add("absolute_path", function() fine(core.absolute_path(dir)) end)
 
+-- ---- files ---------------------------------------------------------------------------------
+
+local function remove_files() fine(core.remove_tree(dir .. "/files")) end
+
+add("make_dir create_file write_file read_file stat list_dir own_file remove_file remove_tree "
+  .. "rename link_file symlink read_link punch_file", function()
+  local files = dir .. "/files"
+  fine(core.make_dir(files, 448))
+  fine(core.write_file(files .. "/a", ("x"):rep(10000), 384))
+  assert(#fine(core.read_file(files .. "/a", -20000)) == 10000)
+  fine(core.create_file(files .. "/b", 384))
+  fine(core.own_file(files .. "/b", 0, 0, 416))
+  fine(core.link_file(files .. "/a", files .. "/c"))
+  fine(core.symlink("me", files .. "/d"))
+  assert(fine(core.read_link(files .. "/d")) == "me")
+  fine(core.rename(files .. "/d", files .. "/e"))
+  assert(fine(core.stat(files .. "/e")).type == "link" and #fine(core.list_dir(files)) == 4)
+  fine(core.punch_file(files .. "/a", 100))
+  fine(core.remove_file(files .. "/e"))
+  fine(core.remove_tree(files))
+end, remove_files)
+add("copy_file", function()
+  fine(core.make_dir(dir .. "/files", 448))
+  complete(core.copy_file(firecracker, dir .. "/files/copy", "reflink", 384, ctx))
+end, remove_files)
+add("lock_file lock.remove lock.close", function()
+  fine(core.make_dir(dir .. "/files", 448))
+  local lock = fine(core.lock_file(dir .. "/files/lock"))
+  assert(tostring(lock) ~= "" and select(2, core.lock_file(dir .. "/files/lock")).code == "busy")
+  lock:close()
+  fine(fine(core.lock_file(dir .. "/files/lock")):remove())
+end, function()
+  collectgarbage() -- a lock that found no owner goes
+  remove_files()
+end)
+
 -- ---- processes -----------------------------------------------------------------------------
 
 add("process process.pid process.pidfd process.alive process.recorded process.identity "
@@ -99,6 +135,7 @@ add("process.signal_number", function() fine(server:signal_number(0)) end)
 add("open_listener", function() fine(core.open_listener(sock)) end)
 add("listener_pid", function() fine(core.listener_pid(sock)) end)
 add("open_api_sock", function() fine(core.open_api_sock(firecracker, sock)) end)
+add("open_by_root", function() core.open_by_root(dir) end) -- none is there
 add("spawn process.wait_op", function()
   local s = spec("true")
   s.env, s.fds, s.stdout = { "A=b" }, { [7] = netns:fd() }, { file = "/dev/null" }
@@ -209,6 +246,10 @@ add("errors at once", function()
   core.absolute_path("/none") core.socket_dir("relative") core.socket_access("/none")
   core.open_listener(dir .. "/none") core.open_api_sock(firecracker, "/none")
   core.command(spec("/none")) core.spawn(spec("/none")) core.spawn(spec("/dev/null"))
+  core.stat("/none") core.list_dir("/none") core.read_file("/none") core.read_link("/none")
+  core.make_dir("/none/x", 448) core.write_file("/none/x", "", 384) core.remove_file(dir)
+  core.remove_tree("/") core.rename("/none", "/none/x") core.link_file("/none", "/none/x")
+  core.symlink("x", dir) core.copy_file("/none", "/none/x", "sparse", 384) core.lock_file(dir)
   net:list_taps("lo") net:create_tap("lo", "br0") net:ensure_bridge("lo")
 end)
 add("errors of operations", function()
@@ -241,7 +282,7 @@ for key, metatable in pairs(debug.getregistry()) do
     if not without_methods[name] then check_covered(name .. ".", metatable.__index) end
   end
 end
-assert(types == 8, "how many types there are")
+assert(types == 9, "how many types there are")
 
 return calls, function()
   client:close()

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One file or folder: looked at, made, written, read, given away, removed. A symbolic link as the
+ * last component of a path is never followed.
+ */
+#include "file.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+/* ---- what the files about files share ---- */
+
+static const struct {
+    int sys_errno, code;
+    const char *text;
+} reasons[] = {
+    { ENOSPC, FCPROC_ERR_SYSTEM, "the file system is full; free space there or choose another" },
+    { EDQUOT, FCPROC_ERR_SYSTEM, "the disk quota is used up; free space there or raise it" },
+    { EROFS, FCPROC_ERR_SYSTEM, "the file system is mounted read-only; choose another" },
+    { EFBIG, FCPROC_ERR_SYSTEM, "the file would become too large (ulimit -f, or the file system)" },
+    { ENOTDIR, FCPROC_ERR_CONFLICT,
+      "there is something else where a folder should be; remove it or choose another path" },
+    { EISDIR, FCPROC_ERR_CONFLICT,
+      "there is a folder where a file should be; remove it or choose another path" },
+    { ELOOP, FCPROC_ERR_CONFLICT,
+      "there is a symbolic link, which is not followed; remove it or choose another path" },
+    { ENXIO, FCPROC_ERR_CONFLICT,
+      "there is a socket or a device where a file should be; remove it or choose another path" },
+    { EEXIST, FCPROC_ERR_CONFLICT, "it is there already; remove it or choose another path" },
+    { ENOTEMPTY, FCPROC_ERR_CONFLICT, "the folder there is not empty; choose another path" },
+    { ETXTBSY, FCPROC_ERR_BUSY, "it is a program that runs; wait until it has ended" },
+    { EBUSY, FCPROC_ERR_BUSY, "it is in use, or something is mounted on it; unmount that first" },
+    { EXDEV, FCPROC_ERR_UNSUPPORTED, "they are on different file systems; copy it instead" },
+    { EMLINK, FCPROC_ERR_UNSUPPORTED, "it has no room for another link; copy it instead" },
+};
+
+int file_error(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
+{
+    int code = error_code_for(sys_errno);
+    const char *text = strerrordesc_np(sys_errno);
+    char what[512]; /* the rest is for the reason */
+    va_list args;
+
+    va_start(args, format);
+    (void)vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    for (size_t i = 0; i < ELEMENTS(reasons); i++)
+        if (reasons[i].sys_errno == sys_errno) {
+            code = reasons[i].code;
+            text = reasons[i].text;
+        }
+    return error_set(err, code, op, sys_errno, "%s: %s%s", what, text ? text : "unknown error",
+                     code == FCPROC_ERR_PERMISSION ? "; look at who owns it and its folder" : "");
+}
+
+enum fcproc_file_type file_type(mode_t mode)
+{
+    return S_ISREG(mode)    ? FCPROC_FILE_REGULAR
+           : S_ISDIR(mode)  ? FCPROC_FILE_DIR
+           : S_ISLNK(mode)  ? FCPROC_FILE_LINK
+           : S_ISSOCK(mode) ? FCPROC_FILE_SOCKET
+                            : FCPROC_FILE_OTHER;
+}
+
+int file_conflict(fcproc_error *err, const char *op, mode_t mode, const char *wanted,
+                  const char *path)
+{
+    static const char *const kinds[] = { "a file", "a folder", "a symbolic link", "a socket",
+                                         "a device or FIFO" };
+
+    return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
+                     "there is %s where %s should be; left untouched, remove it or choose another "
+                     "path: %s", kinds[file_type(mode)], wanted, path);
+}
+
+const char *file_plain_path(const char *path, char buf[PATH_MAX])
+{
+    size_t len = strlen(path);
+
+    if (len < 2 || path[len - 1] != '/' || len >= PATH_MAX)
+        return path;
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    memcpy(buf, path, len);
+    buf[len] = '\0';
+    return buf;
+}
+
+int file_set_mode(int fd, mode_t mode)
+{
+    char by_fd[32];
+
+    /* fchmod refuses an O_PATH descriptor, and fchmodat2 came with 6.6: go by its link. */
+    (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+    return chmod(by_fd, mode) < 0 ? -errno : 0;
+}
+
+int file_open_regular(const char *op, const char *path, int flags, struct stat *ret_stat,
+                      fcproc_error *err)
+{
+    /* O_NONBLOCK: to open a FIFO waits for its other end. */
+    cleanup_fd int fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (fd < 0)
+        return file_error(err, op, errno, "can't open the file %s", path);
+    if (fstat(fd, ret_stat) < 0)
+        return file_error(err, op, errno, "can't look at the file %s", path);
+    if (!S_ISREG(ret_stat->st_mode))
+        return file_conflict(err, op, ret_stat->st_mode, "a file", path);
+    return take_fd(&fd);
+}
+
+/* ---- looking ---- */
+
+FCPROC_API int fcproc_file_stat(const char *path, bool follow, struct fcproc_file_info *ret,
+                                fcproc_error *err)
+{
+    char buf[PATH_MAX];
+    struct stat st;
+
+    if ((follow ? stat(path, &st) : lstat(file_plain_path(path, buf), &st)) < 0)
+        return file_error(err, "file.stat", errno, "can't look at %s", path);
+    *ret = (struct fcproc_file_info){
+        .type = file_type(st.st_mode),
+        .size = st.st_size,
+        .allocated = (int64_t)st.st_blocks * 512, /* whatever the block size: stat(3type) */
+        .dev = st.st_dev,
+        .ino = st.st_ino,
+        .mode = st.st_mode & 07777,
+        .uid = st.st_uid,
+        .gid = st.st_gid,
+        .nlink = st.st_nlink,
+        .mtime = (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec / 1e9,
+    };
+    return 0;
+}
+
+/* ---- making ---- */
+
+FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
+                               fcproc_error *err)
+{
+    static const char op[] = "dir.make";
+    char buf[PATH_MAX];
+    cleanup_fd int fd = -EBADF;
+    struct stat st;
+    int r = 0;
+
+    path = file_plain_path(path, buf);
+    if (mkdir(path, mode) < 0) {
+        int why = errno;
+
+        if (why != EEXIST || lstat(path, &st) < 0)
+            return file_error(err, op, why, "can't make the folder %s", path);
+        if (!S_ISDIR(st.st_mode))
+            return file_conflict(err, op, st.st_mode, "a folder", path);
+        *ret_created = false;
+        return 0;
+    }
+    /* The umask has taken from the mode, and a setgid parent may have added to it. */
+    fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        r = -errno;
+    else if ((st.st_mode & 07777) != mode)
+        r = file_set_mode(fd, mode);
+    if (r < 0) {
+        (void)rmdir(path);
+        return file_error(err, op, -r, "can't set mode %04o on the new folder %s", mode, path);
+    }
+    *ret_created = true;
+    return 0;
+}
+
+FCPROC_API int fcproc_file_create(const char *path, mode_t mode, bool *ret_created,
+                                  fcproc_error *err)
+{
+    static const char op[] = "file.create";
+    cleanup_fd int fd =
+        open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
+    struct stat st;
+
+    if (fd < 0) {
+        int why = errno;
+
+        if (why != EEXIST || lstat(path, &st) < 0)
+            return file_error(err, op, why, "can't make the file %s", path);
+        if (!S_ISREG(st.st_mode))
+            return file_conflict(err, op, st.st_mode, "a file", path);
+        *ret_created = false;
+        return 0;
+    }
+    if (fchmod(fd, mode) < 0) { /* the umask has taken from it */
+        int why = errno;
+
+        (void)unlink(path);
+        return file_error(err, op, why, "can't set mode %04o on the new file %s", mode, path);
+    }
+    *ret_created = true;
+    return 0;
+}
+
+/* ---- writing and reading ---- */
+
+/* "FOLDER/.NAME.new" for "FOLDER/NAME". 0 or -errno. */
+static int temporary_name(const char *path, char buf[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    int n;
+
+    if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return -EISDIR;
+    n = snprintf(buf, PATH_MAX, "%.*s.%s.new", (int)(name - path), path, name);
+    return n >= PATH_MAX ? -ENAMETOOLONG : 0;
+}
+
+static int write_all(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len, mode_t mode,
+                                 fcproc_error *err)
+{
+    static const char op[] = "file.write";
+    enum { FLAGS = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC };
+    cleanup_fd int fd = -EBADF;
+    char temporary[PATH_MAX];
+    int r = temporary_name(path, temporary);
+
+    if (r < 0)
+        return file_error(err, op, -r, "can't write the file %s", path);
+    fd = open(temporary, FLAGS, mode);
+    /* A crash left one. It may be anybody's link, so it is replaced and not opened. */
+    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0)
+        fd = open(temporary, FLAGS, mode);
+    if (fd < 0)
+        return file_error(err, op, errno, "can't write the file %s (make %s)", path, temporary);
+    r = write_all(fd, data, len);
+    if (r == 0 && fchmod(fd, mode) < 0)
+        r = -errno;
+    if (close(take_fd(&fd)) < 0 && r == 0 && errno != EINTR)
+        r = -errno; /* where a file system learns only now that there is no room: NFS, quotas */
+    /* No fsync: it is for a crash of the writer, which a rename alone survives. After a power
+     * loss the VMs are gone anyway, and an fsync would cost milliseconds several times a VM. */
+    if (r == 0 && rename(temporary, path) < 0)
+        r = -errno;
+    if (r < 0) {
+        (void)unlink(temporary);
+        return file_error(err, op, -r, "can't write the file %s", path);
+    }
+    return 0;
+}
+
+FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit, char **ret,
+                                size_t *ret_len, fcproc_error *err)
+{
+    static const char op[] = "file.read";
+    cleanup_fd int fd = -EBADF;
+    cleanup_free char *data = NULL;
+    size_t size, used = 0, most = limit < 0 ? FCPROC_READ_LIMIT : (size_t)limit;
+    struct stat st;
+
+    fd = file_open_regular(op, path, O_RDONLY, &st, err);
+    if (fd < 0)
+        return fd;
+    if (offset < 0)
+        offset = st.st_size + offset < 0 ? 0 : st.st_size + offset;
+    /* One byte more than there should be, so that the end shows without growing. What /proc and
+     * /sys hold has the size 0. */
+    size = st.st_size > offset ? (size_t)(st.st_size - offset) + 1 : 4096;
+    for (;;) {
+        ssize_t n;
+
+        if (size > most)
+            size = most;
+        if (!data || used == size) {
+            char *grown = realloc(data, size + 1); /* never 0 */
+
+            if (!grown)
+                return error_nomem(err, op);
+            data = grown;
+        }
+        n = pread(fd, data + used, size - used, offset + (int64_t)used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return file_error(err, op, errno, "can't read the file %s", path);
+        used += (size_t)n;
+        if (n == 0 || used == most)
+            break;
+        if (used == size)
+            size *= 2;
+    }
+    *ret = data;
+    *ret_len = used;
+    data = NULL;
+    return 0;
+}
+
+/* ---- giving away, removing ---- */
+
+FCPROC_API int fcproc_file_own(const char *path, int64_t uid, int64_t gid, int mode,
+                               fcproc_error *err)
+{
+    static const char op[] = "file.own";
+    char buf[PATH_MAX];
+    cleanup_fd int fd = open(file_plain_path(path, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    int r;
+
+    if (fd < 0)
+        return file_error(err, op, errno, "can't open %s", path);
+    if (fstat(fd, &st) < 0)
+        return file_error(err, op, errno, "can't look at %s", path);
+    if (mode >= 0 && S_ISLNK(st.st_mode))
+        return file_conflict(err, op, st.st_mode, "something that has a mode", path);
+    if ((uid >= 0 && st.st_uid != (uid_t)uid) || (gid >= 0 && st.st_gid != (gid_t)gid)) {
+        if (fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH) < 0)
+            return file_error(err, op, errno, "can't give %s (of %u:%u) to %lld:%lld", path,
+                              st.st_uid, st.st_gid, (long long)uid, (long long)gid);
+        st.st_mode &= ~(mode_t)06000; /* chown(2) takes them: set them again */
+    }
+    if (mode >= 0 && (st.st_mode & 07777) != (mode_t)mode) {
+        r = file_set_mode(fd, (mode_t)mode);
+        if (r < 0)
+            return file_error(err, op, -r, "can't set mode %04o on %s", mode, path);
+    }
+    return 0;
+}
+
+FCPROC_API int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err)
+{
+    if (unlink(path) == 0)
+        *ret_removed = true;
+    else if (errno == ENOENT)
+        *ret_removed = false;
+    else
+        return file_error(err, "file.remove", errno, "can't remove the file %s", path);
+    return 0;
+}

@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Files and folders in Lua. Every error has the path: of two, the new name.
+ */
+#include <limits.h>
+
+#include "binding.h"
+
+/* [-0, +2, m] nil and the error, with the path that is the argument at the index. */
+static int fail_at(lua_State *L, const fcproc_error *err, int index)
+{
+    bind_fail(L, err);
+    lua_pushvalue(L, index);
+    lua_setfield(L, -2, "path");
+    return 2;
+}
+
+/* Permission bits. May raise. */
+static mode_t check_mode(lua_State *L, int index)
+{
+    lua_Integer mode = luaL_checkinteger(L, index);
+
+    luaL_argcheck(L, mode >= 0 && mode <= 07777, index, "a mode must be between 0 and 4095 (07777)");
+    return (mode_t)mode;
+}
+
+/* A user or group number; nil is -1. May raise. */
+static int64_t opt_id(lua_State *L, int index)
+{
+    lua_Integer id = luaL_optinteger(L, index, -1);
+
+    luaL_argcheck(L, id >= -1 && id < UINT32_MAX, index, "no user or group number");
+    return id;
+}
+
+static const char *const type_names[] = { "file", "dir", "link", "socket", "other" };
+
+/* ---- looking ---- */
+
+/* core.stat(path, follow?) -> table */
+static int l_stat(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_file_info info;
+
+    if (fcproc_file_stat(bind_check_string(L, 1), lua_toboolean(L, 2), &info, &err) < 0)
+        return fail_at(L, &err, 1);
+    struct {
+        const char *name;
+        lua_Integer value;
+    } fields[] = {
+        { "size", info.size },
+        { "allocated", info.allocated },
+        { "dev", (lua_Integer)info.dev },
+        { "ino", (lua_Integer)info.ino },
+        { "mode", info.mode },
+        { "uid", info.uid },
+        { "gid", info.gid },
+        { "nlink", (lua_Integer)info.nlink },
+    };
+
+    lua_createtable(L, 0, 10);
+    lua_pushstring(L, type_names[info.type]);
+    lua_setfield(L, -2, "type");
+    lua_pushnumber(L, info.mtime);
+    lua_setfield(L, -2, "mtime");
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        lua_pushinteger(L, fields[i].value);
+        lua_setfield(L, -2, fields[i].name);
+    }
+    return 1;
+}
+
+/* core.list_dir(path) -> list */
+static int l_list_dir(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    struct bind_handle *guard = bind_guard(L);
+    struct fcproc_dir_entry *list = NULL;
+    size_t n = 0;
+
+    if (fcproc_dir_list(path, &list, &n, &err) < 0)
+        return fail_at(L, &err, 1);
+    guard->object = list;
+    lua_createtable(L, n < INT_MAX ? (int)n : INT_MAX, 0);
+    for (size_t i = 0; i < n; i++) {
+        lua_createtable(L, 0, 2);
+        lua_pushstring(L, list[i].name);
+        lua_setfield(L, -2, "name");
+        lua_pushstring(L, type_names[list[i].type]);
+        lua_setfield(L, -2, "type");
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    bind_guard_release(guard);
+    return 1;
+}
+
+/* core.read_file(path, offset?, limit?) -> string */
+static int l_read_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    int64_t offset = luaL_optinteger(L, 2, 0);
+    int64_t limit = luaL_optinteger(L, 3, FCPROC_READ_LIMIT);
+    struct bind_handle *guard;
+    char *data = NULL;
+    size_t len = 0;
+
+    luaL_argcheck(L, limit >= 0, 3, "a limit must be 0 bytes or more");
+    guard = bind_guard(L);
+    if (fcproc_file_read(path, offset, limit, &data, &len, &err) < 0)
+        return fail_at(L, &err, 1);
+    guard->object = data;
+    lua_pushlstring(L, data, len);
+    bind_guard_release(guard);
+    return 1;
+}
+
+/* core.read_link(path) -> target */
+static int l_read_link(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    char target[PATH_MAX];
+
+    if (fcproc_symlink_read(bind_check_string(L, 1), target, sizeof(target), &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushstring(L, target);
+    return 1;
+}
+
+/* ---- making and removing ---- */
+
+/* core.make_dir(path, mode) -> created */
+static int l_make_dir(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool created = false;
+
+    if (fcproc_dir_make(bind_check_string(L, 1), check_mode(L, 2), &created, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, created);
+    return 1;
+}
+
+/* core.create_file(path, mode) -> created */
+static int l_create_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool created = false;
+
+    if (fcproc_file_create(bind_check_string(L, 1), check_mode(L, 2), &created, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, created);
+    return 1;
+}
+
+/* core.write_file(path, data, mode) -> true */
+static int l_write_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    size_t len;
+    const char *data = luaL_checklstring(L, 2, &len);
+
+    if (fcproc_file_write(path, data, len, check_mode(L, 3), &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.own_file(path, uid?, gid?, mode?) -> true */
+static int l_own_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    int mode = lua_isnoneornil(L, 4) ? -1 : (int)check_mode(L, 4);
+
+    if (fcproc_file_own(path, opt_id(L, 2), opt_id(L, 3), mode, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.remove_file(path) -> removed */
+static int l_remove_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool removed = false;
+
+    if (fcproc_file_remove(bind_check_string(L, 1), &removed, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, removed);
+    return 1;
+}
+
+/* core.remove_tree(path) -> how many */
+static int l_remove_tree(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int64_t removed = 0;
+
+    if (fcproc_tree_remove(bind_check_string(L, 1), &removed, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushinteger(L, removed);
+    return 1;
+}
+
+/* core.punch_file(path, most_bytes) -> bytes freed */
+static int l_punch_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    lua_Integer most = luaL_checkinteger(L, 2);
+    int64_t freed = 0;
+
+    luaL_argcheck(L, most >= 0, 2, "a size must be 0 bytes or more");
+    if (fcproc_file_punch(path, most, &freed, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushinteger(L, freed);
+    return 1;
+}
+
+/* ---- two names ---- */
+
+/* core.link_file(from, to) -> true */
+static int l_link_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_file_link(bind_check_string(L, 1), bind_check_string(L, 2), &err) < 0)
+        return fail_at(L, &err, 2);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.symlink(target, path) -> true */
+static int l_symlink(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_symlink_make(bind_check_string(L, 1), bind_check_string(L, 2), &err) < 0)
+        return fail_at(L, &err, 2);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.rename(from, to, replace) -> true */
+static int l_rename(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *from = bind_check_string(L, 1);
+    const char *to = bind_check_string(L, 2);
+
+    if (fcproc_file_rename(from, to, lua_toboolean(L, 3), &err) < 0)
+        return fail_at(L, &err, 2);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int push_copied(lua_State *L, fcproc_op *op)
+{
+    struct fcproc_copied copied = fcproc_file_copy_result(op);
+
+    lua_pushstring(L, copied.method == FCPROC_COPY_REFLINK ? "reflink" : "sparse");
+    lua_pushinteger(L, copied.bytes);
+    return 2;
+}
+
+/* [-0, +0, m] The path of a copy's error on top: the operation's user value. */
+static void set_copy_path(lua_State *L, fcproc_op *op)
+{
+    (void)op;
+    lua_getiuservalue(L, 1, 1);
+    lua_setfield(L, -2, "path");
+}
+
+/* core.copy_file(from, to, method, mode, ctx?) -> op, whose results are the method and the bytes */
+static int l_copy_file(lua_State *L)
+{
+    static const char *const methods[] = { "reflink", "sparse", NULL };
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *from = bind_check_string(L, 1);
+    const char *to = bind_check_string(L, 2);
+    enum fcproc_copy_method method = (enum fcproc_copy_method)luaL_checkoption(L, 3, NULL, methods);
+    mode_t mode = check_mode(L, 4);
+    fcproc_ctx *ctx = bind_ctx(L, 5);
+    struct bind_op *b = bind_new_op(L, push_copied);
+
+    b->decorate = set_copy_path;
+    lua_pushvalue(L, 2);
+    lua_setiuservalue(L, -2, 1);
+    if (fcproc_file_copy(from, to, method, mode, ctx, &b->op, &err) < 0)
+        return fail_at(L, &err, 2);
+    return 1;
+}
+
+/* ---- locks ---- */
+
+static int l_lock_close(lua_State *L)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_LOCK);
+    fcproc_lock *lock = h->object;
+
+    h->object = NULL;
+    fcproc_lock_close(lock);
+    return 0;
+}
+
+/* lock:remove() -> true */
+static int l_lock_remove(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_lock *lock = bind_check(L, 1, TYPE_LOCK);
+    struct bind_handle *h = lua_touserdata(L, 1);
+
+    h->object = NULL;
+    if (fcproc_lock_remove(lock, &err) < 0) {
+        bind_fail(L, &err);
+        lua_getiuservalue(L, 1, 1);
+        lua_setfield(L, -2, "path");
+        return 2;
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.lock_file(path, mode?) -> lock */
+static int l_lock_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    mode_t mode = lua_isnoneornil(L, 2) ? 0600 : check_mode(L, 2);
+    struct bind_handle *h = bind_new(L, TYPE_LOCK);
+    fcproc_lock *lock = NULL;
+
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, 1);
+    if (fcproc_lock_open(path, mode, &lock, &err) < 0)
+        return fail_at(L, &err, 1);
+    h->object = lock;
+    return 1;
+}
+
+void bind_open_file(lua_State *L)
+{
+    static const luaL_Reg methods[] = { { "remove", l_lock_remove }, { NULL, NULL } };
+    static const luaL_Reg functions[] = {
+        { "stat", l_stat },
+        { "list_dir", l_list_dir },
+        { "read_file", l_read_file },
+        { "read_link", l_read_link },
+        { "make_dir", l_make_dir },
+        { "create_file", l_create_file },
+        { "write_file", l_write_file },
+        { "own_file", l_own_file },
+        { "remove_file", l_remove_file },
+        { "remove_tree", l_remove_tree },
+        { "punch_file", l_punch_file },
+        { "link_file", l_link_file },
+        { "symlink", l_symlink },
+        { "rename", l_rename },
+        { "copy_file", l_copy_file },
+        { "lock_file", l_lock_file },
+        { NULL, NULL },
+    };
+
+    bind_type(L, TYPE_LOCK, methods, l_lock_close);
+    luaL_setfuncs(L, functions, 0);
+}
