@@ -113,7 +113,7 @@ end
 local function find_path(path)
   local head, id = path:match("^(/[^/]+/)([%w_]+)$")
   local with_id = head and head .. "{id}"
-  if by_path[with_id] then return with_id, id end
+  if with_id and by_path[with_id] then return with_id, id end
   if by_path[path] and not path:find("{", 1, true) then return path end
 end
 
@@ -133,9 +133,14 @@ local function find(version, method, path)
     return fail("invalid", "%s %s: there is no such method here; known: %s", method, path,
       methods_of(known))
   end
-  local near = fields.nearest(path:gsub("^/([^/]+)/[^/]+$", "/%1/{id}"), paths)
-  return fail("invalid", "%s %s: there is no such endpoint%s", method, path,
-    near and ("; did you mean %s?"):format(near) or "; they begin with /, and have no query")
+  local first = path:match("^(/[^/]+/)[^/]+$")
+  if first and by_path[first .. "{id}"] then
+    return fail("invalid", "%s %s: an id must be letters, digits and underscores", method, path)
+  end
+  -- Once as it is, and once as if its last part were an id.
+  local near = fields.nearest(path, paths) or first and fields.nearest(first .. "{id}", paths)
+  return fail("invalid", "%s %s: there is no such endpoint%s", method, path:sub(1, 200),
+    near and ("; did you mean %s?"):format(near) or "")
 end
 
 -- started: nil (not known), false, true, or the state that GET / tells.
@@ -175,7 +180,7 @@ end
 
 ---Checks a request before it is made.
 ---@param version string?  of the binary ("1.12.1"); nil: not known, and not judged by
----@param started (boolean|string)?  has the VM booted? Or its state as GET / tells it. nil: not known
+---@param started (boolean|string)?  has it booted, or its state as GET / tells it; nil: not known
 ---@param method string
 ---@param path string      "/drives/rootfs"
 ---@param body (table|string)?
@@ -217,7 +222,8 @@ end
 ---@return boolean? ok
 ---@return fcproc.Error? err  as for check; it names the place: "drives[2].rate_limiter.bandwidth"
 function M.check_config(version, config)
-  if type(config) == "table" and config.serial ~= nil and config.serial ~= json.null then
+  if type(config) == "table" and config.serial ~= nil and config.serial ~= json.null
+    and not version_of.beyond_the_table(version) then
     return fail("unsupported", "serial: Firecracker reads it over in a configuration file; send "
       .. "PUT /serial before the start instead")
   end

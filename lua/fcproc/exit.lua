@@ -6,14 +6,14 @@ local M = {}
 local statuses = {
   [0] = "the guest reset or rebooted, or it ended as asked",
   [1] = "a general failure: the API socket could not be bound (is it there already?), the "
-    .. "configuration file was refused, or a snapshot could not be loaded; its stderr and log say "
-    .. "which",
+    .. "configuration file was refused, or a snapshot could not be loaded; its stderr and log "
+    .. "say which",
   [2] = "a mistake inside Firecracker; its log says more",
   [12] = "out of memory: the host could not give the guest's memory",
   [148] = "seccomp violation (SIGSYS): a system call that its filter forbids, from a binary built "
     .. "with another libc, or a wrong --seccomp-filter; the log has the number of the call",
-  [149] = "SIGBUS: guest memory or a backing file could not be read: no huge pages left, a snapshot "
-    .. "or drive that was truncated, or an I/O error",
+  [149] = "SIGBUS: guest memory or a backing file could not be read: no huge pages left, a "
+    .. "snapshot or drive that was truncated, or an I/O error",
   [150] = "SIGSEGV: Firecracker crashed",
   [151] = "SIGXFSZ: a file grew over its limit (--resource-limit fsize)",
   [152] = "bad configuration: the file given to --config-file is wrong",
@@ -32,27 +32,34 @@ local signal_names = {
 
 local signals = {
   [2] = "ended from outside, without a flush of its metrics",
-  [6] = "Firecracker panicked: an --id that is not letters, digits and hyphens does that, too; its "
-    .. "stderr has the place",
+  [6] = "Firecracker panicked: an --id that is not letters, digits and hyphens does that, too; "
+    .. "its stderr has the place",
   [9] = "killed: by us, by someone else, or by the OOM killer (look at oom_kill in the cgroup's "
     .. "memory.events)",
   [15] = "ended from outside, without a flush of its metrics",
   [31] = "seccomp violation, before Firecracker could say which call it was",
 }
 
+-- The jailer of 1.12.1 was seen to panic on all its errors but wrong arguments, which are 1.
+local jailer_failed = "the jailer failed, or Firecracker did; of the jailer it means that a jail "
+  .. "of that id is left over, a file or folder is missing, an id is wrong, or a permission is, "
+  .. "and its stderr says which; of Firecracker, "
+
 ---One sentence on how a Firecracker ended.
 ---
 ---    print(exit.describe({ status = 148 })) --> 148: seccomp violation (SIGSYS): ...
----@param ended { status: integer?, signal: integer? }?  as process:wait gives it
----@param context { jailer: boolean?, daemonized: boolean? }?  how it was started: by the jailer; with
----                 the jailer's --daemonize or --new-pid-ns, which leave the process that we started
----@return string
+---@param ended fcproc.Exit?  as process:wait gives it
+---@param context { jailer: boolean?, daemonized: boolean? }?  it was started by the jailer; with
+---                 --daemonize or --new-pid-ns, when the process started is not the one that stays
+---@return string sentence
 function M.describe(ended, context)
   context = context or {}
   local status, signal = ended and ended.status, ended and ended.signal
   if signal then
     local name = signal_names[signal] or ("signal %d"):format(signal)
-    return ("%s: %s"):format(name, signals[signal] or "ended by this signal")
+    local text = signals[signal] or "ended by this signal"
+    if signal == 6 and context.jailer then text = jailer_failed .. text end
+    return ("%s: %s"):format(name, text)
   end
   if not status then return "the exit status is unknown" end
   if status == 0 and context.daemonized then
@@ -60,9 +67,7 @@ function M.describe(ended, context)
   end
   local text = statuses[status] or "a status that Firecracker does not document"
   if status == 1 and context.jailer then
-    text = "the jailer failed, or Firecracker did: the jailer exits so on each of its errors (a jail "
-      .. "of that id is left over, a file is missing, no permission), and says which on stderr; "
-      .. "of Firecracker it means " .. text
+    text = jailer_failed .. text
   end
   return ("%d: %s"):format(status, text)
 end

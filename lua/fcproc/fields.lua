@@ -6,8 +6,12 @@ local version_of = require "fcproc.version"
 
 local M = {}
 
+local LONGEST = 500 -- a message shows what was given, which may be a file by mistake
+
 local function complain(code, format, ...)
-  return errors.new{ code = code, op = "api.check", message = format:format(...) }
+  local message = format:format(...)
+  if #message > LONGEST then message = message:sub(1, LONGEST) .. "..." end
+  return errors.new{ code = code, op = "api.check", message = message }
 end
 
 local function sorted(map)
@@ -70,13 +74,14 @@ local function at(place)
   return place == "" and "the configuration" or place
 end
 
+-- One for each kind: what is wrong with the value, or nil.
 local judges = {}
 
-function judges.boolean(_, _, value, place)
+judges.boolean = function(_, _, value, place)
   if type(value) ~= "boolean" then return wrong(place, "true or false", value) end
 end
 
-function judges.integer(_, type, value, place)
+judges.integer = function(_, type, value, place)
   local whole = math.type(value) and math.tointeger(value)
   if not math.type(value) then return wrong(place, "an integer", value) end
   local min, max = type.min, type.max
@@ -85,7 +90,7 @@ function judges.integer(_, type, value, place)
     max and ("from %d to %d"):format(min, max) or ("of %d or more"):format(min), value)
 end
 
-function judges.string(version, body_type, value, place)
+judges.string = function(version, body_type, value, place)
   if type(value) ~= "string" then return wrong(place, "a string", value) end
   if not utf8.len(value) then return complain("invalid", "%s is not UTF-8", place) end
   if body_type.max and #value > body_type.max then
@@ -106,7 +111,7 @@ function judges.string(version, body_type, value, place)
     table.concat(sorted(values), ", "), value)
 end
 
-function judges.list(version, body_type, value, place)
+judges.list = function(version, body_type, value, place)
   if type(value) ~= "table" then return wrong(place, "a list", value) end
   for key in pairs(value) do
     if math.type(key) ~= "integer" or key < 1 or key > #value then
@@ -130,17 +135,16 @@ local function unknown_field(fields, name, place)
     near and ("; did you mean '%s'?"):format(near) or "", table.concat(known, ", "))
 end
 
-function judges.object(version, body_type, value, place)
+judges.object = function(version, body_type, value, place)
   if type(value) ~= "table" then return wrong(at(place), "a table", value) end
   local fields, present = body_type.fields, {}
   for name, field in pairs(value) do
     if field ~= json.null then present[name] = field end
   end
   for name in pairs(present) do
-    -- What a later one than the table knows, it says itself.
-    if not fields[name] and not (type(name) == "string" and version_of.beyond_the_table(version)) then
-      return unknown_field(fields, name, place)
-    end
+    -- What a later Firecracker than the table does not know, it says itself.
+    local may_be = type(name) == "string" and version_of.beyond_the_table(version)
+    if not fields[name] and not may_be then return unknown_field(fields, name, place) end
   end
   -- In the order of their names, so that of two mistakes the same one is always told first.
   for _, name in ipairs(sorted(fields)) do
@@ -157,20 +161,20 @@ function judges.object(version, body_type, value, place)
   if complaint then return complain("invalid", "%s: %s", at(place), complaint) end
 end
 
-function judges.map(_, _, value, place)
+judges.map = function(_, _, value, place)
   if type(value) ~= "table" or #value > 0 then return wrong(place, "a table with names", value) end
   local complaint = json.complaint(value, place)
   return complaint and complain("invalid", "%s", complaint)
 end
 
-function judges.either(version, body_type, value, place)
+judges.either = function(version, body_type, value, place)
   if type(value) == "string" then return judge(version, body_type.string, value, place) end
   if type(value) ~= "table" then return wrong(place, "a string or a table", value) end
   return too_new(version, body_type.table.since, place .. " as a table")
     or judge(version, body_type.table, value, place)
 end
 
-function judge(version, body_type, value, place)
+judge = function(version, body_type, value, place)
   local err = judges[body_type.kind](version, body_type, value, place)
   if err then return err end
   if body_type.kind == "string" and body_type.rule then

@@ -59,6 +59,23 @@ function M.read(text)
   return cjson.decode(text)
 end
 
+---Makes a decoded answer one that Lua code can use without a thought: whole numbers are integers
+---(lua-cjson makes floats of all, and 16 is shown as 16.0), and what is null is not there (a null
+---is a value that is true). It changes the table that it is given.
+---@param value any
+---@param keep_nulls boolean?  the data is somebody's own, where a null may mean something
+---@return any value
+function M.plain(value, keep_nulls)
+  if math.type(value) == "float" then return math.tointeger(value) or value end
+  if type(value) ~= "table" then return value end
+  for key, item in pairs(value) do
+    -- Not in a list, where it would leave a hole.
+    local drop = item == cjson.null and not keep_nulls and type(key) == "string"
+    if drop then value[key] = nil else value[key] = M.plain(item, keep_nulls) end
+  end
+  return value
+end
+
 local write
 
 local function write_list(value, type)
@@ -82,7 +99,7 @@ local function write_object(value, type)
   return "{" .. table.concat(parts, ",") .. "}"
 end
 
-function write(value, body_type)
+write = function(value, body_type)
   if math.type(value) == "float" then
     local whole = math.tointeger(value)
     return whole and ("%d"):format(whole) or ("%.17g"):format(value)

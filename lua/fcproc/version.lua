@@ -12,7 +12,7 @@ local function parts(version)
   return { tonumber(major), tonumber(minor), tonumber(patch) or 0 }
 end
 
----Is the version this one, or newer? What follows the numbers ("-dev", "-4-gabcdef") does not count.
+---Is the version this one, or newer? What follows its numbers ("-dev", "-4-gabc") does not count.
 ---@param version string?  "1.12.1", "v1.12.1"
 ---@param wanted string?   "1.14"; nil: any will do
 ---@return boolean? yes    nil when it is not known, or no version

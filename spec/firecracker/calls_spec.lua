@@ -377,7 +377,7 @@ describe("a configuration file", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  -- Starts a Firecracker with it; what it wrote, and how it ended, or nil when it listens.
+  -- Starts a Firecracker with it; what it wrote, and how it ended, or nil when it answers.
   local function start(world, text)
     local file, sock = world.folder:file("config.json"), world.folder:file("api.sock")
     local console = world.folder:file("console.log")
@@ -388,13 +388,14 @@ describe("a configuration file", function()
       { stdout = { file = console }, stderr = { file = console }, netns = world.netns,
         session = true }))
     local ended
-    support.eventually("Firecracker listens or ends", function()
+    support.eventually("Firecracker answers or ends", function()
       if not process:alive() then
         local _
         _, ended = must(process:wait(10))
         return true
       end
-      return world.manager:wait_for_socket(sock, 0)
+      -- It listens before it reads the file, and answers after.
+      return fcproc.request(sock, "GET", "/")
     end)
     if not ended then
       process:signal("KILL")
