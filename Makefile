@@ -40,7 +40,9 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path file tree filelink lock copy socket procfs process identity netns \
 	spawn command netlink link tap removal unixhttp guest
 BINDING := core error context op path file process spawn net client log
-LUA_FILES := init api config context error identity loop manager options process runner waiters
+LUA_FILES := init api bodies calls config context endpoints error exit fields identity jailer json \
+	launch loop machine manager options process runner tail version waiters \
+	vm/journal vm/lease vm/schema vm/spec
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf

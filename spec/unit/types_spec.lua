@@ -134,7 +134,7 @@ describe("core.d.lua", function()
     local classes, used = {}, {}
     for _, path in ipairs(files("lua/fcproc/*.lua")) do
       local text = support.read_file(path)
-      for class in text:gmatch("%-%-%-@class ([%w.]+)") do classes[class] = true end
+      for class in text:gmatch("%-%-%-@[ac]l[ia]%l+ ([%w.]+)") do classes[class] = true end
       for line in text:gmatch("%-%-%-@[prfo]%l+ [^\n]+") do
         -- Types come before two spaces; after them come words.
         for class in (line:gsub("^(%-%-%-@%l+ [%w_]+)%s+", "%1 "):match("^(.-)  ") or line)

@@ -1,0 +1,75 @@
+-- What the end of a Firecracker process means, in a sentence for the operator.
+
+local M = {}
+
+-- FcExitCode and what Firecracker's FAQ adds.
+local statuses = {
+  [0] = "the guest reset or rebooted, or it ended as asked",
+  [1] = "a general failure: the API socket could not be bound (is it there already?), the "
+    .. "configuration file was refused, or a snapshot could not be loaded; its stderr and log "
+    .. "say which",
+  [2] = "a mistake inside Firecracker; its log says more",
+  [12] = "out of memory: the host could not give the guest's memory",
+  [148] = "seccomp violation (SIGSYS): a system call that its filter forbids, from a binary built "
+    .. "with another libc, or a wrong --seccomp-filter; the log has the number of the call",
+  [149] = "SIGBUS: guest memory or a backing file could not be read: no huge pages left, a "
+    .. "snapshot or drive that was truncated, or an I/O error",
+  [150] = "SIGSEGV: Firecracker crashed",
+  [151] = "SIGXFSZ: a file grew over its limit (--resource-limit fsize)",
+  [152] = "bad configuration: the file given to --config-file is wrong",
+  [153] = "bad arguments: a flag is wrong, or newer than this binary",
+  [154] = "SIGXCPU: the limit of CPU time was reached",
+  [155] = "SIGPIPE: a reader went away",
+  [156] = "SIGHUP: its terminal or session went away, or it was told to end so",
+  [157] = "SIGILL: an instruction that this CPU does not have",
+}
+
+local signal_names = {
+  [1] = "SIGHUP", [2] = "SIGINT", [3] = "SIGQUIT", [4] = "SIGILL", [5] = "SIGTRAP", [6] = "SIGABRT",
+  [7] = "SIGBUS", [8] = "SIGFPE", [9] = "SIGKILL", [11] = "SIGSEGV", [13] = "SIGPIPE",
+  [14] = "SIGALRM", [15] = "SIGTERM", [24] = "SIGXCPU", [25] = "SIGXFSZ", [31] = "SIGSYS",
+}
+
+local signals = {
+  [2] = "ended from outside, without a flush of its metrics",
+  [6] = "Firecracker panicked: an --id that is not letters, digits and hyphens does that, too; "
+    .. "its stderr has the place",
+  [9] = "killed: by us, by someone else, or by the OOM killer (look at oom_kill in the cgroup's "
+    .. "memory.events)",
+  [15] = "ended from outside, without a flush of its metrics",
+  [31] = "seccomp violation, before Firecracker could say which call it was",
+}
+
+-- The jailer of 1.12.1 was seen to panic on all its errors but wrong arguments, which are 1.
+local jailer_failed = "the jailer failed, or Firecracker did; of the jailer it means that a jail "
+  .. "of that id is left over, a file or folder is missing, an id is wrong, or a permission is, "
+  .. "and its stderr says which; of Firecracker, "
+
+---One sentence on how a Firecracker ended.
+---
+---    print(exit.describe({ status = 148 })) --> 148: seccomp violation (SIGSYS): ...
+---@param ended fcproc.Exit?  as process:wait gives it
+---@param context { jailer: boolean?, daemonized: boolean? }?  it was started by the jailer; with
+---                 --daemonize or --new-pid-ns, when the process started is not the one that stays
+---@return string sentence
+function M.describe(ended, context)
+  context = context or {}
+  local status, signal = ended and ended.status, ended and ended.signal
+  if signal then
+    local name = signal_names[signal] or ("signal %d"):format(signal)
+    local text = signals[signal] or "ended by this signal"
+    if signal == 6 and context.jailer then text = jailer_failed .. text end
+    return ("%s: %s"):format(name, text)
+  end
+  if not status then return "the exit status is unknown" end
+  if status == 0 and context.daemonized then
+    return "0: the jailer started Firecracker as a process of its own and left; this is not its end"
+  end
+  local text = statuses[status] or "a status that Firecracker does not document"
+  if status == 1 and context.jailer then
+    text = jailer_failed .. text
+  end
+  return ("%d: %s"):format(status, text)
+end
+
+return M

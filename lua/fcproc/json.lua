@@ -1,0 +1,123 @@
+-- Writes JSON that Firecracker can read. lua-cjson is right for most, but writes an empty list as
+-- an empty object, and numbers with 14 digits at most: a rate limiter of 100 TB becomes 1e+14,
+-- which is no integer there. Here the body's type says what is a list, and integers stay integers.
+
+local cjson = require "cjson.safe"
+
+local M = {}
+
+local DEEPEST = 100 -- also ends a table that holds itself
+
+---What a null is in a decoded table, and what writes one.
+M.null = cjson.null
+
+local function is_list(value)
+  local n = 0
+  for key in pairs(value) do
+    if math.type(key) ~= "integer" or key < 1 then return false end
+    n = n + 1
+  end
+  return n == #value and n > 0
+end
+
+---Why a value can't be written as JSON, and where in it; nil when it can.
+---@param value any
+---@param where string?  the place of value
+---@param depth integer?
+---@return string? complaint
+function M.complaint(value, where, depth)
+  where, depth = where or "", depth or 1
+  local kind = type(value)
+  if kind == "number" then
+    if value ~= value or value == math.huge or value == -math.huge then
+      return where .. " is no number that JSON has"
+    end
+  elseif kind == "string" then
+    if not utf8.len(value) then return where .. " is not UTF-8" end
+  elseif kind == "table" then
+    if depth > DEEPEST then return where .. " is nested too deep, or holds itself" end
+    local as_list = is_list(value)
+    for key, item in pairs(value) do
+      if not as_list and type(key) ~= "string" then
+        return ("%s is neither a list nor an object: it has the key %s"):format(where,
+          tostring(key))
+      end
+      local place = as_list and ("%s[%d]"):format(where, key) or where .. "." .. key
+      local complaint = M.complaint(item, place, depth + 1)
+      if complaint then return complaint end
+    end
+  elseif kind ~= "boolean" and value ~= cjson.null then
+    return ("%s is a %s, which JSON does not have"):format(where, kind)
+  end
+end
+
+---Reads JSON.
+---@param text string
+---@return any? value
+---@return string? complaint
+function M.read(text)
+  return cjson.decode(text)
+end
+
+---Makes a decoded answer one that Lua code can use without a thought: whole numbers are integers
+---(lua-cjson makes floats of all, and 16 is shown as 16.0), and what is null is not there (a null
+---is a value that is true). It changes the table that it is given.
+---@param value any
+---@param keep_nulls boolean?  the data is somebody's own, where a null may mean something
+---@return any value
+function M.plain(value, keep_nulls)
+  if math.type(value) == "float" then return math.tointeger(value) or value end
+  if type(value) ~= "table" then return value end
+  for key, item in pairs(value) do
+    -- Not in a list, where it would leave a hole.
+    local drop = item == cjson.null and not keep_nulls and type(key) == "string"
+    if drop then value[key] = nil else value[key] = M.plain(item, keep_nulls) end
+  end
+  return value
+end
+
+local write
+
+local function write_list(value, type)
+  local parts = {}
+  for i, item in ipairs(value) do parts[i] = write(item, type and type.of) end
+  return "[" .. table.concat(parts, ",") .. "]"
+end
+
+-- In the order of their names, so that one table is one text. In a typed object a null is as good
+-- as nothing; in free data it says something (a PATCH of /mmds removes by it).
+local function write_object(value, type)
+  local fields = type and type.fields
+  local names, parts = {}, {}
+  for name, item in pairs(value) do
+    if not (fields and item == cjson.null) then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    parts[i] = cjson.encode(name) .. ":" .. write(value[name], fields and fields[name])
+  end
+  return "{" .. table.concat(parts, ",") .. "}"
+end
+
+write = function(value, body_type)
+  if math.type(value) == "float" then
+    local whole = math.tointeger(value)
+    return whole and ("%d"):format(whole) or ("%.17g"):format(value)
+  end
+  if math.type(value) == "integer" then return ("%d"):format(value) end
+  if type(value) ~= "table" then return cjson.encode(value) end
+  if body_type and body_type.kind == "either" then body_type = body_type.table end
+  local as_list = is_list(value)
+  if body_type and body_type.kind == "list" then as_list = true end
+  return (as_list and write_list or write_object)(value, body_type)
+end
+
+---Writes a value of which M.complaint had nothing to say.
+---@param value any
+---@param type fcproc.BodyType?  which empty tables are lists
+---@return string
+function M.write(value, type)
+  return write(value, type)
+end
+
+return M

@@ -1,0 +1,50 @@
+-- What the end of a Firecracker means, in words.
+
+local exit = require "fcproc.exit"
+
+local function says(text, ended, context)
+  local sentence = exit.describe(ended, context)
+  assert.is_truthy(sentence:find(text, 1, true), sentence)
+  assert.is_nil(sentence:find("\n", 1, true))
+end
+
+describe("the end of a Firecracker", function()
+  it("is told for every status that it documents", function()
+    for status, text in pairs{
+      [0] = "0: the guest reset", [1] = "1: a general failure", [2] = "2: a mistake inside",
+      [12] = "12: out of memory", [148] = "148: seccomp violation (SIGSYS): ",
+      [149] = "149: SIGBUS: guest memory", [150] = "150: SIGSEGV", [151] = "151: SIGXFSZ",
+      [152] = "152: bad configuration", [153] = "153: bad arguments", [154] = "154: SIGXCPU",
+      [155] = "155: SIGPIPE", [156] = "156: SIGHUP", [157] = "157: SIGILL",
+    } do
+      says(text, { status = status })
+    end
+    says("77: a status that Firecracker does not document", { status = 77 })
+  end)
+
+  it("is told for signals", function()
+    says("SIGABRT: Firecracker panicked", { signal = 6 })
+    says("OOM killer", { signal = 9 })
+    says("SIGTERM: ended from outside", { signal = 15 })
+    says("SIGINT: ended from outside", { signal = 2 })
+    says("SIGSYS: seccomp violation", { signal = 31 })
+    says("SIGSEGV: ended by this signal", { signal = 11 })
+    says("signal 34: ended by this signal", { signal = 34 })
+  end)
+
+  it("is not guessed", function()
+    for _, ended in ipairs{ false, {}, { text = "x" } } do
+      assert.are.equal("the exit status is unknown", exit.describe(ended or nil))
+    end
+    assert.are.equal("the exit status is unknown", exit.describe(nil, { jailer = true }))
+  end)
+
+  it("may be the jailer's", function()
+    says("1: the jailer failed, or Firecracker did", { status = 1 }, { jailer = true })
+    says("SIGABRT: the jailer failed, or Firecracker did", { signal = 6 }, { jailer = true })
+    says("153: bad arguments", { status = 153 }, { jailer = true })
+    says("this is not its end", { status = 0 }, { jailer = true, daemonized = true })
+    says("0: the guest reset", { status = 0 }, { jailer = true })
+    says("SIGKILL", { signal = 9 }, { jailer = true, daemonized = true })
+  end)
+end)
