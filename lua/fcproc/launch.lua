@@ -2,9 +2,10 @@
 -- are relative to its working folder, which is the VM's own or the root of its jail: so a snapshot
 -- that holds them can be restored in any other folder.
 
-local cjson = require "cjson.safe"
 local core = require "fcproc.core"
+local endpoints = require "fcproc.endpoints"
 local jailer = require "fcproc.jailer"
+local json = require "fcproc.json"
 
 local M = {}
 
@@ -38,19 +39,6 @@ function M.files(folder, root)
     folder = inside, socket = inside .. "/api.sock", log = inside .. "/firecracker.log",
     metrics = inside .. "/metrics", console = folder .. "/console.log",
   }
-end
-
--- lua-cjson writes an empty list as {}, and Firecracker insists on "drives".
-local function encode_config(config)
-  local text, reason = cjson.encode(config)
-  if not text then error("machine: the configuration can't be written as JSON: " .. reason, 0) end
-  if not config.drives or #config.drives == 0 then
-    local rest = {}
-    for key, value in pairs(config) do rest[key] = value end
-    rest.drives = nil
-    text = cjson.encode(rest):gsub("^{", next(rest) and '{"drives":[],' or '{"drives":[]')
-  end
-  return text
 end
 
 ---Writes a file that the VMM may read: in a jail it is the jail user's.
@@ -104,10 +92,10 @@ end
 function M.prepare(manager, opts)
   local ok, err = make_outputs(opts)
   if ok and opts.config and opts.boot ~= "api" then
-    ok, err = M.write(opts, "config.json", encode_config(opts.config))
+    ok, err = M.write(opts, "config.json", endpoints.encode_config(opts.config))
   end
   if ok and opts.metadata and opts.boot ~= "api" then
-    ok, err = M.write(opts, "metadata.json", cjson.encode(opts.metadata))
+    ok, err = M.write(opts, "metadata.json", json.write(opts.metadata))
   end
   if not ok then return nil, err end
   local argv = { opts.binary }

@@ -49,7 +49,7 @@ local STATE_LIMIT = 2 -- seconds to read the state again after a request whose e
 ---@param exit fcproc.Exit?
 ---@return string
 function Machine:describe_exit(exit)
-  return exits.describe(exit, { jailer = self.shape.jailed, new_pid_ns = self.shape.new_pid_ns })
+  return exits.describe(exit, { jailer = self.shape.jailed })
 end
 
 ---The end of the log and of the console, for an error.
@@ -107,11 +107,12 @@ function Machine:api(method, target, body, ctx)
   local client, answer, err
   client, err = client_of(self)
   if not client then return nil, err end
-  answer, err = client:request(method, target, body, ctx, endpoints.limit(method, target))
+  local text, limit = endpoints.encode(method, target, body), endpoints.limit(method, target)
+  answer, err = client:request(method, target, text, ctx, limit)
   if err and err.code == "busy" then -- another coroutine waits for its answer on that connection
     local own <close> = api.client(self.files.socket)
     if own then
-      answer, err = own:request(method, target, body, ctx, endpoints.limit(method, target))
+      answer, err = own:request(method, target, text, ctx, limit)
     end
   end
   if err and err.code == "wait_timeout" then

@@ -5,9 +5,9 @@
 -- RUNTIME_DIR/.fcproc/locks/ID     locked (flock) by the manager that has the VM
 -- RUNTIME_DIR/.fcproc/leases/NAME  a symbolic link: NAME belongs to the VM that it points to
 
-local cjson = require "cjson.safe"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local json = require "fcproc.json"
 
 local M = {}
 
@@ -62,6 +62,14 @@ function M.lock(manager, id)
       .. "process"):format(id)
   end
   return nil, err
+end
+
+---Has a manager the VM's lock? Looks only.
+---@param manager fcproc.Manager
+---@param id string
+---@return boolean
+function M.is_locked(manager, id)
+  return core.lock_taken(M.own_folder(manager, "locks") .. "/" .. id) == true
 end
 
 ---Does the VM have a folder?
@@ -132,11 +140,11 @@ end
 ---@return table record
 function M.read(manager, id)
   local text = core.read_file(M.folder(manager, id) .. "/vm.json")
-  local record = text and cjson.decode(text)
+  local record = text and json.read(text)
   if type(record) ~= "table" or record.format ~= FORMAT then
     return { format = FORMAT, id = id, state = "unknown" }
   end
-  return record
+  return json.plain(record)
 end
 
 ---The ids of all VMs that have a folder, alive or dead.
@@ -163,9 +171,7 @@ end
 function Journal:save(state)
   local started = core.now()
   self.record.state = state
-  local text, reason = cjson.encode(self.record)
-  if not text then error("vm: the journal can't be written as JSON: " .. reason, 0) end
-  local ok, err = core.write_file(self.folder .. "/vm.json", text, 384) -- 0600
+  local ok, err = core.write_file(self.folder .. "/vm.json", json.write(self.record), 384) -- 0600
   if not ok then return nil, err end
   self.manager:_log(started, "journal written", { id = self.id, state = state })
   return true

@@ -70,16 +70,15 @@ end
 ---Takes the wanted address, or a free one: first the one that belongs to the id.
 ---@param manager fcproc.Manager
 ---@param id string
+---@param subnet fcproc.Subnet
 ---@param wanted string?
 ---@return string? address
 ---@return fcproc.Error? err
-function M.address(manager, id, wanted)
-  local config = manager.config
-  local subnet = address.subnet(config.bridge_ip, config.prefix)
+function M.address(manager, id, subnet, wanted)
   if wanted then
     local ok, err = M.take(manager, "ip-" .. wanted, id)
     if ok then return wanted end
-    err.message = ("the address %s: %s"):format(wanted, err.message)
+    err.message = wanted .. ": " .. err.message
     return nil, err
   end
   for candidate in address.candidates(subnet, id) do
@@ -89,7 +88,7 @@ function M.address(manager, id, wanted)
   end
   return nil, errors.new{ code = "busy", op = "vm.lease",
     message = ("no address is free in %s/%d; reclaim dead VMs, or take a wider cidr"):format(
-      config.bridge_ip, config.prefix) }
+      subnet.network, subnet.prefix) }
 end
 
 ---All leases of a VM, or of all.

@@ -1,0 +1,94 @@
+-- What a guest has written to its serial console: a file, so that it depends on no reader.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local tail = require "fcproc.tail"
+
+local M = {}
+
+M.LIMIT = 16 * 1024 * 1024 -- bytes kept of each file that a VM writes
+M.CAP_EVERY = 5            -- seconds between two looks at their sizes, while a VM is waited for
+
+local CHUNK = 65536
+
+---@class fcproc.Console
+---@field path string
+---@field vm fcproc.Vm
+local Console = {}
+Console.__index = Console
+
+---@param vm fcproc.Vm
+---@return fcproc.Console?
+---@return fcproc.Error? err
+function M.new(vm)
+  local record = vm.journal.record
+  if record.shape.daemonize then
+    return nil, errors.new{ code = "unsupported", op = "vm.console",
+      message = ("the VM '%s' has no console: a jailer with daemonize sends it to /dev/null "
+        .. "(before Firecracker 1.14 there is no other way; then PUT /serial gives it a file)")
+        :format(vm.id) }
+  end
+  vm:cap()
+  return setmetatable({ vm = vm, path = record.files.console }, Console)
+end
+
+---The last lines.
+---@param lines integer?  default 20
+---@return string
+function Console:tail(lines)
+  return tail.lines(self.path, lines)
+end
+
+---All of it that is kept, from a position on.
+---@param offset integer?  bytes, default 0
+---@return string? text
+---@return fcproc.Error? err
+function Console:read(offset)
+  return core.read_file(self.path, offset or 0)
+end
+
+-- Reads from the position to the end; the text that may hold the start of the searched one is
+-- looked at again.
+local function search(self, text, from)
+  while true do
+    local chunk, err = core.read_file(self.path, from, CHUNK)
+    if not chunk then return nil, err end
+    local at, stop = chunk:find(text, 1, true)
+    if at then return true, from + stop end
+    if #chunk < CHUNK then return false, from + #chunk end
+    from = from + math.max(#chunk - #text + 1, 1)
+  end
+end
+
+---Waits until the guest has written this text (no pattern), now or in the past. Wakes when the
+---file is written to, and when the VM ends.
+---@param text string
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_EXIT_STATUS: the VM ended before, with its output
+function Console:wait_for(text, timeout, ctx)
+  ctx = loop.context(ctx)
+  local deadline = timeout and core.now() + timeout
+  local from, process = 0, self.vm.machine.process
+  while true do
+    local alive = process:alive()
+    local found, upto = search(self, text, from)
+    if found then return true end
+    if found == nil then return nil, upto end
+    if not alive then return nil, self.vm.machine:failure("console") end
+    from = math.max(upto - #text + 1, 0)
+    local left = deadline and math.max(deadline - core.now(), 0)
+    local done, err = loop.complete(ctx, process:wait_file_op(self.path, upto, left, ctx))
+    if not done then
+      if err.code == "wait_timeout" then
+        err.message = ("'%s' did not appear on the console of '%s' in %g s; its end: %s"):format(
+          text, self.vm.id, timeout, self:tail(3))
+      end
+      return nil, err
+    end
+  end
+end
+
+return M

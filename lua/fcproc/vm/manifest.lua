@@ -1,0 +1,146 @@
+-- The manifest of a snapshot: what must be the same where it is restored.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local json = require "fcproc.json"
+local version_of = require "fcproc.version"
+
+local M = {}
+
+local FORMAT = 1
+
+---@class fcproc.Manifest
+---@field format integer
+---@field id string            the VM that it was taken of
+---@field created integer
+---@field type "Full"|"Diff"
+---@field firecracker { version: string, sha256: string, snapshot_format: string? }
+---@field cpu table<string, string>
+---@field kernel string        the host's
+---@field page_size integer?
+---@field vcpus integer
+---@field mem_mib integer
+---@field drives table[]
+---@field network table[]
+
+-- What /proc/cpuinfo says of the first CPU.
+local function cpu()
+  local found = {}
+  local text = core.read_file("/proc/cpuinfo", 0, 65536) or ""
+  for line in (text:match("^(.-)\n\n") or text):gmatch("[^\n]+") do
+    local name, value = line:match("^([%w ]-)%s*:%s*(.*)$")
+    if name == "vendor_id" or name == "cpu family" or name == "model" or name == "model name"
+      or name == "stepping" or name == "microcode" then
+      found[(name:gsub(" ", "_"))] = value
+    end
+  end
+  return found
+end
+
+local function sha256(manager, path, ctx)
+  local result, err = manager.runner:run({ "sha256sum", "--", path }, {}, ctx)
+  if not result then return nil, err end
+  return result.stdout:match("^\\?(%x+)")
+end
+
+---Describes a VM that is being snapshotted.
+---@param vm fcproc.Vm
+---@param kind "Full"|"Diff"
+---@param ctx fcproc.Context?
+---@return fcproc.Manifest?
+---@return fcproc.Error? err
+function M.of(vm, kind, ctx)
+  local record = vm.journal.record
+  local hash, err = sha256(vm.manager, record.binary, ctx)
+  if not hash then return nil, err end
+  local manifest = {
+    format = FORMAT, id = vm.id, created = os.time(), type = kind,
+    firecracker = { version = vm.machine.version, sha256 = hash,
+      snapshot_format = version_of.snapshot_format(vm.machine.version) },
+    cpu = cpu(), kernel = (core.read_file("/proc/sys/kernel/osrelease") or ""):match("%S*"),
+    vcpus = record.vcpus, mem_mib = record.mem_mib, drives = {}, network = {},
+  }
+  for i, drive in ipairs(record.drives) do
+    manifest.drives[i] = { id = drive.id, name = drive.name, read_only = drive.read_only or nil,
+      root = drive.root or nil, path = drive.path }
+  end
+  for i, tap in ipairs(record.taps) do
+    manifest.network[i] = { tap = tap.name, guest_mac = tap.guest_mac, address = tap.address,
+      attach = tap.attach, isolated = tap.isolated, mtu = tap.mtu }
+  end
+  return manifest
+end
+
+---@param path string  the snapshot's folder
+---@param manifest fcproc.Manifest
+function M.write(path, manifest)
+  return core.write_file(path .. "/manifest.json", json.write(manifest) .. "\n", 384)
+end
+
+---Reads a snapshot's manifest.
+---@param path string
+---@return fcproc.Manifest?
+---@return fcproc.Error? err
+function M.read(path)
+  local text, err = core.read_file(path .. "/manifest.json")
+  if not text then
+    if err.code == "not_found" then
+      err.message = ("%s is no snapshot: it has no manifest.json"):format(path)
+    end
+    return nil, err
+  end
+  local manifest = json.read(text)
+  if type(manifest) == "table" and manifest.format == FORMAT then return json.plain(manifest) end
+  return nil, errors.new{ code = "protocol", op = "vm.restore", path = path,
+    message = ("%s/manifest.json is damaged, or of a newer fcproc"):format(path) }
+end
+
+local function conflict(path, format, ...)
+  return nil, errors.new{ code = "conflict", op = "vm.restore", path = path,
+    message = ("the snapshot %s "):format(path) .. format:format(...) }
+end
+
+-- The major number: another one is not read.
+local function major(format)
+  return format and format:match("^%d+")
+end
+
+---Can it be restored here?
+---@param manager fcproc.Manager
+---@param path string
+---@param manifest fcproc.Manifest
+---@param any_cpu boolean?
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.check(manager, path, manifest, any_cpu, ctx)
+  if manifest.type ~= "Full" then
+    return conflict(path, "is a diff: merge it into its full one first (snapshot-editor)")
+  end
+  local version, err = manager:binary_version(ctx)
+  if not version then return nil, err end
+  local theirs = manifest.firecracker
+  local here = version_of.snapshot_format(version)
+  if theirs.version ~= version and major(here) ~= major(theirs.snapshot_format) then
+    return conflict(path, "was made by Firecracker %s (format %s), and this is %s (format %s): use "
+      .. "the binary that made it", theirs.version, theirs.snapshot_format or "unknown", version,
+      here or "unknown")
+  end
+  local host = cpu()
+  for _, name in ipairs(any_cpu and {} or { "vendor_id", "cpu_family", "model" }) do
+    if host[name] ~= manifest.cpu[name] then
+      return conflict(path, "was made on another CPU (%s %s, here %s): its guest may crash; any_cpu "
+        .. "= true tries all the same", manifest.cpu.vendor_id or "?",
+        manifest.cpu.model_name or "?", host.model_name or "?")
+    end
+  end
+  for _, drive in ipairs(manifest.drives) do
+    local file = drive.read_only and drive.path or ("%s/%s"):format(path, drive.name)
+    if not core.stat(file, true) then
+      return conflict(path, "needs the drive '%s', and there is no %s", drive.id, file)
+    end
+  end
+  return true
+end
+
+return M

@@ -1,0 +1,373 @@
+-- A VM in the hands of this manager: what can be asked of it and done to it.
+
+local console = require "fcproc.vm.console"
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local host = require "fcproc.vm.host"
+local json = require "fcproc.json"
+local loop = require "fcproc.loop"
+local snapshot = require "fcproc.vm.snapshot"
+local steps = require "fcproc.vm.steps"
+local stop = require "fcproc.vm.stop"
+
+local M = {}
+
+---@class fcproc.Vm
+---@field id string
+---@field manager fcproc.Manager
+---@field journal fcproc.Journal
+---@field machine fcproc.Machine?  nil while it is being made
+---@field hooks table<string, function>
+---@field report fcproc.StopReport?  once it has been stopped
+local Vm = {}
+Vm.__index = Vm
+
+local CLOSE_LIMIT = 30 -- seconds that a closing variable may take
+
+---@param manager fcproc.Manager
+---@param journal fcproc.Journal
+---@param hooks table<string, function>?
+---@return fcproc.Vm
+function M.new(manager, journal, hooks)
+  return setmetatable({ id = journal.id, manager = manager, journal = journal, hooks = hooks or {} },
+    Vm)
+end
+
+local function ended(self, op)
+  local what = self.detached and "was detached" or "was stopped"
+  return nil, errors.new{ code = "closed", op = "vm." .. op,
+    message = ("the VM '%s' %s"):format(self.id, what) }
+end
+
+-- ---- asking --------------------------------------------------------------------------------
+
+---The VM's record: what was made for it.
+function Vm:record()
+  return self.journal.record
+end
+
+---The VMM's pid.
+---@return integer
+function Vm:pid()
+  return self.machine.process:pid()
+end
+
+---The first address that a guest's interface was given.
+---@return string?
+function Vm:address()
+  for _, tap in ipairs(self.journal.record.taps or {}) do
+    if tap.address then return tap.address end
+  end
+end
+
+---A request as it is, to this VM's Firecracker.
+---@param method string
+---@param target string
+---@param body table|string|nil
+---@param ctx fcproc.Context?
+---@return any? answer
+---@return fcproc.Error? err
+function Vm:api(method, target, body, ctx)
+  if not self.machine then return ended(self, "api") end
+  return self.machine:api(method, target, body, ctx)
+end
+
+---What it is and how it does.
+---@param ctx fcproc.Context?
+---@return table? info  id, state, pid, version, address, taps, drives, files, binary, created, uptime
+---@return fcproc.Error? err
+function Vm:info(ctx)
+  local record = self.journal.record
+  local info = {
+    id = self.id, binary = record.binary, files = record.files, taps = record.taps,
+    drives = record.drives, created = record.created, folder = self.journal.folder,
+    address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib,
+  }
+  if not self.machine then
+    info.state = "stopped"
+    return info
+  end
+  self:cap()
+  info.pid = self:pid()
+  if not self.machine.process:alive() then
+    local _, exit = self.machine:wait(1, ctx)
+    info.state, info.exit = "dead", exit
+    info.description = self.machine:describe_exit(exit)
+    return info
+  end
+  local state, err = self.machine:state(ctx)
+  if not state then return nil, err end
+  info.state, info.version = state:lower(), self.machine.version
+  info.uptime = os.time() - record.created
+  return info
+end
+
+---The guest's console: console.path, console:tail(lines), console:wait_for(text, timeout, ctx).
+---@return fcproc.Console? console
+---@return fcproc.Error? err  ERR_UNSUPPORTED: a daemonized jailer has closed it
+function Vm:console()
+  if not self.machine then return ended(self, "console") end
+  return console.new(self)
+end
+
+---The newest metrics, after they were flushed.
+---@param ctx fcproc.Context?
+---@return table? metrics
+---@return fcproc.Error? err
+function Vm:metrics(ctx)
+  if not self.machine then return ended(self, "metrics") end
+  local ok, err = self.machine:flush_metrics(ctx)
+  if not ok then return nil, err end
+  local path = self.machine.files.metrics
+  local text
+  text, err = core.read_file(path, -262144)
+  if not text then return nil, err end
+  local last = text:match("([^\n]+)\n*$")
+  local metrics = last and json.read(last)
+  if metrics then return json.plain(metrics) end
+  return nil, errors.new{ code = "protocol", op = "vm.metrics", path = path,
+    message = path .. " does not end with a line of metrics" }
+end
+
+---The metadata that the guest sees: reads it, or replaces it when data is given.
+---@param data table?
+---@param ctx fcproc.Context?
+---@return table|true|nil data
+---@return fcproc.Error? err
+function Vm:mmds(data, ctx)
+  if not self.machine then return ended(self, "mmds") end
+  if data then return self.machine:set_mmds(data, ctx) end
+  return self.machine:mmds(ctx)
+end
+
+---The balloon: reads it, or asks it to grow or shrink.
+---@param amount_mib integer?
+---@param ctx fcproc.Context?
+---@return table|true|nil balloon
+---@return fcproc.Error? err
+function Vm:balloon(amount_mib, ctx)
+  if not self.machine then return ended(self, "balloon") end
+  if amount_mib then return self.machine:patch_balloon({ amount_mib = amount_mib }, ctx) end
+  return self.machine:balloon(ctx)
+end
+
+---Holds console and log to their size: the oldest bytes are given back to the file system, where
+---it can punch holes. Done at every call that looks at the VM, and while it is waited for.
+function Vm:cap()
+  local limit = self.journal.record.console_limit or console.LIMIT
+  local files = self.journal.record.files
+  for _, path in ipairs{ files.console, files.log, files.metrics } do
+    core.punch_file(path, limit) -- best effort: a file system without holes, or no such file
+  end
+end
+
+-- ---- doing ---------------------------------------------------------------------------------
+
+---Stops the guest's CPUs. Paused already is a success.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Vm:pause(ctx)
+  if not self.machine then return ended(self, "pause") end
+  return self.machine:pause(ctx)
+end
+
+---Lets them go on. Running already is a success.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function Vm:resume(ctx)
+  if not self.machine then return ended(self, "resume") end
+  return self.machine:resume(ctx)
+end
+
+---Waits until it has ended by itself. Its files and network stay until stop, or reclaim.
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return true? gone
+---@return fcproc.Exit|fcproc.Error|nil exit
+function Vm:wait(timeout, ctx)
+  if not self.machine then return ended(self, "wait") end
+  ctx = loop.context(ctx)
+  local deadline = timeout and core.now() + timeout
+  while true do
+    local slice = console.CAP_EVERY
+    if deadline then slice = math.min(slice, math.max(deadline - core.now(), 0)) end
+    local gone, exit = self.machine:wait(slice, ctx)
+    if gone or exit.code ~= "wait_timeout" then return gone, exit end
+    if deadline and core.now() >= deadline then
+      exit.message = exit.message:gsub("after [%d.]+ s", ("after %g s"):format(timeout))
+      return nil, exit
+    end
+    self:cap()
+  end
+end
+
+---Writes a snapshot, with a manifest, into a new folder. The VM is paused meanwhile.
+---@param path string  absolute; it must not exist
+---@param opts fcproc.SnapshotOptions?
+---@param ctx fcproc.Context?
+---@return table? manifest
+---@return fcproc.Error? err
+function Vm:snapshot(path, opts, ctx)
+  if not self.machine then return ended(self, "snapshot") end
+  return snapshot.create(self, path, opts, loop.context(ctx))
+end
+
+-- The second caller waits for the first.
+local function wait_for_other(self, ctx)
+  local done, err = loop.complete(ctx, self.stopping:wait_op(nil, ctx))
+  if not done then return nil, err end
+  if self.report then return self.report end
+  return nil, self.failure
+end
+
+-- Ends the process, and says whether the rest may be removed.
+function Vm:_end_process(ladder, ctx)
+  self.journal:save("stopping") -- a full disk must not keep it alive
+  local report, err = stop.process(self, ladder, ctx)
+  if err then
+    err.report = report
+    return nil, err
+  end
+  return report
+end
+
+-- Closes what is held, after its things on the host are gone or have been written down.
+function Vm:_forget(report, left)
+  report.left = left
+  self.machine:close()
+  self.machine = nil
+  if #left > 0 then self.journal:close() end
+  self.report = report
+end
+
+local function leftover_error(self, report)
+  local names = {}
+  for i, entry in ipairs(report.left) do
+    names[i] = ("%s (%s)"):format(entry.what, tostring(entry.err))
+  end
+  return errors.new{ code = "busy", op = "vm.stop", report = report, cause = report.left[1].err,
+    message = ("the VM '%s' has ended, but this could not be removed: %s; reclaim tries again")
+      :format(self.id, table.concat(names, "; ")) }
+end
+
+local function stop_now(self, ladder, ctx)
+  local report, err = steps.run(self, "stop", function()
+    return self:_end_process(ladder, ctx)
+  end, ctx)
+  if not report then return nil, err end
+  local began = core.now()
+  local ok
+  ok, err = steps.run(self, "cleanup", function()
+    local left = host.remove(self.manager, { self.journal }, ctx)
+    self:_forget(report, left)
+    report.cleanup_took = core.now() - began
+    if #left > 0 then return nil, leftover_error(self, report) end
+    return true
+  end, ctx)
+  if not ok then return nil, err end
+  return report
+end
+
+---Ends the VM, by a ladder of steps, and removes all that was made for it. Stopping twice gives the
+---same report; a second caller at the same time waits for the first.
+---
+---    local report = assert(vm:stop{ { "ctrl_alt_del", 10 }, { "sigkill", 5 } })
+---    print(report.step, report.exit and report.exit.status)
+---@param ladder table[]?  { name or function, seconds } each; default: ctrl_alt_del 10, sigterm 3, sigkill 5
+---@param ctx fcproc.Context?
+---@return fcproc.StopReport? report
+---@return fcproc.Error? err  with report: it has not ended, or something could not be removed
+function Vm:stop(ladder, ctx)
+  if ladder ~= nil then stop.check_ladder(ladder) end
+  ctx = loop.context(ctx)
+  if self.report then
+    if #self.report.left > 0 then return nil, leftover_error(self, self.report) end
+    return self.report
+  end
+  if self.stopping then return wait_for_other(self, ctx) end
+  if not self.machine then return ended(self, "stop") end
+  local latch <close> = core.context()
+  self.stopping, self.failure = latch, nil
+  -- However this ends, whoever waits goes on.
+  local opening <close> = setmetatable({}, { __close = function() -- luacheck: ignore opening
+    self.stopping = nil
+    latch:cancel()
+  end })
+  local report, err = stop_now(self, ladder or stop.LADDER, ctx)
+  self.failure = err
+  return report, err
+end
+
+---The same with SIGKILL at once.
+---@param ctx fcproc.Context?
+---@return fcproc.StopReport? report
+---@return fcproc.Error? err
+function Vm:kill(ctx)
+  return self:stop(stop.KILL, ctx)
+end
+
+---Lets it go: the VM runs on without this manager, and can be adopted by any.
+---@return true?
+---@return fcproc.Error? err
+function Vm:detach()
+  if not self.machine then return ended(self, "detach") end
+  self:cap()
+  self.detached = true
+  self.machine:close()
+  self.machine = nil
+  self.journal:close()
+  return true
+end
+
+---Stops many at once; their TAPs go as one link group, and their NAT in one transaction.
+---@param vms fcproc.Vm[]
+---@param ladder table[]
+---@param ctx fcproc.Context?
+---@return fcproc.StopReport[]? reports
+---@return fcproc.Error? err
+function M.stop_all(vms, ladder, ctx)
+  local functions, reports, stopped, failure = {}, {}, {}, nil
+  for i, vm in ipairs(vms) do
+    functions[i] = function(run_ctx)
+      local err
+      if not vm.machine or vm.stopping then -- its own way
+        reports[i], err = vm:stop(ladder, run_ctx)
+      else
+        reports[i], err = steps.run(vm, "stop", function()
+          return vm:_end_process(ladder, run_ctx)
+        end, run_ctx)
+        if reports[i] then stopped[#stopped + 1] = i end
+      end
+      failure = failure or err
+    end
+  end
+  loop.run(functions, ctx)
+  local by_manager = {}
+  for _, i in ipairs(stopped) do
+    local list = by_manager[vms[i].manager] or {}
+    by_manager[vms[i].manager] = list
+    list[#list + 1] = vms[i].journal
+  end
+  for manager, list in pairs(by_manager) do
+    local left = host.remove(manager, list, loop.context(ctx))
+    for _, i in ipairs(stopped) do
+      if vms[i].manager == manager then
+        vms[i]:_forget(reports[i], left)
+        if #left > 0 then failure = failure or leftover_error(vms[i], reports[i]) end
+      end
+    end
+  end
+  if failure then return nil, failure end
+  return reports
+end
+
+-- Going out of scope ends the VM at once and removes all of it, in a context of its own.
+function Vm:__close()
+  if not self.machine then return end
+  local ctx <close> = core.context(nil, CLOSE_LIMIT)
+  self:kill(ctx)
+end
+
+return M

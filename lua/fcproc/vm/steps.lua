@@ -1,0 +1,47 @@
+-- The steps of a flow, in order, with the hooks that a spec hangs on them: before_NAME, after_NAME
+-- and on_failure_NAME. A hook that returns nil, err fails its step; one that raises does, too, and
+-- its error is raised again once all has been cleaned up.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+
+local M = {}
+
+local function call_hook(vm, hooks, name, ctx, err)
+  local hook = hooks[name]
+  if not hook then return true end
+  local ok, reason = hook(vm, ctx, err)
+  if ok == nil and reason ~= nil then
+    if errors.is_error(reason) then return nil, reason end
+    return nil, errors.new{ code = "invalid", op = "vm.hook",
+      message = ("the hook %s failed: %s"):format(name, tostring(reason)) }
+  end
+  return true
+end
+
+---Runs one step between its hooks.
+---@param vm fcproc.Vm
+---@param name string
+---@param fn fun(ctx: fcproc.Context?): any?, fcproc.Error?
+---@param ctx fcproc.Context?
+---@return any? result
+---@return fcproc.Error? err  with step
+function M.run(vm, name, fn, ctx)
+  local hooks, started = vm.hooks, core.now()
+  local ok, err = call_hook(vm, hooks, "before_" .. name, ctx)
+  local result
+  if ok then
+    result, err = fn(ctx)
+    ok = result
+  end
+  if ok then ok, err = call_hook(vm, hooks, "after_" .. name, ctx) end
+  if ok then
+    vm.manager:_log(started, "VM step done", { id = vm.id, step = name })
+    return result
+  end
+  err.step = err.step or name
+  call_hook(vm, hooks, "on_failure_" .. name, ctx, err)
+  return nil, err
+end
+
+return M

@@ -1,0 +1,175 @@
+-- Ending a VM by a ladder: steps with a limit each, tried in turn until the process is gone.
+-- Each wakes at the exit itself. What happened is told in a report.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+
+local M = {}
+
+---@class fcproc.StopStep
+---@field name string
+---@field outcome "exited"|"timeout"|"skipped"|"failed"
+---@field took number       seconds
+---@field message string?   why it was skipped or failed
+---@field sent integer?     how often Ctrl-Alt-Del was sent
+
+---@class fcproc.StopReport
+---@field outcome "exited"|"running"|"unkillable"
+---@field step string?      the one that worked; "gone": it had ended by itself
+---@field exit fcproc.Exit? how it ended, when it can be known
+---@field description string?
+---@field steps fcproc.StopStep[]
+---@field took number
+---@field left fcproc.Left[]  what could not be removed
+
+---The default ladder: name, and seconds until the next.
+M.LADDER = { { "ctrl_alt_del", 10 }, { "sigterm", 3 }, { "sigkill", 5 } }
+M.KILL = { { "sigkill", 5 } }
+
+-- When Ctrl-Alt-Del is sent, in seconds after the step's begin: right after the boot it is lost as
+-- long as the guest has no keyboard, and more than 7 in 2 s make systemd reboot by force.
+local PRESSES, EVERY = { 0, 0.2, 0.5, 1 }, 2
+
+local function wait(machine, timeout, ctx)
+  local gone, exit = machine:wait(timeout, ctx)
+  if gone then return true, exit end
+  if exit.code == "wait_timeout" then return false end
+  return nil, exit
+end
+
+-- Each rung waits for the exit until its time is over: true and the exit; false: not yet; nil, err.
+local rungs = {}
+
+function rungs.wait(machine, limit, ctx)
+  return wait(machine, limit, ctx)
+end
+
+function rungs.ctrl_alt_del(machine, limit, ctx, step)
+  if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
+  local began, presses = core.now(), 0
+  local bounded <close> = core.context(ctx or core.default_context(), limit)
+  if machine:state(bounded) == "Paused" then machine:resume(bounded) end
+  while true do
+    local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, bounded)
+    if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
+    presses = presses + 1
+    local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
+    local until_press = math.min(next_press, limit) - (core.now() - began)
+    local gone, exit = wait(machine, math.max(until_press, 0), ctx)
+    if gone or gone == nil then return gone, exit end
+    if next_press >= limit then return false end
+  end
+end
+
+local function by_signal(name)
+  return function(machine, limit, ctx, step)
+    if name == "TERM" and machine.shape.new_pid_ns then
+      return "skip", "it is PID 1 of a namespace of its own, where SIGTERM has no effect"
+    end
+    local ok, err = machine.process:signal(name)
+    if not ok and err.code ~= "not_found" then
+      step.message = err.message
+      return "fail"
+    end
+    return wait(machine, limit, ctx)
+  end
+end
+
+rungs.sigterm, rungs.sigkill = by_signal("TERM"), by_signal("KILL")
+
+---Raises unless it is a ladder: a list of { name or function, seconds }.
+---@param ladder any
+function M.check_ladder(ladder)
+  if type(ladder) ~= "table" or #ladder == 0 then
+    error("vm:stop: the ladder must be a list of steps: { {'ctrl_alt_del', 10}, {'sigkill', 5} }", 3)
+  end
+  for i, step in ipairs(ladder) do
+    local known = type(step) == "table" and (rungs[step[1]] or type(step[1]) == "function")
+    if not known or type(step[2]) ~= "number" then
+      error(("vm:stop: step %d must be { name, seconds }; names: ctrl_alt_del, wait, sigterm, "
+        .. "sigkill, or a function"):format(i), 3)
+    end
+  end
+end
+
+-- A function as a rung: it does what it will, then the exit is waited for.
+local function custom(fn, vm)
+  return function(machine, limit, ctx, step)
+    local ok, err = fn(vm, ctx)
+    if ok == nil and err then step.message = tostring(err) end
+    return wait(machine, limit, ctx)
+  end
+end
+
+-- A process in the kernel that even SIGKILL does not reach: state D, and where it sleeps.
+local function unkillable(pid)
+  local stat = core.read_file(("/proc/%d/stat"):format(pid))
+  if not stat or stat:match("%) (%a)") ~= "D" then return nil end
+  local channel = core.read_file(("/proc/%d/wchan"):format(pid))
+  return ("pid %d is in uninterruptible sleep (D)%s"):format(pid,
+    channel and channel ~= "0" and " in " .. channel or "")
+end
+
+-- One step, with its entry in the report. true: the process is gone.
+local function climb(vm, rung, report, ctx)
+  local name = type(rung[1]) == "function" and "function" or rung[1]
+  local step, began = { name = name }, core.now()
+  report.steps[#report.steps + 1] = step
+  local fn = rungs[rung[1]] or custom(rung[1], vm)
+  local gone, exit = fn(vm.machine, rung[2], ctx, step)
+  step.took = core.now() - began
+  if gone == true then
+    step.outcome, report.outcome, report.step, report.exit = "exited", "exited", name, exit
+    return true
+  elseif gone == "skip" then
+    step.outcome, step.message = "skipped", exit
+  elseif gone == "fail" then
+    step.outcome = "failed"
+  elseif gone == nil then
+    step.outcome = "failed"
+    return nil, exit
+  else
+    step.outcome = "timeout"
+  end
+  return false
+end
+
+---Ends the process.
+---@param vm fcproc.Vm
+---@param ladder table[]
+---@param ctx fcproc.Context?
+---@return fcproc.StopReport report
+---@return fcproc.Error? err  the context ended first
+function M.process(vm, ladder, ctx)
+  local began = core.now()
+  local report = { outcome = "running", steps = {}, left = {} }
+  local machine = vm.machine
+  local gone, exit = wait(machine, 0)
+  local err
+  if gone then
+    report.outcome, report.step, report.exit = "exited", "gone", exit
+  else
+    for _, rung in ipairs(ladder) do
+      gone, err = climb(vm, rung, report, ctx)
+      if gone or gone == nil then break end
+    end
+  end
+  report.took = core.now() - began
+  if gone then
+    report.description = machine:describe_exit(report.exit)
+    return report
+  end
+  local stuck = not err and unkillable(machine.process:pid())
+  if stuck then report.outcome = "unkillable" end
+  return report, err or errors.new{
+    code = "wait_timeout", op = "vm.stop", pid = machine.process:pid(),
+    message = ("the VM '%s' has not ended: %s"):format(vm.id,
+      stuck or "every step of the ladder ran out of time; try one with sigkill"),
+  }
+end
+
+---The loop's context, for the callers here.
+M.context = loop.context
+
+return M
