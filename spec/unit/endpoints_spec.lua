@@ -112,6 +112,7 @@ describe("a check", function()
     must(endpoints.check("1.18.0", true, "PUT", "/teleport", { anywhere = true }))
     must(endpoints.check("1.18.0", true, "POST", "/vm", "x"))
     must(put("1.18.0", "/entropy", { quality = "good" }))
+    must(endpoints.check("1.18.0", true, "PUT", "/actions", { action_type = "Dance" }))
     must(put("1.18.0", "/drives/a", { io_engine = "Magic" }))
     says("invalid", "must be true or false", put("1.18.0", "/drives/a",
       { is_root_device = 1 }))
