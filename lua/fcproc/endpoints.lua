@@ -211,7 +211,7 @@ function M.check(version, started, method, path, body)
       value[entry.id], id)
   end
   local action = entry.path == "/actions" and value.action_type
-  if action then return check_state(actions[action], action, version, started) end
+  if actions[action] then return check_state(actions[action], action, version, started) end
   return true
 end
 

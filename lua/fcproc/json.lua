@@ -35,7 +35,9 @@ function M.complaint(value, where, depth)
   elseif kind == "string" then
     if not utf8.len(value) then return where .. " is not UTF-8" end
   elseif kind == "table" then
-    if depth > DEEPEST then return where .. " is nested too deep, or holds itself" end
+    if depth > DEEPEST then
+      return ("%s... is nested too deep, or holds itself"):format(where:sub(1, 60))
+    end
     local as_list = is_list(value)
     for key, item in pairs(value) do
       if not as_list and type(key) ~= "string" then
