@@ -38,8 +38,8 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 CORE := error context op path socket procfs process identity netns spawn command netlink link tap \
-	removal unixhttp guest
-BINDING := core error context op path process spawn net client log
+	removal unixhttp guest host
+BINDING := core error context op path process spawn net client log checks
 LUA_FILES := init api config context error identity loop manager options process runner waiters
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

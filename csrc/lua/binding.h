@@ -75,5 +75,6 @@ void bind_open_net(lua_State *L);
 void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
 void bind_open_log(lua_State *L);
+void bind_open_checks(lua_State *L);
 
 #endif

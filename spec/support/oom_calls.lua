@@ -81,6 +81,14 @@ add("socket_dir", function() fine(core.socket_dir(dir .. "/run")) end)
 add("find_executable", function() fine(core.find_executable("sh")) end)
 add("absolute_path", function() fine(core.absolute_path(dir)) end)
 
+add("kvm_check tun_check disk_free reflink_check", function()
+  fine(core.kvm_check("/dev/kvm"))
+  fine(core.tun_check("/dev/net/tun"))
+  fine(core.disk_free(dir))
+  local ok, err = core.reflink_check(dir)
+  assert(ok or err.code == "unsupported")
+end)
+
 -- ---- processes -----------------------------------------------------------------------------
 
 add("process process.pid process.pidfd process.alive process.recorded process.identity "
