@@ -40,7 +40,8 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path socket procfs process identity netns spawn command netlink link tap \
 	removal unixhttp guest host
 BINDING := core error context op path process spawn net client log checks
-LUA_FILES := init api config context error identity loop manager options process runner waiters
+LUA_FILES := init api config context error identity loop manager options process runner waiters \
+	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
@@ -135,7 +136,8 @@ install-lua: module
 	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
 	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
 	$(if $(GUEST),install -m 644 $(GUEST) $(DESTDIR)$(INST_LIBDIR)/fcproc/)
-	install -m 644 $(LUA_SOURCES) lua/fcproc/core.d.lua $(DESTDIR)$(INST_LUADIR)/fcproc/
+	for name in $(LUA_FILES) core.d; do install -D -m 644 lua/fcproc/$$name.lua \
+		$(DESTDIR)$(INST_LUADIR)/fcproc/$$name.lua || exit 1; done
 
 install: all install-lua
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
