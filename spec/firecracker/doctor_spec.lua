@@ -76,12 +76,16 @@ describe("doctor", function()
   end)
 
   it("cancelled at any step of a boot, leaves no VM and no folder", function()
-    local function folders() return support.sh{ "sh", "-c", "ls -d /tmp/tmp.* 2>/dev/null || true" } end
-    local before = folders()
+    local temporary <close> = support.folder()
+    local real = fcproc.runner()
+    local runner = { run = function(_, argv, opts, ctx)
+      if argv[1] == "mktemp" then argv = { "mktemp", "-d", "-p", temporary.path } end
+      return real:run(argv, opts, ctx)
+    end }
     for _, at in ipairs{ "bridge ensured fcdoctor0", "TAP created fcdoctap0", "Ctrl-Alt-Del sent" } do
       local ctx <close> = must(fcproc.context())
       local hits = 0
-      local world <close> = support.world{ logger = function(_, message, fields)
+      local world <close> = support.world{ runner = runner, logger = function(_, message, fields)
         if (message .. " " .. (fields.name or "")):gsub(" $", "") == at then
           hits = hits + 1
           ctx:cancel()
@@ -89,7 +93,7 @@ describe("doctor", function()
       end }
       fails("cancelled", doctor.run(world.manager, { boot = true }, ctx))
       assert.are.equal(1, hits)
-      assert.are.equal(before, folders())
+      assert.are.equal("", support.sh{ "ls", "-A", temporary.path })
     end
   end)
 
@@ -337,10 +341,13 @@ describe("doctor's boot", function()
   it("without ping tells so, and the VM is gone", function()
     local dir <close> = support.folder()
     local found = helper.after(dir, 'mkdir "$DIR/bin"; for p in lua5.4 mktemp rm cat stat test; do '
-      .. 'ln -s /usr/bin/$p "$DIR/bin/"; done; export PATH="$DIR/bin"',
+      .. 'ln -s /usr/bin/$p "$DIR/bin/"; done; mkdir "$DIR/tmp"; '
+      .. 'export PATH="$DIR/bin" TMPDIR="$DIR/tmp"',
       nil, { boot = true })
     helper.expect(found.boot, "fail", "could not ping it")
-    assert.is_nil(support.sh{ "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true" }
-      :match("%-%-api%-sock /tmp/tmp%.%w+/api%.sock"))
+    assert.are.equal("", support.sh{ "ls", "-A", dir:file("tmp") })
+    local running = support.sh{ "sh", "-c",
+      "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true" }
+    assert.is_nil(running:find("--api-sock " .. dir.path, 1, true))
   end)
 end)

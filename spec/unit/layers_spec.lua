@@ -165,9 +165,11 @@ describe("the layers", function()
       local code = lua_code(support.read_file(path))
       for _, module in ipairs(requires(code)) do
         local above = module:match("^fcproc%.(vm)") or module:match("^fcproc%.(image)")
-        assert.is_true(not above or above == flow or over_all ~= nil, path .. " requires " .. module)
+        assert.is_true(not above or above == flow or over_all ~= nil,
+          path .. " requires " .. module)
         assert.is_true(module:match("^fcproc%.") ~= nil or module == "cjson.safe"
-          or path == "lua/fcproc/waiters.lua" or (over_all and module == "fcproc"), path .. " requires " .. module)
+          or path == "lua/fcproc/waiters.lua" or (over_all and module == "fcproc"),
+          path .. " requires " .. module)
       end
       for _, call in ipairs{ "os%.execute", "io%.popen", "os%.exit", "os%.setlocale", "print%(",
         "io%.write", "io%.stderr", "io%.stdout" } do

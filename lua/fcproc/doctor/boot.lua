@@ -14,13 +14,9 @@ local BRIDGE, TAP = "fcdoctor0", "fcdoctap0"
 local HOST_IP, GUEST_IP, GUEST_MAC = "192.0.2.1", "192.0.2.2", "06:00:c0:00:02:02"
 local PATIENCE = 20 -- seconds for a socket, a ping, an exit: emulated hosts are slow
 
--- Something to do at the end of the block, however it is left. It gets a context of its own: ours
--- may be what has ended.
+-- Something to do at the end of the block, however it is left.
 local function finally(fn)
-  return setmetatable({}, { __close = function()
-    local own <close> = core.context(nil, PATIENCE)
-    fn(own)
-  end })
+  return setmetatable({}, { __close = fn })
 end
 
 -- What to do when a step failed.
@@ -97,11 +93,11 @@ local function prove(host, step, seen)
     return host:scratch()
   end)
   if not netns then return no_netns end
-  made, err = step("make a folder", function() return host:run{ "mktemp", "-d" } end)
+  made, err = step("make a folder", function() return host:run_whole{ "mktemp", "-d", "-t", "fcproc-doctor.XXXXXX" } end)
   if not made then return err end
   local folder = made.stdout:gsub("\n$", "")
-  local removing <close> = finally(function(own) -- luacheck: ignore removing
-    host.manager.runner:run({ "rm", "-rf", "--", folder }, nil, own)
+  local removing <close> = finally(function() -- luacheck: ignore removing
+    host:run_whole{ "rm", "-rf", "--", folder }
   end)
   local sock, console = folder .. "/api.sock", folder .. "/console.log"
   seen.console = console
@@ -125,7 +121,8 @@ local function prove(host, step, seen)
     }, ctx)
   end)
   if not vmm then return no_vmm end
-  local killing <close> = finally(function(own) -- luacheck: ignore killing
+  local killing <close> = finally(function() -- luacheck: ignore killing
+    local own <close> = core.context(nil, PATIENCE) -- not ctx: it may be what has ended
     if vmm:alive() then vmm:signal("KILL") end
     vmm:wait(nil, own)
     seen.words = last_words(host, console)

@@ -149,14 +149,11 @@ function M.runtime(host)
     return "fail", ("%s belongs to uid %d, not to us (uid %d)"):format(folder, uid, host.uid),
       "choose another runtime_dir, or run as that user"
   end
-  -- Made and removed: permissions, read-only mounts and quotas all show.
+  -- Files are made there, gone at once: permissions, read-only mounts and quotas all show.
   local parent, err = host:existing(folder)
-  local made
-  if parent then
-    made, err = host:run{ "mktemp", "-d", "--", (parent == "/" and "" or parent) .. "/.fcproc-XXXXXX" }
-  end
-  if made then made, err = host:run{ "rmdir", "--", (made.stdout:gsub("\n$", "")) } end
-  if not made then
+  local usable
+  if parent then usable, err = core.reflink_check(parent) end
+  if not usable and err.code ~= "unsupported" then
     return "fail", ("%s can't be %s: %s"):format(folder, uid and "written to" or "made", err.message),
       "choose a runtime_dir that this user may write to (as root /run/fcproc)"
   end

@@ -50,6 +50,17 @@ function Host:run(argv, opts)
   return self.manager.runner:run(argv, all, self.ctx)
 end
 
+---The same for a command that makes or removes something: it is not ended with our context, so
+---that what it makes is always known, and removed all the same.
+---@param argv string[]
+---@return fcproc.RunResult? result
+---@return fcproc.Error? err
+function Host:run_whole(argv)
+  local own <close>, err = core.context(nil, COMMAND_TIMEOUT)
+  if not own then return nil, err end
+  return self.manager.runner:run(argv, nil, own)
+end
+
 ---A program of the administrator: its path, and whether PATH leads there.
 ---@param name string
 ---@return string? path
