@@ -93,7 +93,9 @@ local function prove(host, step, seen)
     return host:scratch()
   end)
   if not netns then return no_netns end
-  made, err = step("make a folder", function() return host:run_whole{ "mktemp", "-d", "-t", "fcproc-doctor.XXXXXX" } end)
+  made, err = step("make a folder", function()
+    return host:run_whole{ "mktemp", "-d", "-t", "fcproc-doctor.XXXXXX" }
+  end)
   if not made then return err end
   local folder = made.stdout:gsub("\n$", "")
   local removing <close> = finally(function() -- luacheck: ignore removing
