@@ -38,11 +38,13 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 CORE := error context op path file tree filelink lock copy socket procfs process identity netns \
-	spawn command netlink link tap removal unixhttp guest
-BINDING := core error context op path file process spawn net client log
-LUA_FILES := init api bodies calls config context endpoints error exit fields identity jailer json \
+	spawn command netlink link tap removal unixhttp guest host
+BINDING := core error context op path file process spawn net client log checks
+LUA_FILES := init api bodies calls cli config context endpoints error exit fields identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
-	vm/journal vm/lease vm/schema vm/spec
+	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
+	vm vm/address vm/console vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
+	vm/natrules vm/nft vm/object vm/schema vm/snapshot vm/spec vm/steps vm/stop
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
@@ -137,7 +139,8 @@ install-lua: module
 	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
 	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
 	$(if $(GUEST),install -m 644 $(GUEST) $(DESTDIR)$(INST_LIBDIR)/fcproc/)
-	install -m 644 $(LUA_SOURCES) lua/fcproc/core.d.lua $(DESTDIR)$(INST_LUADIR)/fcproc/
+	for name in $(LUA_FILES) core.d; do install -D -m 644 lua/fcproc/$$name.lua \
+		$(DESTDIR)$(INST_LUADIR)/fcproc/$$name.lua || exit 1; done
 
 install: all install-lua
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
@@ -160,7 +163,7 @@ uninstall:
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
 DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping
 DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
-	python3 util-linux
+	python3 util-linux xfsprogs
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)
 
 deps: deps-packages build/bin/firecracker

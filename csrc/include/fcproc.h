@@ -496,6 +496,25 @@ struct fcproc_response {
 };
 FCPROC_API struct fcproc_response fcproc_request_result(const fcproc_op *op);
 
+/* ---- what the host can do: found out by doing it; nothing is left behind ----------------------- */
+
+/* The device ("/dev/kvm") can be opened for reading and writing and is KVM, version 12.
+ * FCPROC_ERR_NOT_FOUND, _PERMISSION, _UNSUPPORTED. */
+FCPROC_CHECKED int fcproc_kvm_check(const char *path, fcproc_error *err);
+/* The device ("/dev/net/tun") can be opened and makes TAPs with a vnet header. The same codes. */
+FCPROC_CHECKED int fcproc_tun_check(const char *path, fcproc_error *err);
+
+struct fcproc_disk {
+    int64_t free_bytes; /* for users without privilege */
+    int64_t total_bytes;
+    int64_t free_files; /* -1: the file system does not count them */
+};
+/* The disk that path is on. */
+FCPROC_CHECKED int fcproc_disk_free(const char *path, struct fcproc_disk *ret, fcproc_error *err);
+/* Two files in the folder can share their blocks (FICLONE), so that a copy costs no time and no
+ * room. FCPROC_ERR_UNSUPPORTED: its file system can't. */
+FCPROC_CHECKED int fcproc_reflink_check(const char *folder, fcproc_error *err);
+
 /* The file of the built-in guest as installed. */
 FCPROC_API const char *fcproc_default_guest_path(void);
 

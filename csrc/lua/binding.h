@@ -77,5 +77,6 @@ void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
 void bind_open_file(lua_State *L);
 void bind_open_log(lua_State *L);
+void bind_open_checks(lua_State *L);
 
 #endif

@@ -466,6 +466,28 @@ function core.address_family(address) end
 ---@return fcproc.CoreClient?, fcproc.Error?
 function core.client(path) end
 
+---The device can be opened for reading and writing and is KVM. ERR_NOT_FOUND, ERR_PERMISSION,
+---ERR_UNSUPPORTED.
+---@param path string  "/dev/kvm"
+---@return true?, fcproc.Error?
+function core.kvm_check(path) end
+
+---The device can be opened and makes TAPs with a vnet header. The same errors.
+---@param path string  "/dev/net/tun"
+---@return true?, fcproc.Error?
+function core.tun_check(path) end
+
+---Room on the disk that the path is on: bytes free for an ordinary user, bytes in all, files that
+---can still be made (nil where they are not counted).
+---@param path string
+---@return integer? free, integer|fcproc.Error total, integer? files
+function core.disk_free(path) end
+
+---Can two files in the folder share blocks (FICLONE)? ERR_UNSUPPORTED: not on its file system.
+---@param folder string
+---@return true?, fcproc.Error?
+function core.reflink_check(folder) end
+
 ---Has a C host set a log?
 ---@return boolean
 function core.host_logging() end

@@ -97,6 +97,14 @@ static int call_paths(void)
     return r;
 }
 
+/* Where the file system can't share blocks, as much of the way as there is. */
+static int call_reflink(void)
+{
+    int r = fcproc_reflink_check(folder, NULL);
+
+    return r == FCPROC_ERR_UNSUPPORTED ? 0 : r;
+}
+
 static int call_process(void)
 {
     fcproc_process *p = NULL;
@@ -444,6 +452,7 @@ int main(int argc, char **argv)
         { "poll", NULL, call_poll, NULL, false },
         { "path wait", NULL, call_path_wait, NULL, false },
         { "paths", NULL, call_paths, NULL, false },
+        { "reflink", NULL, call_reflink, NULL, false },
         { "process", NULL, call_process, NULL, false },
         { "listener", NULL, call_listener, NULL, false },
         { "match", NULL, call_match, NULL, false },

@@ -116,6 +116,13 @@ end, function()
   collectgarbage() -- a lock that found no owner goes
   remove_files()
 end)
+add("kvm_check tun_check disk_free reflink_check", function()
+  fine(core.kvm_check("/dev/kvm"))
+  fine(core.tun_check("/dev/net/tun"))
+  fine(core.disk_free(dir))
+  local ok, err = core.reflink_check(dir)
+  assert(ok or err.code == "unsupported")
+end)
 
 -- ---- processes -----------------------------------------------------------------------------
 

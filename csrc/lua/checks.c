@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the host can do, in Lua.
+ */
+#include "binding.h"
+
+/* core.kvm_check(path) -> true */
+static int l_kvm_check(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_kvm_check(bind_check_string(L, 1), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.tun_check(path) -> true */
+static int l_tun_check(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_tun_check(bind_check_string(L, 1), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.disk_free(path) -> free bytes, all bytes, free files or nil */
+static int l_disk_free(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_disk disk;
+
+    if (fcproc_disk_free(bind_check_string(L, 1), &disk, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, disk.free_bytes);
+    lua_pushinteger(L, disk.total_bytes);
+    if (disk.free_files >= 0)
+        lua_pushinteger(L, disk.free_files);
+    else
+        lua_pushnil(L);
+    return 3;
+}
+
+/* core.reflink_check(folder) -> true */
+static int l_reflink_check(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_reflink_check(bind_check_string(L, 1), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+void bind_open_checks(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "kvm_check", l_kvm_check },
+        { "tun_check", l_tun_check },
+        { "disk_free", l_disk_free },
+        { "reflink_check", l_reflink_check },
+        { NULL, NULL },
+    };
+
+    luaL_setfuncs(L, functions, 0);
+}
