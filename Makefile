@@ -40,7 +40,8 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path socket procfs process identity netns spawn command netlink link tap \
 	removal unixhttp guest
 BINDING := core error context op path process spawn net client log
-LUA_FILES := init api config context error identity loop manager options process runner waiters
+LUA_FILES := init api config context error identity loop manager options process runner waiters \
+	vm/address vm/forwarding vm/nat vm/natrules vm/nft
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
@@ -49,6 +50,7 @@ endif
 CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
 BINDING_OBJS := $(BINDING:%=$(BUILD)/obj/lua/%.o)
 LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
+LUA_FLOWS := $(filter lua/fcproc/vm/%,$(LUA_SOURCES))
 
 all: module library lua-library
 
@@ -132,10 +134,12 @@ $(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
 
 # What the rock installs: the module, the guest and the Lua files.
 install-lua: module
-	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
+	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc/vm
 	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
 	$(if $(GUEST),install -m 644 $(GUEST) $(DESTDIR)$(INST_LIBDIR)/fcproc/)
-	install -m 644 $(LUA_SOURCES) lua/fcproc/core.d.lua $(DESTDIR)$(INST_LUADIR)/fcproc/
+	install -m 644 $(filter-out $(LUA_FLOWS),$(LUA_SOURCES)) lua/fcproc/core.d.lua \
+		$(DESTDIR)$(INST_LUADIR)/fcproc/
+	install -m 644 $(LUA_FLOWS) $(DESTDIR)$(INST_LUADIR)/fcproc/vm/
 
 install: all install-lua
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
@@ -156,7 +160,7 @@ uninstall:
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
-DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping
+DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
 	python3 util-linux
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)

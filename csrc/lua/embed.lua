@@ -13,7 +13,7 @@ for i, name in ipairs(names) do
     io.write(at % 20 == 1 and "\n    " or " ", text:byte(at), ",")
   end
   io.write("\n};\n\n")
-  local module = name == "init" and "fcproc" or "fcproc." .. name
+  local module = name == "init" and "fcproc" or "fcproc." .. name:gsub("/", ".")
   entries[i] = ("    { \"%s\", source_%d, sizeof(source_%d) },\n"):format(module, i, i)
 end
 io.write("const struct lua_source lua_sources[] = {\n", table.concat(entries), "    { 0, 0, 0 },\n};\n")

@@ -256,7 +256,7 @@ describe("the lists", function()
   it("of sources: the Makefile names every file there is", function()
     local makefile = support.read_file("Makefile"):gsub("\\\n%s*", " ")
     for variable, pattern in pairs{ CORE = "csrc/core/(%l+)%.c", BINDING = "csrc/lua/(%l+)%.c",
-      LUA_FILES = "lua/fcproc/(%l+)%.lua" } do
+      LUA_FILES = "lua/fcproc/([%l/]+)%.lua" } do
       local named = {}
       for _, name in ipairs(words(makefile:match("\n" .. variable .. " := ([^\n]+)"))) do
         named[name] = true
