@@ -181,7 +181,7 @@ local function check_forward_policy(manager, spec, ctx)
   end
   if #found == 0 then
     return check_legacy(manager, spec, ctx)
-      or answer("forward_policy", true, "no other firewall drops all that it does not know")
+      or answer("forward_policy", true, "no other firewall stops the guests, as far as its rules tell")
   end
   return answer("forward_policy", false, table.concat(found, " and ") .. " drops what it does not "
     .. "know, and names no " .. spec.bridge .. "; accepting in our own table does not overrule that",
