@@ -161,7 +161,7 @@ uninstall:
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
-DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping
+DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
 	python3 util-linux xfsprogs
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)

@@ -1,0 +1,208 @@
+-- What a VM is called on the network: the IPv4 arithmetic of the bridge's subnet, and names derived
+-- from the VM's id, so that the same VM gets the same address, MAC and TAP each time. Nothing here
+-- asks the system: whether an address or a name is taken is for the caller to see.
+
+local errors = require "fcproc.error"
+local options = require "fcproc.options"
+
+local M = {}
+
+local LONGEST, SHORTEST = 8, 30 -- prefixes: from 16 million hosts to one guest beside the gateway
+
+local function invalid(op, format, ...)
+  return nil, errors.new{ code = "invalid", op = op, message = format:format(...) }
+end
+
+---The 64 bit FNV-1a hash of the texts, each ended by a NUL so that their borders count. It is
+---quick and stable and no secret: who may choose ids may choose them to collide.
+---@param ... string|integer
+---@return integer
+function M.hash(...)
+  local hash = 0xcbf29ce484222325
+  for _, text in ipairs{ ... } do
+    for at = 1, #tostring(text) do
+      hash = (hash ~ tostring(text):byte(at)) * 0x100000001b3
+    end
+    hash = hash * 0x100000001b3
+  end
+  -- The last bytes reach the high bits late, and takers of a few bits take the low ones.
+  return hash ~ (hash >> 32)
+end
+
+---The number that a dotted IPv4 address stands for.
+---@param text string  "172.30.0.5"; no leading zeros, which some read as octal
+---@return integer? address
+---@return fcproc.Error? err  ERR_INVALID
+function M.parse(text)
+  options.argument(text, "string", "address.parse", "text")
+  local bytes, address = { text:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$") }, 0
+  local valid = #bytes == 4
+  for _, byte in ipairs(bytes) do
+    valid = valid and #byte <= 3 and not byte:match("^0%d") and tonumber(byte) <= 255
+    address = valid and address << 8 | tonumber(byte)
+  end
+  if valid then return address end
+  return invalid("address.parse", "'%s' is no IPv4 address: it is written like 172.30.0.5", text)
+end
+
+---@param address integer
+---@return string
+function M.format(address)
+  return ("%d.%d.%d.%d"):format(address >> 24 & 255, address >> 16 & 255, address >> 8 & 255,
+    address & 255)
+end
+
+---@class fcproc.Subnet
+---@field network string
+---@field broadcast string
+---@field gateway string  the bridge's address
+---@field netmask string
+---@field prefix integer
+
+---The subnet of the bridge's address. /31 and /32 are refused: they have no room for a guest
+---beside the gateway.
+---@param bridge_ip string
+---@param prefix integer  8 to 30
+---@return fcproc.Subnet? subnet
+---@return fcproc.Error? err  ERR_INVALID
+function M.subnet(bridge_ip, prefix)
+  options.argument(prefix, "integer", "address.subnet", "prefix")
+  local gateway, err = M.parse(bridge_ip)
+  if not gateway then return nil, err end
+  if prefix < LONGEST or prefix > SHORTEST then
+    return invalid("address.subnet", "guests can't be addressed in %s/%d: the prefix must be from "
+      .. "%d to %d", bridge_ip, prefix, LONGEST, SHORTEST)
+  end
+  local mask = 0xffffffff << (32 - prefix) & 0xffffffff
+  local network, broadcast = gateway & mask, gateway | ~mask & 0xffffffff
+  if gateway == network or gateway == broadcast then
+    return invalid("address.subnet", "%s is the %s address of its own /%d: give the bridge one "
+      .. "between %s and %s", bridge_ip, gateway == network and "network" or "broadcast", prefix,
+      M.format(network), M.format(broadcast))
+  end
+  return {
+    network = M.format(network), broadcast = M.format(broadcast), gateway = M.format(gateway),
+    netmask = M.format(mask), prefix = prefix,
+  }
+end
+
+---Can a guest have this address?
+---@param text string
+---@param subnet fcproc.Subnet
+---@return true?
+---@return fcproc.Error? err  ERR_INVALID, with the reason
+function M.check(text, subnet)
+  local address, err = M.parse(text)
+  if not address then return nil, err end
+  for _, name in ipairs{ "network", "broadcast", "gateway" } do
+    if text == subnet[name] then
+      return invalid("address.check", "%s is the %s address of %s/%d: no guest can have it", text,
+        name, subnet.network, subnet.prefix)
+    end
+  end
+  if address < M.parse(subnet.network) or address > M.parse(subnet.broadcast) then
+    return invalid("address.check", "%s is outside the bridge's subnet %s/%d", text, subnet.network,
+      subnet.prefix)
+  end
+  return true
+end
+
+---All addresses that guests can have, each once, from a place that depends on the id: the first
+---free one is the same at every start of this VM, as long as nobody else has taken it.
+---
+---    for candidate in address.candidates(subnet, id) do
+---      if not taken[candidate] then return candidate end
+---    end
+---@param subnet fcproc.Subnet
+---@param id string
+---@return fun(): string?
+function M.candidates(subnet, id)
+  options.argument(id, "string", "address.candidates", "id")
+  local first, gateway = M.parse(subnet.network) + 1, M.parse(subnet.gateway)
+  local size = M.parse(subnet.broadcast) - first
+  local start, step = (M.hash(id) & 0xffffffff) % size, -1
+  return function()
+    local address
+    repeat
+      step = step + 1
+      if step >= size then return nil end
+      address = first + (start + step) % size
+    until address ~= gateway
+    return M.format(address)
+  end
+end
+
+---@class fcproc.GuestArgument
+---@field address string
+---@field gateway string
+---@field netmask string
+---@field hostname string
+---@field device string?  default "eth0"
+---@field dns string[]?   at most two; the guest's kernel shows them in /proc/net/pnp
+
+local argument_options = {
+  address = "string", gateway = "string", netmask = "string", hostname = "string",
+  device = "string", dns = "table",
+}
+
+---The kernel argument that addresses a Linux guest before its init starts (needs CONFIG_IP_PNP):
+---"ip=172.30.0.5::172.30.0.1:255.255.255.0:vm1:eth0:off".
+---@param fields fcproc.GuestArgument
+---@return string? argument
+---@return fcproc.Error? err  ERR_INVALID: no address, or a name that would end the argument
+function M.guest_argument(fields)
+  options.check(fields, argument_options, "address.guest_argument")
+  local dns = fields.dns or {}
+  for _, text in ipairs{ fields.address, fields.gateway, fields.netmask, table.unpack(dns) } do
+    local ok, err = M.parse(text)
+    if not ok then return nil, err end
+  end
+  local device = fields.device or "eth0"
+  for _, name in ipairs{ fields.hostname, device } do
+    if not name:match("^[%w][%w._-]*$") or #name > 64 then
+      return invalid("address.guest_argument", "'%s' can't be a name in the ip= argument: letters, "
+        .. "digits, '.', '_' and '-', at most 64", name)
+    end
+  end
+  if #dns > 2 then
+    return invalid("address.guest_argument", "%d name servers: the ip= argument has room for two",
+      #dns)
+  end
+  local words = { fields.address, "", fields.gateway, fields.netmask, fields.hostname, device, "off",
+    table.unpack(dns) }
+  return "ip=" .. table.concat(words, ":")
+end
+
+---A MAC for the guest's side: unicast, locally administered.
+---@param id string
+---@param index integer?  of the VM's interface, from 0, the default
+---@return string  "06:xx:xx:xx:xx:xx"
+function M.mac(id, index)
+  options.argument(id, "string", "address.mac", "id")
+  local hash = M.hash(id, index or 0)
+  local bytes = {}
+  for shift = 0, 32, 8 do bytes[#bytes + 1] = ("%02x"):format(hash >> shift & 255) end
+  return "06:" .. table.concat(bytes, ":")
+end
+
+local DIGITS = "0123456789abcdefghjkmnpqrstvwxyz" -- no i, l, o, u: names are read aloud
+
+---The name of a VM's TAP: "fc" and 13 letters and digits, all that an interface's name has room
+---for. VMs of different runtime folders get different ones.
+---@param runtime_dir string
+---@param id string
+---@param index integer?  of the VM's interface, from 0, the default
+---@return string
+function M.tap_name(runtime_dir, id, index)
+  options.argument(runtime_dir, "string", "address.tap_name", "runtime_dir")
+  options.argument(id, "string", "address.tap_name", "id")
+  local hash = M.hash(runtime_dir, id, index or 0)
+  local letters = {}
+  for shift = 0, 60, 5 do
+    local digit = (hash >> shift & 31) + 1
+    letters[#letters + 1] = DIGITS:sub(digit, digit)
+  end
+  return "fc" .. table.concat(letters)
+end
+
+return M

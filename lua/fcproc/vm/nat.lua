@@ -1,0 +1,278 @@
+-- NAT: guests reach the world through a named uplink, and nothing else. The rules are in
+-- natrules.lua; whether the host forwards at all, forwarding.lua tells.
+--
+-- Every change is one nft transaction that builds what is missing, so nobody sees half of it, and
+-- one add repairs what a `nft flush ruleset` took. Nothing is kept here: the elements in the kernel,
+-- with their comments, are the record.
+--
+-- The tables go with the last guest, without a lock: every element of `taps` jumps to the chain
+-- `guest`, and the kernel refuses to delete a chain that something jumps to. So when another process
+-- adds a guest after we have looked, our transaction fails as a whole, and we look again.
+
+local address = require "fcproc.vm.address"
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local forwarding = require "fcproc.vm.forwarding"
+local loop = require "fcproc.loop"
+local nft = require "fcproc.vm.nft"
+local options = require "fcproc.options"
+local rules = require "fcproc.vm.natrules"
+
+local M = {}
+
+local ATTEMPTS = 30 -- each failed one means that another process has got on
+
+---@class fcproc.NatEntry
+---@field tap string
+---@field address string  the guest's IPv4 address, in the bridge's subnet
+---@field mac string      the guest's
+---@field uplink string?  the interface that it may use; without one it is only held to its address
+---@field id string       the VM's: letters, digits, ".", "_" and "-", at most 64
+
+local entry_options = { tap = "string", address = "string", mac = "string", uplink = "string",
+  id = "string" }
+
+local function invalid(op, format, ...)
+  return nil, errors.new{ code = "invalid", op = op, message = format:format(...) }
+end
+
+-- Names come into an nft script, where some letters mean something: a "*" at the end would take all
+-- interfaces that begin like it.
+local function check_name(op, name)
+  local ok, err = core.check_ifname(name)
+  if not ok then return nil, err end
+  if name:match("^[%w_][%w._@+-]*$") then return true end
+  return invalid(op, "the interface name '%s' can't be written in an nft rule: rename it", name)
+end
+
+-- The tables of this manager.
+local function tables_of(manager, op)
+  local c = manager.config
+  for _, name in ipairs{ "bridge_name", "runtime_dir" } do
+    if not c[name] then return invalid(op, "%s is not configured: give it to fcproc.new", name) end
+  end
+  local ok, err = check_name(op, c.bridge_name)
+  if not ok then return nil, err end
+  local hash = address.hash(c.bridge_name, c.runtime_dir) & 0xffffffff
+  return { manager = manager, op = op, name = ("fcproc_%08x"):format(hash), bridge = c.bridge_name }
+end
+
+local function check_entry(tables, entry)
+  local op, config = tables.op, tables.manager.config
+  local ok, err = check_name(op, entry.tap)
+  if ok and entry.uplink then ok, err = check_name(op, entry.uplink) end
+  if ok and config.bridge_ip and core.address_family(config.bridge_ip) == 4 then
+    local subnet
+    subnet, err = address.subnet(config.bridge_ip, config.prefix)
+    ok = subnet and true
+    if subnet then ok, err = address.check(entry.address, subnet) end
+  elseif ok then
+    ok, err = address.parse(entry.address)
+  end
+  if not ok then return nil, err end
+  if entry.uplink == tables.bridge then
+    return invalid(op, "%s is the guests' bridge and can't be their uplink", entry.uplink)
+  end
+  if not entry.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
+    return invalid(op, "'%s' is no unicast MAC address", entry.mac)
+  end
+  if not entry.id:match("^[%w._-]+$") or #entry.id > 64 then
+    return invalid(op, "'%s' is no VM id: letters, digits, '.', '_' and '-', at most 64", entry.id)
+  end
+  return { tap = entry.tap, address = entry.address, mac = entry.mac:lower(),
+    uplink = entry.uplink, id = entry.id }
+end
+
+-- What is in the kernel: { entries, exists, text }. Reads the bridges' tables, all of them, since
+-- asking for a table that is not there is a failure like any other.
+local function look(tables, ctx)
+  local objects, text = nft.list(tables.manager, tables.op, { "list", "ruleset", "bridge" }, ctx)
+  if not objects then return nil, text end
+  local now = { entries = {}, text = text, exists = false }
+  for _, object in ipairs(objects) do
+    local set = object.set
+    if object.table and object.table.name == tables.name then now.exists = true end
+    for _, item in ipairs(set and set.table == tables.name and set.elem or {}) do
+      local element = item.elem or { val = item, comment = "" }
+      local tap, mac, ip = table.unpack(element.val.concat)
+      local uplink, id = rules.read_comment(element.comment)
+      now.entries[#now.entries + 1] = { tap = tap, mac = mac, address = ip, id = id, uplink = uplink }
+    end
+  end
+  return now
+end
+
+-- Looks, makes a script of what is there, applies it; again when somebody was quicker, or when the
+-- script says so. An empty one is the end.
+local function change(tables, make_script, ctx)
+  ctx = loop.context(ctx)
+  local seen, failure
+  for _ = 1, ATTEMPTS do
+    local now, err = look(tables, ctx)
+    if not now then return nil, err end
+    if now.text == seen then return nil, failure end -- nobody was: it is the kernel's last word
+    local script, again = make_script(now)
+    if not script then return nil, again end
+    if script == "" then return true end
+    local ok
+    ok, err = nft.apply(tables.manager, tables.op, script, ctx)
+    if ok and not again then return true end
+    if not ok and err.code ~= "exit_status" then return nil, err end
+    seen, failure = not ok and now.text or nil, err
+  end
+  return nil, failure or errors.new{
+    code = "busy", op = tables.op,
+    message = ("the guests of table %s changed %d times meanwhile"):format(tables.name, ATTEMPTS),
+  }
+end
+
+local function check_uplinks(tables, entries, ctx)
+  local wanted
+  for _, entry in ipairs(entries) do wanted = wanted or entry.uplink end
+  if not wanted then return true end
+  local links, err = nft.links(tables.manager, tables.op, ctx)
+  if not links then return nil, err end
+  for _, entry in ipairs(entries) do
+    local link = true
+    if entry.uplink then link, err = forwarding.find_link(links, entry.uplink, tables.op) end
+    if not link then return nil, err end
+  end
+  return true
+end
+
+---Lets several guests out, in one transaction. Those that are there stay, and a TAP whose guest had
+---another address, MAC or uplink gets the new one. An uplink must exist; whether the host forwards
+---at all, nat.check tells.
+---@param manager fcproc.Manager
+---@param entries fcproc.NatEntry[]
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND: no such uplink, or no nft; ERR_CONFLICT: another TAP has
+---                            the address; ERR_INVALID
+function M.add_all(manager, entries, ctx)
+  options.argument(entries, "table", "nat.add", "entries")
+  local tables, err = tables_of(manager, "nat.add")
+  if not tables then return nil, err end
+  local wanted, taps, addresses, started = {}, {}, {}, core.now()
+  for i, given in ipairs(entries) do
+    options.check(given, entry_options, "nat.add")
+    for name in pairs(entry_options) do
+      if name ~= "uplink" then options.argument(given[name], "string", "nat.add", name) end
+    end
+    local entry
+    entry, err = check_entry(tables, given)
+    if not entry then return nil, err end
+    if taps[entry.tap] or addresses[entry.address] then
+      return invalid("nat.add", "%s with %s is in the list twice", entry.tap, entry.address)
+    end
+    taps[entry.tap], addresses[entry.address], wanted[i] = entry, entry, entry
+  end
+  if #wanted == 0 then return true end
+  local ok
+  ok, err = check_uplinks(tables, wanted, ctx)
+  if not ok then return nil, err end
+  ok, err = change(tables, function(now)
+    local script = { rules.build(tables) }
+    for _, there in ipairs(now.entries) do
+      if taps[there.tap] then
+        script[#script + 1] = rules.remove(tables, there)
+      elseif addresses[there.address] then
+        return nil, errors.new{
+          code = "conflict", op = "nat.add",
+          message = ("%s, wanted for %s, is the address of %s (VM %s): take another, or remove that")
+            :format(there.address, addresses[there.address].tap, there.tap, there.id or "unknown"),
+        }
+      end
+    end
+    for _, entry in ipairs(wanted) do
+      script[#script + 1] = rules.add(tables, entry)
+    end
+    return table.concat(script)
+  end, ctx)
+  if not ok then return nil, err end
+  manager:_log(started, "NAT added", { table = tables.name, guests = #wanted, first = wanted[1].id,
+    address = wanted[1].address, uplink = wanted[1].uplink })
+  return true
+end
+
+---The same for one.
+---@param manager fcproc.Manager
+---@param entry fcproc.NatEntry
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.add(manager, entry, ctx)
+  return M.add_all(manager, { entry }, ctx)
+end
+
+---These guests are out, in one transaction, and with the last one so are the tables. Those that are
+---not there are fine. A TAP that has passed to another VM (the ids differ) stays; without an id, it
+---goes whoever's it is.
+---@param manager fcproc.Manager
+---@param entries { tap: string, id: string? }[]  or what nat.list gives; none: only empty tables go
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.remove(manager, entries, ctx)
+  options.argument(entries, "table", "nat.remove", "entries")
+  local tables, err = tables_of(manager, "nat.remove")
+  if not tables then return nil, err end
+  local going, started, removed = {}, core.now(), 0
+  for _, entry in ipairs(entries) do
+    options.argument(entry.tap, "string", "nat.remove", "tap")
+    going[entry.tap] = entry
+  end
+  local ok
+  ok, err = change(tables, function(now)
+    local script = { "" }
+    for _, there in ipairs(now.entries) do
+      local entry = going[there.tap]
+      if entry and (not entry.id or not there.id or entry.id == there.id) then
+        script[#script + 1] = rules.remove(tables, there)
+      end
+    end
+    if not now.exists or #script == 1 and #now.entries > 0 then return "" end
+    removed = removed + #script - 1
+    script[1] = rules.build(tables)
+    local last = #script - 1 == #now.entries
+    if last then script[#script + 1] = rules.remove_tables(tables) end
+    -- Two that each leave only the other's guest: whoever comes second finds the tables empty.
+    return table.concat(script), not last
+  end, ctx)
+  if not ok then return nil, err end
+  if removed > 0 then manager:_log(started, "NAT removed", { table = tables.name, guests = removed }) end
+  return true
+end
+
+---What the kernel holds, so that what a crash left can be found.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@return fcproc.NatEntry[]? entries
+---@return fcproc.Error? err
+function M.list(manager, ctx)
+  local tables, err = tables_of(manager, "nat.list")
+  if not tables then return nil, err end
+  local now
+  now, err = look(tables, loop.context(ctx))
+  if not now then return nil, err end
+  return now.entries
+end
+
+---Can guests get out through the uplink? Each answer says what is wrong and what mends it. Nothing
+---is changed.
+---@param manager fcproc.Manager
+---@param uplink string
+---@param ctx fcproc.Context?
+---@return fcproc.NatCheck[]? answers  named "nftables", "ip_forward", "uplink", "forward_policy"
+---@return fcproc.Error? err           cancelled, or the manager has no bridge: nothing was found out
+function M.check(manager, uplink, ctx)
+  options.argument(uplink, "string", "nat.check", "uplink")
+  local tables, err = tables_of(manager, "nat.check")
+  local ok = tables
+  if ok then ok, err = check_name("nat.check", uplink) end
+  if not ok then return nil, err end
+  return forwarding.check(manager, { bridge = tables.bridge, uplink = uplink,
+    script = rules.build(tables) }, loop.context(ctx))
+end
+
+return M

@@ -1,0 +1,128 @@
+-- The rules of NAT, as text for nft. Two tables of one name, one pair for each bridge and runtime
+-- folder:
+--
+--   bridge  what comes from a TAP in `taps` must bear the MAC and the address that `senders` holds
+--           for this TAP, and may not go to the metadata service of the cloud that the host is in;
+--           everything but IPv4 and ARP is dropped, untagged as a guest sends it
+--   ip      forwards from a guest to its uplink and answers back; what else would be forwarded from
+--           or to a guest is dropped, unless somebody's DNAT rule sends it there
+--
+-- A guest is one element in each set, whatever their number, and no rule of its own.
+
+local M = {}
+
+-- Chains are flushed and filled again, since `add rule` would append to what is there; nobody sees
+-- them empty. Guests do not reach each other through the host's routing either, which would go round
+-- isolated ports.
+-- Firecracker's own metadata service (MMDS) has the same address, but answers before the TAP.
+local BUILD = [[
+add table bridge $name
+add chain bridge $name guest
+add map bridge $name taps { type ifname : verdict; }
+add set bridge $name senders { type ifname . ether_addr . ipv4_addr; }
+add chain bridge $name prerouting { type filter hook prerouting priority -200; policy accept; }
+flush chain bridge $name prerouting
+flush chain bridge $name guest
+add rule bridge $name prerouting iifname vmap @taps
+add rule bridge $name guest ether type ip iifname . ether saddr . ip saddr @senders \
+  ip daddr != 169.254.169.254 accept
+add rule bridge $name guest ether type arp iifname . ether saddr . arp saddr ip @senders \
+  iifname . arp saddr ether . arp saddr ip @senders accept
+add rule bridge $name guest drop
+add table ip $name
+add set ip $name guests { type ipv4_addr; }
+add set ip $name uplinks { type ipv4_addr . ifname; }
+add chain ip $name forward { type filter hook forward priority 0; policy accept; }
+add chain ip $name postrouting { type nat hook postrouting priority 100; policy accept; }
+flush chain ip $name forward
+flush chain ip $name postrouting
+add rule ip $name forward ct state established,related accept
+add rule ip $name forward iifname "$bridge" ip saddr . oifname @uplinks ct state new accept
+add rule ip $name forward oifname "$bridge" ct status dnat accept
+add rule ip $name forward iifname "$bridge" ip saddr @guests drop
+add rule ip $name forward oifname "$bridge" ip daddr @guests drop
+add rule ip $name postrouting ip saddr . oifname @uplinks masquerade
+]]
+
+local ADD = [[
+add element bridge $name taps { "$tap" : jump guest }
+add element bridge $name senders { "$tap" . $mac . $address comment "$uplink $id" }
+]]
+local ADD_UPLINK = [[
+add element ip $name guests { $address }
+add element ip $name uplinks { $address . "$uplink" }
+]]
+
+-- In the bridge table an element that is not there fails the transaction: then somebody else has
+-- changed it. What goes with it in the ip table may be missing; added first, it can be deleted.
+local REMOVE = [[
+delete element bridge $name taps { "$tap" }
+delete element bridge $name senders { "$tap" . $mac . $address }
+]]
+local REMOVE_UPLINK = [[
+add element ip $name guests { $address }
+delete element ip $name guests { $address }
+add element ip $name uplinks { $address . "$uplink" }
+delete element ip $name uplinks { $address . "$uplink" }
+]]
+local REMOVE_TABLES = [[
+delete chain bridge $name guest
+delete table bridge $name
+add table ip $name
+delete table ip $name
+]]
+
+local NO_UPLINK = "-" -- in a comment
+
+---@class fcproc.NatTables
+---@field manager fcproc.Manager
+---@field op string
+---@field name string
+---@field bridge string
+
+local function fill(template, tables, entry)
+  return (template:gsub("%$(%l+)", function(name)
+    return tables[name] or entry[name] or NO_UPLINK
+  end))
+end
+
+---Builds what is missing and changes nothing else.
+---@param tables fcproc.NatTables
+---@return string script
+function M.build(tables)
+  return fill(BUILD, tables, {})
+end
+
+---Lets a guest out. Its values have been checked: they are put in as they are.
+---@param tables fcproc.NatTables
+---@param entry fcproc.NatEntry
+---@return string script
+function M.add(tables, entry)
+  return fill(ADD .. (entry.uplink and ADD_UPLINK or ""), tables, entry)
+end
+
+---Takes it back, exactly this one; fails when it is not there any more.
+---@param tables fcproc.NatTables
+---@param entry fcproc.NatEntry
+---@return string script
+function M.remove(tables, entry)
+  return fill(REMOVE .. (entry.uplink and REMOVE_UPLINK or ""), tables, entry)
+end
+
+---Removes both tables; fails while there is a guest.
+---@param tables fcproc.NatTables
+---@return string script
+function M.remove_tables(tables)
+  return fill(REMOVE_TABLES, tables, {})
+end
+
+---What add has written beside a guest.
+---@param comment string?
+---@return string? uplink
+---@return string? id
+function M.read_comment(comment)
+  local uplink, id = (comment or ""):match("^(%S+) (%S+)$")
+  return uplink ~= NO_UPLINK and uplink or nil, id
+end
+
+return M

@@ -1,0 +1,106 @@
+-- Runs nft in the manager's network namespace and tells its failures in its own words. As a command,
+-- since libnftables ends the process that uses it when memory runs out or netlink fails.
+
+local cjson = require "cjson.safe"
+local errors = require "fcproc.error"
+
+local M = {}
+
+local OUTPUT_LIMIT = 32 << 20 -- bytes: rulesets of some hosts are long, and half of one is no JSON
+
+-- What nft or ip said, without the copy of the script that nft draws its arrows into.
+local function words(err)
+  return err.output and (err.output:match("Error: ([^\n]+)") or err.output:match("([^\n]+)%s*$"))
+    or err.message
+end
+
+-- Debian packages of the commands used here.
+local package_of = { nft = "nftables", ip = "iproute2" }
+
+---Runs a command in the manager's namespace.
+---@param manager fcproc.Manager
+---@param op string        for the error
+---@param argv string[]
+---@param input string?
+---@param ctx fcproc.Context?
+---@return string? stdout
+---@return fcproc.Error? err  ERR_NOT_FOUND: not installed; ERR_PERMISSION; ERR_EXIT_STATUS with
+---                            the command's own words
+function M.command(manager, op, argv, input, ctx)
+  local result, err = manager.runner:run(argv,
+    { netns = manager.config.netns, input = input, output_limit = OUTPUT_LIMIT }, ctx)
+  if result then return result.stdout end
+  local code, message = err.code
+  if code == "not_found" and package_of[argv[1]] then
+    message = ("%s is not installed, or its folder (/usr/sbin) is not on PATH: apt install %s")
+      :format(argv[1], package_of[argv[1]])
+  elseif code == "exit_status" then
+    message = ("%s refused: %s"):format(argv[1], words(err))
+    if message:find("not permitted", 1, true) then
+      code, message = "permission", message .. "; it needs root or CAP_NET_ADMIN"
+    end
+  else
+    return nil, err
+  end
+  return nil, errors.new{
+    code = code, op = op, message = message, status = err.status, output = err.output, cause = err,
+  }
+end
+
+---Applies a script: all of it or nothing.
+---@param manager fcproc.Manager
+---@param op string
+---@param script string
+---@param ctx fcproc.Context?
+---@param dry boolean?  the kernel only says whether it would
+---@return true?
+---@return fcproc.Error? err
+function M.apply(manager, op, script, ctx, dry)
+  local argv = dry and { "nft", "--check", "-f", "-" } or { "nft", "-f", "-" }
+  local done, err = M.command(manager, op, argv, script, ctx)
+  if not done then return nil, err end
+  return true
+end
+
+---What a command that answers in JSON answered.
+---@param manager fcproc.Manager
+---@param op string
+---@param argv string[]
+---@param ctx fcproc.Context?
+---@return table? answer
+---@return fcproc.Error|string text  the error, or the answer as it came
+function M.ask(manager, op, argv, ctx)
+  local text, err = M.command(manager, op, argv, nil, ctx)
+  if not text then return nil, err --[[@as fcproc.Error]] end
+  local answer = cjson.decode(text)
+  if type(answer) == "table" then return answer, text end
+  return nil, errors.new{
+    code = "protocol", op = op, output = text:sub(-200),
+    message = ("'%s' did not answer in JSON: is it built with it?"):format(table.concat(argv, " ")),
+  }
+end
+
+---The objects of one kind in what `nft -j` lists.
+---@param manager fcproc.Manager
+---@param op string
+---@param what string[]  "list", "ruleset", ...
+---@param ctx fcproc.Context?
+---@return table[]? objects  each { table = {} } or { chain = {} } or { rule = {} } and so on
+---@return fcproc.Error|string text
+function M.list(manager, op, what, ctx)
+  local answer, text = M.ask(manager, op, { "nft", "-j", table.unpack(what) }, ctx)
+  if not answer then return nil, text end
+  return answer.nftables or {}, text
+end
+
+---The links of the namespace, as `ip -json address show` tells them.
+---@param manager fcproc.Manager
+---@param op string
+---@param ctx fcproc.Context?
+---@return table[]? links
+---@return fcproc.Error|string text
+function M.links(manager, op, ctx)
+  return M.ask(manager, op, { "ip", "-json", "address", "show" }, ctx)
+end
+
+return M
