@@ -58,6 +58,7 @@ enum fcproc_file_type file_type(mode_t mode)
     return S_ISREG(mode)    ? FCPROC_FILE_REGULAR
            : S_ISDIR(mode)  ? FCPROC_FILE_DIR
            : S_ISLNK(mode)  ? FCPROC_FILE_LINK
+           : S_ISBLK(mode)  ? FCPROC_FILE_BLOCK
            : S_ISSOCK(mode) ? FCPROC_FILE_SOCKET
                             : FCPROC_FILE_OTHER;
 }

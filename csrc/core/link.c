@@ -169,6 +169,16 @@ int link_get(fcproc_net *net, const char *name, struct link_info *ret)
     return netlink_exchange(net, m, parse_into, ret, NULL, 0);
 }
 
+FCPROC_API int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err)
+{
+    struct link_info info;
+    int r = link_get(net, name, &info);
+
+    if (r == -ENODEV)
+        return 0;
+    return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : 1;
+}
+
 int link_each_port(fcproc_net *net, int master, netlink_each each, void *arg)
 {
     struct nl_msg *m = netlink_link_message(RTM_GETLINK, NLM_F_DUMP, 0, 0);

@@ -4,7 +4,6 @@
  */
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 
 #include "file.h"
 
@@ -25,6 +24,9 @@ static bool is_at_path(const fcproc_lock *lock)
     return lstat(lock->path, &st) == 0 && st.st_dev == lock->dev && st.st_ino == lock->ino;
 }
 
+/* Open-file-description locks, fcntl(2): the holder is our one descriptor, and others may ask. */
+static const struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
 /* 1: held; 0: the file that was locked is not at the path any more; a code. */
 static int try_lock(fcproc_lock *lock, mode_t mode, fcproc_error *err)
 {
@@ -41,15 +43,15 @@ static int try_lock(fcproc_lock *lock, mode_t mode, fcproc_error *err)
         return file_conflict(err, op, st.st_mode, "a lock file", lock->path);
     lock->dev = st.st_dev;
     lock->ino = st.st_ino;
-    while (flock(lock->fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno == EWOULDBLOCK)
+    while (fcntl(lock->fd, F_OFD_SETLK, &whole) < 0) {
+        if (errno == EAGAIN || errno == EACCES)
             return error_set(err, FCPROC_ERR_BUSY, op, errno,
                              "somebody else holds the lock %s; wait until they are done",
                              lock->path);
         if (errno != EINTR)
             return file_error(err, op, errno, "can't lock %s", lock->path);
     }
-    /* Its holder may have removed it between our open and our flock: then the next one locks a
+    /* Its holder may have removed it between our open and our lock: then the next one locks a
      * new file, and both of us would think we have it. */
     return is_at_path(lock);
 }
@@ -81,6 +83,23 @@ FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret
     return 0;
 }
 
+FCPROC_API int fcproc_lock_taken(const char *path, bool *ret, fcproc_error *err)
+{
+    static const char op[] = "file.lock";
+    cleanup_fd int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct flock seen = whole;
+
+    *ret = false;
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0)
+        return file_error(err, op, errno, "can't open the lock file %s", path);
+    if (fcntl(fd, F_OFD_GETLK, &seen) < 0)
+        return file_error(err, op, errno, "can't look at the lock %s", path);
+    *ret = seen.l_type != F_UNLCK;
+    return 0;
+}
+
 FCPROC_API int fcproc_lock_remove(fcproc_lock *lock, fcproc_error *err)
 {
     int r = 0;
@@ -96,7 +115,8 @@ FCPROC_API void fcproc_lock_close(fcproc_lock *lock)
     if (!lock)
         return;
     /* Not by close alone: a child of the caller that is about to exec has the descriptor too. */
-    (void)flock(lock->fd, LOCK_UN);
+    (void)fcntl(lock->fd, F_OFD_SETLK,
+                &(struct flock){ .l_type = F_UNLCK, .l_whence = SEEK_SET });
     close_fd(&lock->fd);
     free(lock);
 }

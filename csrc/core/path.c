@@ -132,12 +132,18 @@ static void *close_slowly(void *arg)
     return NULL;
 }
 
+void inotify_close(int *fd, bool watched)
+{
+    if (*fd >= 0 && watched && thread_detach(close_slowly, (void *)(intptr_t)*fd) == 0)
+        *fd = -EBADF;
+    close_fd(fd);
+}
+
 static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    if (w->watch < 0 || thread_detach(close_slowly, (void *)(intptr_t)w->inotify_fd) < 0)
-        close_fd(&w->inotify_fd);
+    inotify_close(&w->inotify_fd, w->watch >= 0);
     fcproc_process_close(w->server);
     free(w->path);
     free(w->label);

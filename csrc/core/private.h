@@ -125,6 +125,9 @@ int unix_path_at(const struct split_path *at, char *buf, size_t size);
 #define UNIX_NAME_TOO_LONG                                                                        \
     "the socket's file name is too long to reach: at most 85 bytes in a folder path over 107 bytes"
 
+/* Closes it, in a thread of its own when it has a watch: the kernel takes its time for those. */
+void inotify_close(int *fd, bool watched);
+
 /* ---- /proc ---- */
 
 struct proc_stat {

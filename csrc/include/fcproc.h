@@ -119,6 +119,10 @@ enum fcproc_without {
     FCPROC_WITHOUT_CLOSE_RANGE = 8 /* close_range, Linux 5.9, or a seccomp filter */
 };
 
+/* Operation: another context has ended, cancelled or by its deadline. */
+FCPROC_CHECKED int fcproc_ctx_wait(fcproc_ctx *watched, int64_t timeout_ms, fcproc_ctx *ctx,
+                                   fcproc_op **ret, fcproc_error *err);
+
 /* ---- paths and sockets ---------------------------------------------------------------------- */
 
 /* Operation: path exists (any kind), or, when listening is set, a connect to it succeeds. Missing
@@ -154,6 +158,7 @@ enum fcproc_file_type {
     FCPROC_FILE_REGULAR = 0,
     FCPROC_FILE_DIR,
     FCPROC_FILE_LINK,
+    FCPROC_FILE_BLOCK, /* a block device */
     FCPROC_FILE_SOCKET,
     FCPROC_FILE_OTHER /* a device or a FIFO */
 };
@@ -230,6 +235,8 @@ typedef struct fcproc_lock fcproc_lock;
 FCPROC_CHECKED int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret,
                                     fcproc_error *err);
 /* Removes the file while it is held, if it is still that one, and closes, even when it fails. */
+/* Does anybody hold it? Disturbs nobody; a missing file is held by nobody. */
+FCPROC_CHECKED int fcproc_lock_taken(const char *path, bool *ret, fcproc_error *err);
 FCPROC_CHECKED int fcproc_lock_remove(fcproc_lock *lock, fcproc_error *err);
 FCPROC_API void fcproc_lock_close(fcproc_lock *lock); /* the file stays; NULL is fine */
 
@@ -327,6 +334,11 @@ FCPROC_CHECKED int fcproc_server_wait(const char *path, fcproc_process *server, 
                                       const char *label, unsigned without, fcproc_ctx *ctx,
                                       fcproc_op **ret, fcproc_error *err);
 FCPROC_API bool fcproc_server_wait_result(const fcproc_op *op); /* true: it listens */
+
+/* Operation: the file has more than size bytes, or the process that writes to it has ended. */
+FCPROC_CHECKED int fcproc_file_wait(const char *path, int64_t size, fcproc_process *writer,
+                                    int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
+                                    fcproc_error *err);
 
 /* ---- network namespaces --------------------------------------------------------------------- */
 
@@ -470,6 +482,8 @@ FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names,
                                       fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 /* How many the finished fcproc_taps_delete removed. */
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
+/* 1 or 0: is there a link of that name, of whatever kind? */
+FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
 /* The TAPs on a bridge; the array is the caller's, free(3). A missing bridge has none. */
 FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
                                    struct fcproc_tap_info **ret, size_t *ret_n,

@@ -108,6 +108,20 @@ static int l_context_waiter(lua_State *L)
     return 1;
 }
 
+/* context:wait_op(timeout?, ctx?) -> op */
+static int l_context_wait_op(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_ctx *watched = bind_check(L, 1, TYPE_CONTEXT);
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    struct bind_op *b = bind_new_op(L, NULL);
+
+    if (fcproc_ctx_wait(watched, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
 /* The context that a host has set for the whole state. */
 static int l_default_context(lua_State *L)
 {
@@ -135,6 +149,7 @@ void bind_open_context(lua_State *L)
         { "status", l_context_status },
         { "remaining", l_context_remaining },
         { "waiter", l_context_waiter },
+        { "wait_op", l_context_wait_op },
         { NULL, NULL },
     };
     static const luaL_Reg functions[] = {

@@ -33,7 +33,7 @@ static int64_t opt_id(lua_State *L, int index)
     return id;
 }
 
-static const char *const type_names[] = { "file", "dir", "link", "socket", "other" };
+static const char *const type_names[] = { "file", "dir", "link", "block", "socket", "other" };
 
 /* ---- looking ---- */
 
@@ -325,6 +325,18 @@ static int l_lock_remove(lua_State *L)
     return 1;
 }
 
+/* core.lock_taken(path) -> boolean */
+static int l_lock_taken(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool taken;
+
+    if (fcproc_lock_taken(bind_check_string(L, 1), &taken, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, taken);
+    return 1;
+}
+
 /* core.lock_file(path, mode?) -> lock */
 static int l_lock_file(lua_State *L)
 {
@@ -362,6 +374,7 @@ void bind_open_file(lua_State *L)
         { "rename", l_rename },
         { "copy_file", l_copy_file },
         { "lock_file", l_lock_file },
+        { "lock_taken", l_lock_taken },
         { NULL, NULL },
     };
 

@@ -181,6 +181,18 @@ static int l_net_delete_taps(lua_State *L)
     return 1;
 }
 
+/* net:link_exists(name) -> boolean */
+static int l_net_link_exists(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int r = fcproc_link_exists(bind_check(L, 1, TYPE_NET), bind_check_string(L, 2), &err);
+
+    if (r < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, r);
+    return 1;
+}
+
 /* net:list_taps(bridge, ctx?) -> list */
 static int l_net_list_taps(lua_State *L)
 {
@@ -247,6 +259,7 @@ void bind_open_net(lua_State *L)
         { "create_tap", l_net_create_tap },
         { "delete_taps", l_net_delete_taps },
         { "list_taps", l_net_list_taps },
+        { "link_exists", l_net_link_exists },
         { NULL, NULL },
     };
     static const luaL_Reg functions[] = {

@@ -243,6 +243,22 @@ static int l_process_wait_server_op(lua_State *L)
     return 1;
 }
 
+/* process:wait_file_op(path, size, timeout?, ctx?) -> op */
+static int l_process_wait_file_op(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    const char *path = bind_check_string(L, 2);
+    int64_t size = luaL_checkinteger(L, 3);
+    int64_t timeout_ms = bind_timeout_ms(L, 4);
+    fcproc_ctx *ctx = bind_ctx(L, 5);
+    struct bind_op *b = bind_new_op(L, NULL);
+
+    if (fcproc_file_wait(path, size, p, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
 /* ---- network namespaces ---- */
 
 static int l_netns_close(lua_State *L)
@@ -288,6 +304,7 @@ void bind_open_process(lua_State *L)
         { "release", l_process_release },
         { "wait_op", l_process_wait_op },
         { "wait_server_op", l_process_wait_server_op },
+        { "wait_file_op", l_process_wait_file_op },
         { NULL, NULL },
     };
     static const luaL_Reg netns_methods[] = { { "fd", l_netns_fd }, { NULL, NULL } };

@@ -69,7 +69,7 @@ M.methods = {}
 -- One that reads. The data store is the user's own, and keeps its nulls.
 local function read(name, path, keep_nulls)
   M.methods[name] = function(self, ctx)
-    local answer, err = self:api("GET", path, nil, ctx)
+    local answer, err = self:call("GET", path, nil, ctx)
     if answer == nil then return nil, err end
     return json.plain(answer, keep_nulls)
   end
@@ -80,7 +80,7 @@ local function fixed(name, method, path, body)
   M.methods[name] = function(self, ctx)
     local own = nil -- a copy, for whoever gets it may change it
     for key, value in pairs(body or {}) do own = { [key] = value } end
-    return self:api(method, path, own, ctx)
+    return self:call(method, path, own, ctx)
   end
 end
 
@@ -88,7 +88,7 @@ end
 local function with_body(name, method, path, optional)
   M.methods[name] = function(self, body, ctx)
     if body ~= nil or not optional then options.argument(body, "table", name, "the body") end
-    return self:api(method, path, body, ctx)
+    return self:call(method, path, body, ctx)
   end
 end
 
@@ -100,7 +100,7 @@ local function on_device(name, method, path, field)
       return nil, errors.new{ code = "invalid", op = "api." .. name, message = (
         "%s: an id must be letters, digits and underscores, not '%s'"):format(name, id) }
     end
-    return self:api(method, path .. id, body, ctx)
+    return self:call(method, path .. id, body, ctx)
   end
   if not field then
     M.methods[name] = function(self, id, ctx)

@@ -86,6 +86,7 @@ function M.check(config)
     logger = config.logger,
     runner = config.runner,
     netns = config.netns,
+    netns_name = type(config.netns) == "string" and config.netns or nil,
     without = without_bits(config.without),
   }
 end

@@ -36,6 +36,12 @@ function Context:remaining() end
 ---@return string?
 function Context:waiter() end
 
+---Waits until this context has ended: so one coroutine can wait for another to cancel it.
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Context:wait_op(timeout, ctx) end
+
 ---Releases it; waits under way go on.
 function Context:close() end
 
@@ -114,6 +120,14 @@ function Process:release() end
 ---@return fcproc.Operation?, fcproc.Error?
 function Process:wait_op(timeout, without, ctx) end
 
+---Waits until the file has more than so many bytes, or the process has ended.
+---@param path string
+---@param size integer      bytes
+---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Process:wait_file_op(path, size, timeout, ctx) end
+
 ---Waits until a connect to the socket succeeds, or the process has ended; its result is which:
 ---true when it listens.
 ---@param path string
@@ -179,6 +193,11 @@ function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, ctx) end
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Net:delete_taps(names, ctx) end
+
+---Is there a link of that name, of whatever kind?
+---@param name string
+---@return boolean?, fcproc.Error?
+function Net:link_exists(name) end
 
 ---The TAPs on a bridge; a missing bridge has none.
 ---@param bridge string
@@ -392,6 +411,11 @@ function core.rename(from, to, replace) end
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function core.copy_file(from, to, method, mode, ctx) end
+
+---Does anybody hold the lock? Disturbs nobody; a missing file is held by nobody.
+---@param path string
+---@return boolean?, fcproc.Error?
+function core.lock_taken(path) end
 
 ---Holds the lock file, made when missing. ERR_BUSY: somebody else does, also in this process.
 ---@param path string

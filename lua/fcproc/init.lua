@@ -13,6 +13,7 @@ local manager = require "fcproc.manager"
 local options = require "fcproc.options"
 local process = require "fcproc.process"
 local runner = require "fcproc.runner"
+local vm = require "fcproc.vm"
 
 ---@class fcproc
 local M = {
@@ -27,6 +28,7 @@ local M = {
   spawn = process.spawn,
   process = process.open,
   codes = errors.codes,
+  vm = vm,
   is_error = errors.is_error,
 }
 
