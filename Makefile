@@ -163,7 +163,7 @@ uninstall:
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
 DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
-	python3 util-linux xfsprogs
+	python3 util-linux mount xfsprogs
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)
 
 deps: deps-packages build/bin/firecracker

@@ -98,8 +98,8 @@ static ssize_t copy_some(struct copy_op *c, size_t len)
         if (n < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP &&
             errno != ENOSYS && errno != EPERM)
             return -1;
-        /* FIXME(kernel >= 5.19): between file systems it is EXDEV before. A seccomp filter says
-         * EPERM. Some file systems say 0. */
+        /* copy_file_range(2): EXDEV between file systems, but for Linux 5.3 to 5.18. A seccomp
+         * filter says EPERM. Some file systems say 0. */
         c->by_buffer = true;
     }
     return copy_by_buffer(c, len);
@@ -131,6 +131,14 @@ static int copy_chunk(struct copy_op *c)
     return 0;
 }
 
+/* What was cut off meanwhile looks like a hole. */
+static bool is_shorter(const struct copy_op *c)
+{
+    struct stat st;
+
+    return fstat(c->from_fd, &st) == 0 && st.st_size < c->size;
+}
+
 static int copy_step(fcproc_op *op, fcproc_error *err)
 {
     struct copy_op *c = (struct copy_op *)op;
@@ -153,6 +161,8 @@ static int copy_step(fcproc_op *op, fcproc_error *err)
         c->method = FCPROC_COPY_SPARSE;
         r = copy_chunk(c);
     }
+    if (r > 0 && is_shorter(c))
+        r = -ESTALE;
     if (r == -ESTALE) {
         drop_copy(c);
         return error_set(err, FCPROC_ERR_BUSY, op->class->name, 0,

@@ -70,8 +70,8 @@ int file_conflict(fcproc_error *err, const char *op, mode_t mode, const char *wa
                                          "a device or FIFO" };
 
     return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
-                     "there is %s where %s should be; left untouched, remove it or choose another "
-                     "path: %s", kinds[file_type(mode)], wanted, path);
+                     "%.500s is %s and should be %s; it is left untouched: remove it, or choose "
+                     "another path", path, kinds[file_type(mode)], wanted);
 }
 
 const char *file_plain_path(const char *path, char buf[PATH_MAX])
@@ -269,7 +269,7 @@ FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit,
     static const char op[] = "file.read";
     cleanup_fd int fd = -EBADF;
     cleanup_free char *data = NULL;
-    size_t size, used = 0, most = limit < 0 ? FCPROC_READ_LIMIT : (size_t)limit;
+    size_t room, used = 0, most = limit < 0 ? FCPROC_READ_LIMIT : (size_t)limit;
     struct stat st;
 
     fd = file_open_regular(op, path, O_RDONLY, &st, err);
@@ -279,29 +279,28 @@ FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit,
         offset = st.st_size + offset < 0 ? 0 : st.st_size + offset;
     /* One byte more than there should be, so that the end shows without growing. What /proc and
      * /sys hold has the size 0. */
-    size = st.st_size > offset ? (size_t)(st.st_size - offset) + 1 : 4096;
-    for (;;) {
-        ssize_t n;
+    room = st.st_size > offset ? (size_t)(st.st_size - offset) + 1 : 4096;
+    for (;; room *= 2) {
+        char *grown;
+        ssize_t n = 1;
 
-        if (size > most)
-            size = most;
-        if (!data || used == size) {
-            char *grown = realloc(data, size + 1); /* never 0 */
-
-            if (!grown)
-                return error_nomem(err, op);
-            data = grown;
+        if (room > most)
+            room = most;
+        grown = realloc(data, room + 1); /* never 0 */
+        if (!grown)
+            return error_nomem(err, op);
+        data = grown;
+        while (used < room && n > 0) {
+            n = pread(fd, data + used, room - used, offset + (int64_t)used);
+            if (n < 0 && errno == EINTR)
+                n = 1;
+            else if (n < 0)
+                return file_error(err, op, errno, "can't read the file %s", path);
+            else
+                used += (size_t)n;
         }
-        n = pread(fd, data + used, size - used, offset + (int64_t)used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return file_error(err, op, errno, "can't read the file %s", path);
-        used += (size_t)n;
         if (n == 0 || used == most)
             break;
-        if (used == size)
-            size *= 2;
     }
     *ret = data;
     *ret_len = used;

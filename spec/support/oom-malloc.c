@@ -105,6 +105,80 @@ static int call_reflink(void)
     return r == FCPROC_ERR_UNSUPPORTED ? 0 : r;
 }
 
+static bool failed_copy_left;
+
+static int copy(const char *from, const char *to, enum fcproc_copy_method method)
+{
+    fcproc_op *op = NULL;
+    int r = fcproc_file_copy(from, to, method, 0600, NULL, &op, NULL);
+
+    r = finish(r, op);
+    if (r < 0 && access(to, F_OK) == 0)
+        failed_copy_left = true;
+    return r;
+}
+
+static const char elsewhere[] = "/dev/shm/fcproc-oom";
+
+/* folder/tree and what is in it: the path is good until the next call but seven. */
+static const char *in_tree(const char *name)
+{
+    static char paths[8][4096];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+
+    (void)snprintf(path, sizeof(paths[0]), "%s/tree%s", folder, name);
+    return path;
+}
+
+/* A tree with a file in it, and what can be done to them. */
+static int call_files(void)
+{
+    struct fcproc_dir_entry *list = NULL;
+    char *data = NULL;
+    size_t n;
+    int64_t removed;
+    bool made;
+    int r = fcproc_dir_make(in_tree(""), 0700, &made, NULL);
+
+    if (r == 0)
+        r = fcproc_dir_make(in_tree("/sub"), 0700, &made, NULL);
+    if (r == 0)
+        r = fcproc_file_write(in_tree("/sub/file"), "data", 4, 0600, NULL);
+    if (r == 0)
+        r = fcproc_file_read(in_tree("/sub/file"), 0, -1, &data, &n, NULL);
+    free(data);
+    if (r == 0)
+        r = fcproc_dir_list(in_tree("/sub"), &list, &n, NULL);
+    free(list);
+    if (r == 0)
+        r = copy(in_tree("/sub/file"), in_tree("/sub/copy"), FCPROC_COPY_SPARSE);
+    if (r == 0)
+        r = copy(in_tree("/sub/file"), elsewhere, FCPROC_COPY_REFLINK); /* by a buffer */
+    return r < 0 ? r : fcproc_tree_remove(in_tree(""), &removed, NULL);
+}
+
+static int after_files(int r)
+{
+    int64_t removed;
+
+    (void)r;
+    (void)unlink(elsewhere);
+    r = fcproc_tree_remove(in_tree(""), &removed, NULL);
+    return failed_copy_left ? FCPROC_ERR_SYSTEM : r;
+}
+
+static int call_lock(void)
+{
+    fcproc_lock *lock = NULL;
+    char path[4096];
+    int r;
+
+    (void)snprintf(path, sizeof(path), "%s/lock", folder);
+    r = fcproc_lock_open(path, 0600, &lock, NULL);
+    return r < 0 ? r : fcproc_lock_remove(lock, NULL);
+}
+
 static int call_process(void)
 {
     fcproc_process *p = NULL;
@@ -453,6 +527,8 @@ int main(int argc, char **argv)
         { "path wait", NULL, call_path_wait, NULL, false },
         { "paths", NULL, call_paths, NULL, false },
         { "reflink", NULL, call_reflink, NULL, false },
+        { "files", NULL, call_files, after_files, false },
+        { "lock", NULL, call_lock, NULL, false },
         { "process", NULL, call_process, NULL, false },
         { "listener", NULL, call_listener, NULL, false },
         { "match", NULL, call_match, NULL, false },
