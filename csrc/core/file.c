@@ -66,7 +66,7 @@ enum fcproc_file_type file_type(mode_t mode)
 int file_conflict(fcproc_error *err, const char *op, mode_t mode, const char *wanted,
                   const char *path)
 {
-    static const char *const kinds[] = { "a file", "a folder", "a symbolic link", "a socket",
+    static const char *const kinds[] = { "a file", "a folder", "a symbolic link", "a block device", "a socket",
                                          "a device or FIFO" };
 
     return error_set(err, FCPROC_ERR_CONFLICT, op, 0,

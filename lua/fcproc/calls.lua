@@ -1,4 +1,4 @@
--- The API of Firecracker as methods, for any object that has :api(method, path, body, ctx). Without
+-- The API of Firecracker as methods, for any object that has :call(method, path, body, ctx). Without
 -- a prefix a method reads; set_ is a PUT, patch_ a PATCH, delete_ a DELETE; the rest are verbs.
 -- Bodies are Firecracker's own (bodies.lua has each field with its version); an id is given once,
 -- and goes into the path and into the body.

@@ -8,14 +8,16 @@ local api = require "fcproc.api"
 local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local guest = require "fcproc.guest"
 local loop = require "fcproc.loop"
 local manager = require "fcproc.manager"
 local options = require "fcproc.options"
 local process = require "fcproc.process"
 local runner = require "fcproc.runner"
-local vm = require "fcproc.vm"
 
 ---@class fcproc
+---@field vm table      the VM flow, see vm.lua
+---@field doctor table  the checks of a host, see doctor.lua
 local M = {
   VERSION = core.version,
   now = core.now,
@@ -28,7 +30,7 @@ local M = {
   spawn = process.spawn,
   process = process.open,
   codes = errors.codes,
-  vm = vm,
+  guest_path = guest.path,
   is_error = errors.is_error,
 }
 
@@ -50,23 +52,11 @@ function M.new_netns()
   return core.netns()
 end
 
----The built-in guest: a kernel of a few KiB that proves that this host can run VMs. It is beside
----the C module, or where the library was installed.
----@return string? path  absolute
----@return fcproc.Error? err  ERR_NOT_FOUND; there is none for aarch64
-function M.guest_path()
-  local module = package.searchpath("fcproc.core", package.cpath)
-  local beside = module and module:gsub("[^/]*$", "guest.elf")
-  local path = beside and core.absolute_path(beside)
-  if path then return path end
-  local installed = core.guest_path()
-  local cause
-  path, cause = core.absolute_path(installed)
-  if path then return path end
-  return nil, errors.new{
-    code = cause.code, op = "guest.path", path = installed, cause = cause,
-    message = ("the built-in guest is neither beside the module nor at %s"):format(installed),
-  }
-end
-
-return M
+-- The flows are loaded when they are first used: scripts that only want primitives don't pay.
+return setmetatable(M, { __index = function(_, name)
+  if name == "vm" or name == "doctor" then
+    local module = require("fcproc." .. name)
+    rawset(M, name, module)
+    return module
+  end
+end })

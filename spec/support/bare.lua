@@ -28,7 +28,7 @@ return function(world, name)
   vm.client = must(fcproc.client(vm.sock))
   function vm.raw(method, path, body) return vm.client:request(method, path, body) end
   vm.version = must(vm.raw("GET", "/version")).firecracker_version
-  function vm:api(method, path, body, ctx)
+  function vm:call(method, path, body, ctx)
     local ok, err = endpoints.check(self.version, must(self.raw("GET", "/")).state, method, path, body)
     if not ok then return nil, err end
     return self.client:request(method, path, endpoints.encode(method, path, body), ctx)

@@ -15,7 +15,7 @@ end
 describe("the typed calls", function()
   it("reach the whole table, and each is annotated", function()
     local reached, annotated = {}, {}
-    local recorder = { api = function(_, method, path, body)
+    local recorder = { call = function(_, method, path, body)
       reached[method .. " " .. path:gsub("/x$", "/{id}")] = body or true
       return true
     end }
@@ -42,7 +42,7 @@ end)
 
 describe("a typed call", function()
   local function recorder()
-    local self = { api = function(self, ...)
+    local self = { call = function(self, ...)
       self.seen = table.pack(...)
       return true
     end }
@@ -85,14 +85,14 @@ describe("a typed call", function()
   end)
 
   it("that reads gives integers, and nothing where Firecracker says null", function()
-    local vm = { api = function() return must(json.read(
+    local vm = { call = function() return must(json.read(
       '{"mem":16,"share":0.5,"balloon":null,"drives":[{"size":1,"x":null}],"odd":[null]}')) end }
     local answer = calls.methods.vm_config(vm)
     assert.are.same({ mem = 16, share = 0.5, drives = { { size = 1 } }, odd = { json.null } }, answer)
     assert.are.equal("integer", math.type(answer.mem))
     assert.are.equal("16", tostring(answer.mem))
     assert.are.equal(json.null, calls.methods.mmds(vm).balloon)
-    local failing = { api = function() return nil, "why" end }
+    local failing = { call = function() return nil, "why" end }
     assert.are.same({ nil, "why" }, { calls.methods.balloon(failing) })
   end)
 

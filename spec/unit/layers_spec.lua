@@ -159,8 +159,8 @@ describe("the layers", function()
 
   it("a Lua file asks for nothing above it", function()
     for _, path in ipairs(files(true, "lua/fcproc/*.lua")) do
-      local flow = path:match("^lua/fcproc/(%l+)/")
-      local top = path:match("^lua/fcproc/cli%.lua$") or path:match("^lua/fcproc/doctor%.lua$")
+      local flow = path:match("^lua/fcproc/(%l+)[/.]")
+      local top = path:match("^lua/fcproc/cli%.lua$") or path:match("^lua/fcproc/cli/") or path:match("^lua/fcproc/doctor%.lua$")
       local over_all = top or path:match("^lua/fcproc/doctor/") -- these may use the facade too
       local code = lua_code(support.read_file(path))
       for _, module in ipairs(requires(code)) do

@@ -166,7 +166,7 @@ describe("every public function", function()
 
   -- Where the facade's functions and the methods of what they return are written.
   local places = {}
-  for name in ("api context doctor error identity init loop manager process runner"):gmatch("%a+") do
+  for name in ("api context doctor error guest identity init loop manager process runner"):gmatch("%a+") do
     places["lua/fcproc/" .. name .. ".lua"] = true
   end
   -- In those files, but shared by our own files only.

@@ -79,6 +79,8 @@ function Check:add(place, format, ...)
   self.problems[#self.problems + 1] = { place = place, text = format:format(...) }
 end
 
+---Was there any?
+---@return boolean
 function Check:failed()
   return #self.problems > 0
 end

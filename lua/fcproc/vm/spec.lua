@@ -3,7 +3,7 @@
 
 local core = require "fcproc.core"
 local endpoints = require "fcproc.endpoints"
-local errors = require "fcproc.error"
+local guest = require "fcproc.guest"
 local schema = require "fcproc.vm.schema"
 
 local M = {}
@@ -277,7 +277,7 @@ function M.plan(manager, spec, restoring, ctx)
     local kernel = spec.kernel
     plan.builtin = kernel == nil
     if not kernel then
-      kernel, err = require("fcproc").guest_path()
+      kernel, err = guest.path()
       if not kernel then check:add("kernel", "none is given, and %s", err.message) end
     end
     plan.kernel = kernel and (check:file(kernel, "kernel", "file") or {}).path

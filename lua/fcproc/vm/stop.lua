@@ -3,7 +3,6 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local loop = require "fcproc.loop"
 
 local M = {}
 
@@ -41,10 +40,12 @@ end
 -- Each rung waits for the exit until its time is over: true and the exit; false: not yet; nil, err.
 local rungs = {}
 
+---The guest ends by itself.
 function rungs.wait(machine, limit, ctx)
   return wait(machine, limit, ctx)
 end
 
+---The guest is asked, again and again.
 function rungs.ctrl_alt_del(machine, limit, ctx, step)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
   local began, presses = core.now(), 0
@@ -168,8 +169,5 @@ function M.process(vm, ladder, ctx)
       stuck or "every step of the ladder ran out of time; try one with sigkill"),
   }
 end
-
----The loop's context, for the callers here.
-M.context = loop.context
 
 return M
