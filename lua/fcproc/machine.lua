@@ -208,6 +208,23 @@ local function configure(self, config, metadata, ctx)
   return true
 end
 
+-- From the gate to the point where its API has answered.
+local function bring_up(self, opts, ctx)
+  local ok, err = true, nil
+  if opts.before_release then
+    ok, err = opts.before_release(self.launcher)
+    if ok then ok, err = self.launcher:release() end
+  end
+  if ok then ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx) end
+  if ok then ok, err = prove(self) end
+  if not ok then return nil, err end
+  local state
+  state, err = self:state(ctx)
+  if not state then return nil, self:failure("start", err) end
+  if opts.config and opts.boot == "api" then return configure(self, opts.config, opts.metadata, ctx) end
+  return true
+end
+
 ---Starts a Firecracker: spawns it or a jailer, waits until its API answers and, with a whole
 ---configuration, until the VM runs. On a failure nothing of it is left but its files.
 ---@param manager fcproc.Manager
@@ -220,32 +237,17 @@ function M.start(manager, opts, ctx)
   local self = setmetatable({
     manager = manager, files = opts.files, shape = jailer.shape(opts.jailer), started = false,
   }, Machine)
-  local argv, spawn, err = launch.prepare(manager, opts)
+  local argv, spawn = launch.prepare(manager, opts)
   if not argv then return nil, spawn end
-  self.launcher, err = process.spawn(argv, spawn, ctx)
-  if not self.launcher then return nil, err end
-  local function fail(reason)
-    self:kill_now()
-    return nil, reason
-  end
-  local ok
-  if opts.before_release then
-    ok, err = opts.before_release(self.launcher)
-    if not ok then return fail(err) end
-    ok, err = self.launcher:release()
-    if not ok then return fail(err) end
-  end
-  ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx)
-  if not ok then return fail(err) end
-  ok, err = prove(self)
-  if not ok then return fail(err) end
-  local state
-  state, err = self:state(ctx)
-  if not state then return fail(self:failure("start", err)) end
-  if opts.config and opts.boot == "api" then
-    ok, err = configure(self, opts.config, opts.metadata, ctx)
-    if not ok then return fail(err) end
-  end
+  local launcher, err = process.spawn(argv, spawn, ctx)
+  if not launcher then return nil, err end
+  self.launcher = launcher
+  local up = false
+  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+    if not up then self:kill_now() end
+  end })
+  up, err = bring_up(self, opts, ctx)
+  if not up then return nil, err end
   return self
 end
 

@@ -341,7 +341,7 @@ function M.launch_all(manager, list, limit, ctx)
   local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
     if vms then M.stop_all(vms, stop.KILL) end
   end })
-  for i, result in ipairs(loop.run(functions, ctx)) do vms[#vms + 1] = result[1] or nil end
+  for _, result in ipairs(loop.run(functions, ctx)) do vms[#vms + 1] = result[1] or nil end
   if failure then return nil, failure end
   local all = vms
   vms = nil

@@ -116,7 +116,7 @@ describe("the layers", function()
       end
       never(path, printing)
       -- The child between fork and exec ends by _exit.
-      never(path, path:match("/spawn%.c$") and words"abort exit quick_exit assert" or ending)
+      never(path, path:match("/child%.c$") and words"abort exit quick_exit assert" or ending)
     end
   end)
 
@@ -126,7 +126,7 @@ describe("the layers", function()
       for _, name in ipairs{ "stdout", "stderr" } do
         assert.is_nil((" " .. code):match("[^%w_.>]" .. name .. "[^%w_]"), path .. ": " .. name)
       end
-      if path:match("/core/spawn%.c$") then
+      if path:match("/core/child%.c$") then
         never(path, words"system popen setenv putenv setlocale atexit fork vfork daemon")
       else
         never(path, process_wide)
@@ -160,7 +160,8 @@ describe("the layers", function()
   it("a Lua file asks for nothing above it", function()
     for _, path in ipairs(files(true, "lua/fcproc/*.lua")) do
       local flow = path:match("^lua/fcproc/(%l+)[/.]")
-      local top = path:match("^lua/fcproc/cli%.lua$") or path:match("^lua/fcproc/cli/") or path:match("^lua/fcproc/doctor%.lua$")
+      local top = path:match("^lua/fcproc/cli%.lua$")
+        or path:match("^lua/fcproc/cli/") or path:match("^lua/fcproc/doctor%.lua$")
       local over_all = top or path:match("^lua/fcproc/doctor/") -- these may use the facade too
       local code = lua_code(support.read_file(path))
       for _, module in ipairs(requires(code)) do

@@ -47,7 +47,8 @@ local M = {}
 ---@field mmds { data: table?, version: string?, address: string? }?
 ---@field balloon { amount_mib: integer, deflate_on_oom: boolean?, stats_interval_s: integer? }?
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
----@field jailer table?             uid, gid, binary, daemonize, new_pid_ns, cgroups, cgroup_version, parent_cgroup, limits
+---@field jailer table?             uid, gid, binary, daemonize, new_pid_ns, cgroups,
+---                                 cgroup_version, parent_cgroup, limits
 ---@field boot ("config_file"|"api")?
 ---@field seccomp (string|false)?   a filter's file; false: none at all, which is logged
 ---@field log_level string?
