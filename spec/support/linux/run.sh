@@ -34,7 +34,7 @@ timeout -k 10 "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu EP
   -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
   -kernel "$folder/kernel/vmlinux" -initrd "$folder/machine.cpio" \
   -append "console=ttyS0 panic=-1 mitigations=off nokaslr quiet fcproc.script=$dir/script" \
-  </dev/null 2>"$dir/qemu" | tr -d '\r' | tee "$dir/output"
+  </dev/null 2>"$dir/qemu" | tee "$dir/output"
 
 last=$(tail -n 1 "$dir/output")
 case $last in
