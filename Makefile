@@ -227,7 +227,8 @@ test-valgrind: deps
 # Debian's stock kernel, in QEMU with its own processor: below stock Linux guests run in real VMs,
 # and what newer kernels offer is missing. spec/linux, and what is there for older kernels.
 LINUX := $(CURDIR)/build/linux
-LINUX_SPECS := spec/linux spec/firecracker spec/netns spec/unit/process_spec.lua spec/unit/spawn_spec.lua
+LINUX_SPECS := spec/linux $(patsubst %,spec/firecracker/%_spec.lua,find kill reuse vm) \
+	$(patsubst %,spec/unit/%_spec.lua,process spawn)
 
 test-linux: SPECS = $(LINUX_SPECS)
 test-linux: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_LINUX)

@@ -136,7 +136,8 @@ except OSError as e:
 
 ---Does this kernel tell how a process ended that was somebody else's child (Linux 6.15)?
 function M.kernel_tells_exits()
-  return M.sh{ "python3", "-c", EXIT_TOLD } == "yes\n"
+  M.exits_told = M.exits_told or M.sh{ "python3", "-c", EXIT_TOLD }
+  return M.exits_told == "yes\n"
 end
 
 ---A manager in a network namespace of its own, both closed at the end of the block:
@@ -180,8 +181,8 @@ end
 ---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.
 ---opts: name, boot_args, tap (made when given), drives, sock, firecracker, wait (a text on the console,
 ---by default that of "ready"; "socket": until it listens; false: not at all), timeout (of that wait),
----config (replaces fields in the sections of Firecracker's configuration), spawn (more options for
----fcproc.spawn).
+---config (replaces fields in the sections of Firecracker's configuration), empty (no VM yet, only its
+---API), spawn (more options for fcproc.spawn).
 ---Fields: process, sock, console, tap. Closing kills it if it still runs.
 function M.vm(world, opts)
   opts = opts or {}
@@ -217,7 +218,7 @@ function M.vm(world, opts)
   end })
   local argv = { opts.firecracker or M.firecracker(), "--api-sock", vm.sock, "--id", name,
     "--level", "Error", -- its log goes where the guest's console goes, and would cut its lines
-    "--config-file", vm.config }
+    table.unpack(opts.empty and {} or { "--config-file", vm.config }) }
   local spawn = { stdout = { file = vm.console }, stderr = { file = vm.console }, umask = 63,
     netns = world.netns, session = true }
   for key, value in pairs(opts.spawn or {}) do spawn[key] = value end
