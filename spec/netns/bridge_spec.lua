@@ -187,8 +187,11 @@ describe("ensure_bridge", function()
       { netns = world.netns })
     local err = fails("permission", world.manager:ensure_bridge())
     assert.are.equal(13, err.errno)
-    assert.is_truthy(err.message:find("(kernel: ", 1, true))
     assert.are.equal("bridge.ensure", err.op)
+    -- Older kernels have no words for it; ip shows what they are.
+    local _, shown = fcproc.runner():run({ "ip", "address", "add", "fd00:30::2/64", "dev", "fcbr0" },
+      { netns = world.netns })
+    assert.are.equal(shown.output:match("Error: (.-)%.?\n"), err.message:match("%(kernel: (.-)%)"))
   end)
 end)
 

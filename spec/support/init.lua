@@ -117,6 +117,29 @@ function M.need_kvm()
   if not kvm then error("no usable /dev/kvm: the real Firecracker can't run here", 2) end
 end
 
+-- PIDFD_GET_INFO with PIDFD_INFO_EXIT, of a child that was reaped.
+local EXIT_TOLD = [[
+import errno, fcntl, os, struct
+child = os.fork()
+if child == 0:
+    os._exit(7)
+fd = os.pidfd_open(child)
+os.waitpid(child, 0)
+try:
+    info = fcntl.ioctl(fd, 0xC040FF0B, struct.pack("=Q56x", 1 << 3))
+    print("yes" if struct.unpack_from("=Q", info)[0] & (1 << 3) else "no")
+except OSError as e:
+    if e.errno not in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
+        raise
+    print("no")
+]]
+
+---Does this kernel tell how a process ended that was somebody else's child (Linux 6.15)?
+function M.kernel_tells_exits()
+  M.exits_told = M.exits_told or M.sh{ "python3", "-c", EXIT_TOLD }
+  return M.exits_told == "yes\n"
+end
+
 ---A manager in a network namespace of its own, both closed at the end of the block:
 ---`local world <close> = support.world()`; world.manager, world.netns, world.folder.
 function M.world(config)
@@ -157,8 +180,9 @@ end
 
 ---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.
 ---opts: name, boot_args, tap (made when given), drives, sock, firecracker, wait (a text on the console,
----by default that of "ready"; "socket": until it listens; false: not at all),
----spawn (more options for fcproc.spawn).
+---by default that of "ready"; "socket": until it listens; false: not at all), timeout (of that wait),
+---config (replaces fields in the sections of Firecracker's configuration), empty (no VM yet, only its
+---API), spawn (more options for fcproc.spawn).
 ---Fields: process, sock, console, tap. Closing kills it if it still runs.
 function M.vm(world, opts)
   opts = opts or {}
@@ -179,6 +203,9 @@ function M.vm(world, opts)
     config["network-interfaces"] = { { iface_id = "eth0", host_dev_name = opts.tap,
       guest_mac = "06:00:ac:1e:00:02" } }
   end
+  for section, fields in pairs(opts.config or {}) do
+    for key, value in pairs(fields) do config[section][key] = value end
+  end
   local text = cjson.encode(config)
   if not opts.drives then text = text:gsub("}$", ',"drives":[]}') end -- it must be there
   M.write_file(vm.config, text)
@@ -191,7 +218,7 @@ function M.vm(world, opts)
   end })
   local argv = { opts.firecracker or M.firecracker(), "--api-sock", vm.sock, "--id", name,
     "--level", "Error", -- its log goes where the guest's console goes, and would cut its lines
-    "--config-file", vm.config }
+    table.unpack(opts.empty and {} or { "--config-file", vm.config }) }
   local spawn = { stdout = { file = vm.console }, stderr = { file = vm.console }, umask = 63,
     netns = world.netns, session = true }
   for key, value in pairs(opts.spawn or {}) do spawn[key] = value end
@@ -201,7 +228,7 @@ function M.vm(world, opts)
     if wait_for == "socket" then
       M.must(world.manager:wait_for_socket(vm.sock))
     elseif wait_for then
-      M.wait_for_console(vm, wait_for)
+      M.wait_for_console(vm, wait_for, opts.timeout)
     end
   end)
   if not ok then
@@ -218,13 +245,14 @@ function M.listening_vm(world, opts)
   return M.vm(world, all)
 end
 
-function M.wait_for_console(vm, text)
+---Waits until the text is on the VM's console, for 10 s unless told.
+function M.wait_for_console(vm, text, timeout)
   M.eventually(("'%s' on the console of %s"):format(text, vm.name), function()
     if (M.read_file(vm.console) or ""):find(text, 1, true) then return true end
     if not vm.process:alive() then
       error(("%s ended: %s"):format(vm.name, M.read_file(vm.console) or "no console"), 0)
     end
-  end, 10)
+  end, timeout or 10)
 end
 
 ---Does the guest at the address answer a ping from the namespace?
