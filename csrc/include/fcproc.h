@@ -260,6 +260,16 @@ FCPROC_API struct fcproc_copied fcproc_file_copy_result(const fcproc_op *op);
 FCPROC_CHECKED int fcproc_file_punch(const char *path, int64_t most, int64_t *ret_freed,
                                      fcproc_error *err);
 
+/* Files that are held to a size: once a second a thread of the capper's own does fcproc_file_punch
+ * on each. What can't be punched is left alone. */
+typedef struct fcproc_capper fcproc_capper;
+
+FCPROC_CHECKED int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err);
+FCPROC_CHECKED int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t most,
+                                     fcproc_error *err);
+FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path);
+FCPROC_API void fcproc_capper_close(fcproc_capper *c); /* the files stay; NULL is fine */
+
 /* ---- processes ------------------------------------------------------------------------------ */
 
 typedef struct fcproc_process fcproc_process;

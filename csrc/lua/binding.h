@@ -21,6 +21,7 @@
 #define TYPE_NET "fcproc.net"
 #define TYPE_CLIENT "fcproc.client"
 #define TYPE_LOCK "fcproc.lock"
+#define TYPE_CAPPER "fcproc.capper"
 #define TYPE_ERROR "fcproc.error"
 #define TYPE_GUARD "fcproc.guard"
 
@@ -76,6 +77,7 @@ void bind_open_net(lua_State *L);
 void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
 void bind_open_file(lua_State *L);
+void bind_open_capper(lua_State *L);
 void bind_open_log(lua_State *L);
 void bind_open_checks(lua_State *L);
 

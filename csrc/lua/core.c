@@ -161,6 +161,7 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_client(L);
     bind_open_path(L);
     bind_open_file(L);
+    bind_open_capper(L);
     bind_open_log(L);
     bind_open_checks(L);
     return 1;

@@ -236,6 +236,22 @@ function CoreClient:close() end
 ---@field nlink integer
 ---@field mtime number       seconds since 1970
 
+---@class fcproc.Capper  holds files to a size, in a thread of its own
+local Capper = {}
+
+---Looks at the file once a second and frees its oldest blocks when it has more than so many bytes.
+---@param path string
+---@param most integer
+---@return true?, fcproc.Error?
+function Capper:add(path, most) end
+
+---Leaves the file alone from now on.
+---@param path string
+function Capper:remove(path) end
+
+---Ends the thread; the files stay.
+function Capper:close() end
+
 ---@class fcproc.Lock  a lock file that is held; the kernel ends it when its holder dies
 local Lock = {}
 
@@ -411,6 +427,10 @@ function core.rename(from, to, replace) end
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function core.copy_file(from, to, method, mode, ctx) end
+
+---Makes a capper, which holds files to a size.
+---@return fcproc.Capper?, fcproc.Error?
+function core.capper() end
 
 ---Does anybody hold the lock? Disturbs nobody; a missing file is held by nobody.
 ---@param path string

@@ -125,6 +125,15 @@ add("kvm_check tun_check disk_free reflink_check", function()
   assert(ok or err.code == "unsupported")
 end)
 
+add("capper capper.add capper.remove capper.close", function()
+  local capper = fine(core.capper())
+  fine(capper:add("/none", 4096))
+  fine(capper:add(dir, 4096))
+  capper:remove("/none")
+  capper:close()
+  fine(core.capper())
+end)
+
 -- ---- processes -----------------------------------------------------------------------------
 
 add("process process.pid process.pidfd process.alive process.recorded process.identity "
@@ -300,7 +309,7 @@ for key, metatable in pairs(debug.getregistry()) do
     if not without_methods[name] then check_covered(name .. ".", metatable.__index) end
   end
 end
-assert(types == 9, "how many types there are")
+assert(types == 10, "how many types there are")
 
 return calls, function()
   client:close()

@@ -328,3 +328,27 @@ describe("a file system", function()
     ]]):format(ENOSPC, EROFS))
   end)
 end)
+
+describe("a capper", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("holds a file to a size while another process writes, until told to leave it", function()
+    local dir <close> = support.folder()
+    local capper <close> = must(core.capper())
+    local held, free = dir:file("held"), dir:file("free")
+    must(capper:add(held, 65536))
+    must(capper:add(dir:file("none"), 65536))
+    must(capper:add(free, 65536))
+    capper:remove(free)
+    for _, path in ipairs{ held, free } do
+      support.sh{ "sh", "-c", ("head -c 1000000 /dev/zero | tr '\\0' x >> %s"):format(path) }
+    end
+    support.eventually("the file is held", function()
+      return must(core.stat(held)).allocated <= 65536
+    end)
+    assert.are.equal(1000000, must(core.stat(held)).size)
+    assert.are.equal("xxx", must(core.read_file(held, -3)))
+    assert.is_true(must(core.stat(free)).allocated >= 1000000)
+  end)
+end)

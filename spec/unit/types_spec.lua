@@ -9,6 +9,7 @@ local fcproc = require "fcproc"
 local class_of = {
   ["fcproc.context"] = "Context", ["fcproc.op"] = "Operation", ["fcproc.process"] = "Process",
   ["fcproc.netns"] = "Netns", ["fcproc.net"] = "Net", ["fcproc.client"] = "CoreClient",
+  ["fcproc.capper"] = "Capper",
   ["fcproc.lock"] = "Lock",
 }
 

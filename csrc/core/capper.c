@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Holds files that others write, such as guests' consoles, to a size: a thread looks at them once a
+ * second and gives their oldest bytes back to the file system. A limit on the writer instead
+ * (RLIMIT_FSIZE) would kill it. The thread starts with the first file and ends with the capper.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#include "private.h"
+
+struct capped {
+    struct capped *next;
+    int64_t most;
+    char path[];
+};
+
+struct fcproc_capper {
+    pthread_mutex_t mutex; /* of what follows */
+    struct capped *files;
+    bool ending;
+    pthread_t thread;
+    bool running; /* the owner's alone */
+    int wake_fd;
+};
+
+enum { LOOK_EVERY_MS = 1000 };
+
+static void *capper_main(void *arg)
+{
+    fcproc_capper *c = arg;
+    struct pollfd wake = { .fd = c->wake_fd, .events = POLLIN };
+
+    for (;;) {
+        bool ending, idle;
+        int64_t freed;
+
+        (void)pthread_mutex_lock(&c->mutex);
+        ending = c->ending;
+        idle = !c->files;
+        for (struct capped *f = ending ? NULL : c->files; f; f = f->next)
+            if (fcproc_file_punch(f->path, f->most, &freed, NULL) < 0) { } /* gone, or can't be */
+        (void)pthread_mutex_unlock(&c->mutex);
+        if (ending)
+            return NULL;
+        if (poll(&wake, 1, idle ? -1 : LOOK_EVERY_MS) > 0) {
+            uint64_t count;
+
+            if (read(c->wake_fd, &count, sizeof(count)) < 0) { }
+        }
+    }
+}
+
+static void wake(const fcproc_capper *c)
+{
+    uint64_t one = 1;
+
+    if (write(c->wake_fd, &one, sizeof(one)) < 0) { }
+}
+
+FCPROC_API int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err)
+{
+    fcproc_capper *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return error_nomem(err, "capper");
+    c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->wake_fd < 0) {
+        int e = errno;
+
+        free(c);
+        return error_errno(err, "capper", e, "no eventfd for a capper");
+    }
+    (void)pthread_mutex_init(&c->mutex, NULL);
+    *ret = c;
+    return 0;
+}
+
+FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t most,
+                                 fcproc_error *err)
+{
+    size_t size = strlen(path) + 1;
+    struct capped *f = malloc(sizeof(*f) + size);
+    int r = 0;
+
+    if (!f)
+        return error_nomem(err, "capper");
+    f->most = most;
+    memcpy(f->path, path, size);
+    if (!c->running)
+        r = thread_start(&c->thread, PTHREAD_CREATE_JOINABLE, capper_main, c);
+    if (r < 0) {
+        free(f);
+        return error_errno(err, "capper", -r, "no thread to hold %s to its size", path);
+    }
+    c->running = true;
+    (void)pthread_mutex_lock(&c->mutex);
+    f->next = c->files;
+    c->files = f;
+    (void)pthread_mutex_unlock(&c->mutex);
+    wake(c);
+    return 0;
+}
+
+FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path)
+{
+    struct capped *found = NULL;
+
+    (void)pthread_mutex_lock(&c->mutex);
+    for (struct capped **at = &c->files; *at; at = &(*at)->next)
+        if (strcmp((*at)->path, path) == 0) {
+            found = *at;
+            *at = found->next;
+            break;
+        }
+    (void)pthread_mutex_unlock(&c->mutex);
+    free(found);
+}
+
+FCPROC_API void fcproc_capper_close(fcproc_capper *c)
+{
+    if (!c)
+        return;
+    if (c->running) {
+        (void)pthread_mutex_lock(&c->mutex);
+        c->ending = true;
+        (void)pthread_mutex_unlock(&c->mutex);
+        wake(c);
+        (void)pthread_join(c->thread, NULL);
+    }
+    for (struct capped *f = c->files, *next; f; f = next) {
+        next = f->next;
+        free(f);
+    }
+    (void)pthread_mutex_destroy(&c->mutex);
+    close_fd(&c->wake_fd);
+    free(c);
+}
