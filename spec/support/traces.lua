@@ -1,0 +1,120 @@
+-- What VMs have on the host, as a list of lines that can be compared: links, NAT, files, cgroups and
+-- processes of one world.
+
+local support = require "spec.support"
+local core = require "fcproc.core"
+local cjson = require "cjson"
+local fcproc = require "fcproc"
+local jailer = require "fcproc.jailer"
+
+local M = {}
+
+M.lua = support.lua
+
+local function links(world, lines)
+  for _, link in ipairs(support.ip(world.netns, "link", "show")) do
+    if link.link_type ~= "loopback" then lines[#lines + 1] = "link " .. link.ifname end
+  end
+end
+
+local function files(world, lines)
+  for path in support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }:gmatch("[^\n]+") do
+    lines[#lines + 1] = "file " .. path
+  end
+end
+
+local function rules(world, lines)
+  local text = support.sh({ "nft", "list", "ruleset" }, { netns = world.netns })
+  for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
+end
+
+-- The folders that jailers make, but for their common parent.
+local function cgroups(_, lines)
+  for _, point in pairs(jailer.hierarchies()) do
+    for _, entry in ipairs(core.list_dir(point .. "/fcproc-spec") or {}) do
+      if entry.type == "dir" then
+        lines[#lines + 1] = ("cgroup %s/fcproc-spec/%s"):format(point, entry.name)
+      end
+    end
+  end
+end
+
+---Processes that work in the world's folder, or are jailed in it.
+function M.processes(world)
+  local found = {}
+  for _, entry in ipairs(core.list_dir("/proc") or {}) do
+    local pid = math.tointeger(tonumber(entry.name))
+    for _, name in ipairs(pid and pid ~= support.own_pid() and { "cwd", "root" } or {}) do
+      local target = core.read_link(("/proc/%d/%s"):format(pid, name))
+      if target and target:sub(1, #world.folder.path) == world.folder.path then found[pid] = target end
+    end
+  end
+  return found
+end
+
+local function processes(world, lines)
+  for pid, folder in pairs(M.processes(world)) do
+    lines[#lines + 1] = ("process %d in %s"):format(pid, folder)
+  end
+end
+
+---@return string[] lines  sorted
+function M.of(world)
+  local lines = {}
+  for _, look in ipairs{ links, files, rules, cgroups, processes } do look(world, lines) end
+  table.sort(lines)
+  return lines
+end
+
+---Fails unless the host is as it was. A process that was killed needs a moment to go.
+function M.same(before, world, what)
+  local after
+  for _ = 1, 200 do
+    after = M.of(world)
+    if table.concat(after, "\n") == table.concat(before, "\n") then return end
+    core.poll_many({}, {}, 0.005)
+  end
+  local seen = {}
+  for _, line in ipairs(before) do seen[line] = true end
+  local more = {}
+  for _, line in ipairs(after) do
+    if not seen[line] then more[#more + 1] = "more: " .. line end
+    seen[line] = nil
+  end
+  for line in pairs(seen) do more[#more + 1] = "less: " .. line end
+  error(("%s: the host is not as it was:\n  %s"):format(what, table.concat(more, "\n  ")), 2)
+end
+
+---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
+---world's own. Returns the process.
+function M.start(world, order)
+  local config = world.manager.config
+  order.config = {
+    bridge_name = config.bridge_name, bridge_ip = config.bridge_ip, cidr = config.prefix,
+    runtime_dir = config.runtime_dir, firecracker_bin = config.firecracker_bin,
+    netns = ("/proc/%d/fd/%d"):format(support.own_pid(), world.netns:fd()),
+  }
+  return support.must(fcproc.spawn({ support.lua, "spec/support/crash.lua", cjson.encode(order) },
+    { stdout = { file = world.output }, stderr = { file = world.output } }))
+end
+
+---The same to its end. Returns true when it killed itself, false when it came through.
+function M.crash(world, order)
+  local process <close> = M.start(world, order)
+  local _, exit = support.must(process:wait(60))
+  if exit.signal == 9 then return true end
+  if exit.status == 0 then return false end
+  error(("the manager ended with %s: %s"):format(exit.status or exit.signal,
+    support.read_file(world.output)), 2)
+end
+
+---A bridged world on tmpfs with an uplink, whose managers write what they do to world.output.
+function M.world(config)
+  local world = support.bridged_world(config)
+  world.output = world.folder:file("output")
+  support.sh({ "ip", "tuntap", "add", "up0", "mode", "tap" }, { netns = world.netns })
+  support.sh({ "ip", "link", "set", "up0", "up" }, { netns = world.netns })
+  return world
+end
+
+return M
