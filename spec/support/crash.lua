@@ -60,6 +60,7 @@ local function main()
   else
     local vm = assert(fcproc.vm.launch(manager, order.spec))
     counting = true
+    step("begins")
     if order.action == "stop" then
       assert(vm:stop{ { "ctrl_alt_del", 0.3 }, { "sigkill", 5 } })
     else

@@ -39,22 +39,13 @@ local function cgroups(_, lines)
   end
 end
 
----Processes that work in the world's folder, or are jailed in it.
-function M.processes(world)
-  local found = {}
-  for _, entry in ipairs(core.list_dir("/proc") or {}) do
-    local pid = math.tointeger(tonumber(entry.name))
-    for _, name in ipairs(pid and pid ~= support.own_pid() and { "cwd", "root" } or {}) do
-      local target = core.read_link(("/proc/%d/%s"):format(pid, name))
-      if target and target:sub(1, #world.folder.path) == world.folder.path then found[pid] = target end
-    end
-  end
-  return found
-end
-
+-- VMMs of the world's VM, jailed or not.
 local function processes(world, lines)
-  for pid, folder in pairs(M.processes(world)) do
-    lines[#lines + 1] = ("process %d in %s"):format(pid, folder)
+  for _, entry in ipairs(core.list_dir("/proc") or {}) do
+    local words = entry.name:find("^%d") and core.read_file("/proc/" .. entry.name .. "/cmdline")
+    if words and words:find("--id\0" .. world.id .. "\0", 1, true) then
+      lines[#lines + 1] = ("process %s: %s"):format(entry.name, words:gsub("%z", " "))
+    end
   end
 end
 
@@ -85,6 +76,11 @@ function M.same(before, world, what)
   error(("%s: the host is not as it was:\n  %s"):format(what, table.concat(more, "\n  ")), 2)
 end
 
+---Gives the specs' own cgroup back, if the jailer made one.
+function M.drop_cgroups()
+  for _, point in pairs(jailer.hierarchies()) do os.remove(point .. "/fcproc-spec") end
+end
+
 ---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
 ---world's own. Returns the process.
 function M.start(world, order)
@@ -111,6 +107,7 @@ end
 ---A bridged world on tmpfs with an uplink, whose managers write what they do to world.output.
 function M.world(config)
   local world = support.bridged_world(config)
+  world.id = "crash-" .. world.folder.path:match("[^.]+$") -- nobody else's on this host
   world.output = world.folder:file("output")
   support.sh({ "ip", "tuntap", "add", "up0", "mode", "tap" }, { netns = world.netns })
   support.sh({ "ip", "link", "set", "up0", "up" }, { netns = world.netns })

@@ -16,11 +16,25 @@ local specs = require "fcproc.vm.spec"
 
 local M = {}
 
+local LOOKS = 3
+local EXIT_LIMIT = 1 -- second
+
 -- What these tell may mean that it lives and can't be seen: too few descriptors, no permission.
 local function open_live(process, err)
   if process and process:alive() then return process end
   if process then process:close() end
   if err and err.code ~= "not_found" then return nil, err end
+end
+
+-- Who has the jail as its root. A look at /proc misses it when its parent ended and it began meanwhile.
+-- The jailer forks twice, so one look in three finds what there is.
+local function find_jailed(root)
+  local process, err
+  for _ = 1, LOOKS do
+    process, err = open_live(core.open_by_root(root))
+    if process or err then break end
+  end
+  return process, err
 end
 
 -- The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
@@ -33,7 +47,7 @@ local function find_process(record)
   local identity, process, err = record.process or record.launcher, nil, nil
   if identity then process, err = open_live(core.process(identity)) end
   if process or err or record.process then return process, err end
-  if record.jail then process, err = open_live(core.open_by_root(record.jail.root)) end
+  if record.jail then process, err = find_jailed(record.jail.root) end
   if process or err or record.state ~= "unknown" then return process, err end
   return open_live(core.open_listener(record.files.socket))
 end
@@ -61,20 +75,28 @@ local function wait_until_started(manager, record, process, ctx)
   end
 end
 
-local function dead(journal)
-  return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder,
+local function dead(journal, cause)
+  return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder, cause = cause,
     message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
       journal.folder) }
 end
 
--- The VMM answers, a snapshot that was under way is undone, and the journal says who it is.
+-- A snapshot that was under way is undone, and the journal says who the VMM is.
 local function take_over(vm, ctx)
-  local record = vm.journal.record
+  local record, ok = vm.journal.record, true
+  local started = core.now()
   local state, err = vm.machine:state(ctx)
-  if not state then return nil, vm.machine:failure("adopt", err) end
-  local ok
-  ok, err = snapshot.finish_interrupted(vm, ctx)
-  if not ok then return nil, err end
+  if state then
+    ok, err = snapshot.finish_interrupted(vm, ctx)
+    if not ok then return nil, err end
+  elseif err.code ~= "wait_timeout" then
+    return nil, vm.machine:failure("adopt", err)
+  else
+    -- Firecracker 1.12 can hang for ever when a request comes while its guest resets, and a stopped
+    -- process does not answer either. To end it, its API is not needed.
+    vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
+      pid = vm.machine.process:pid(), reason = err.message })
+  end
   if record.state == "running" and record.process then return true end
   record.process, err = vm.machine.process:identity()
   if not record.process then return nil, err end
@@ -120,6 +142,10 @@ function M.adopt(manager, id, ctx)
   if not process then return nil, err or dead(journal) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
   ok, err = take_over(vm, ctx)
+  -- Its socket is shut a moment before it is gone.
+  if not ok and vm.machine:wait(err.code == "exit_status" and EXIT_LIMIT or 0, ctx) then
+    err = dead(journal, err)
+  end
   if not ok then return nil, err end
   handed_out = true
   vm:cap()
