@@ -1,6 +1,7 @@
 -- A manager that kills itself: crash.lua JSON, run as a process of its own. The JSON says
 --   config   for fcproc.new
---   action   "launch", "stop", "snapshot", "restore"
+--   action   "launch", "stop", "snapshot", "restore"; "hold": launches it, says "holds", and waits for
+--            somebody to kill it; "churn": launches and kills it `times` times; "reclaim": `times` times
 --   spec     of the VM
 --   path     the snapshot's
 --   at       after which call that changes the host it dies by SIGKILL, counted from the action's
@@ -54,6 +55,19 @@ local function main()
   if order.action == "launch" then
     counting = true
     assert(fcproc.vm.launch(manager, order.spec)):detach()
+  elseif order.action == "hold" then
+    local vm = assert(fcproc.vm.launch(manager, order.spec))
+    assert(assert(vm:console()):wait_for("ready", 5))
+    print("holds")
+    io.stdout:flush()
+    core.poll_many({}, {}, 60)
+  elseif order.action == "churn" then
+    for _ = 1, order.times do assert(assert(fcproc.vm.launch(manager, order.spec)):kill()) end
+  elseif order.action == "reclaim" then
+    for _ = 1, order.times do
+      local report = assert(fcproc.vm.reclaim(manager))
+      if report.failed[1] then error(report.failed[1].left[1].what .. ": " .. tostring(report.failed[1].left[1].err)) end
+    end
   elseif order.action == "restore" then
     counting = true
     assert(fcproc.vm.restore(manager, order.path, order.spec)):detach()

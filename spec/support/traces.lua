@@ -44,7 +44,7 @@ local function processes(world, lines)
   for _, entry in ipairs(core.list_dir("/proc") or {}) do
     local words = entry.name:find("^%d") and core.read_file("/proc/" .. entry.name .. "/cmdline")
     if words and words:find("--id\0" .. world.id .. "\0", 1, true) then
-      lines[#lines + 1] = ("process %s: %s"):format(entry.name, words:gsub("%z", " "))
+      lines[#lines + 1] = ("process %s: %s"):format(entry.name, (words:gsub("%z", " ")))
     end
   end
 end
@@ -104,7 +104,22 @@ function M.crash(world, order)
     support.read_file(world.output)), 2)
 end
 
----A bridged world on tmpfs with an uplink, whose managers write what they do to world.output.
+---A manager in a process of its own that has a VM in its hands, killed at the end of its block.
+function M.holder(world, spec)
+  os.remove(world.output)
+  local process = M.start(world, { action = "hold", spec = spec })
+  local holder = setmetatable({ process = process }, { __close = function()
+    process:signal("KILL")
+    process:wait(10)
+    process:close()
+  end })
+  support.eventually("it has its VM", function()
+    return (support.read_file(world.output) or ""):find("holds", 1, true) or not process:alive()
+  end, 20)
+  return holder
+end
+
+---A bridged world with an uplink, whose managers write what they do to world.output.
 function M.world(config)
   local world = support.bridged_world(config)
   world.id = "crash-" .. world.folder.path:match("[^.]+$") -- nobody else's on this host

@@ -195,7 +195,7 @@ end
 local function nat_entries(record)
   local entries = {}
   for _, tap in ipairs(record.taps or {}) do
-    if record.state == "unknown" then -- perhaps
+    if record.rebuilt then -- perhaps
       entries[#entries + 1] = { tap = tap.name, id = record.id }
     elseif tap.nat and tap.address then
       entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = tap.guest_mac,
@@ -288,14 +288,14 @@ end
 ---jail and its leases. A TAP whose name somebody chose may be theirs, and is kept.
 ---@param manager fcproc.Manager
 ---@param id string
----@return table record  its state is "unknown"
+---@return table record  with rebuilt = true
 function M.rebuild(manager, id)
   local folder, root, derived = journals.folder(manager, id), nil, {}
   for _, entry in ipairs(core.list_dir(folder .. "/jail") or {}) do
     local path = ("%s/jail/%s/%s/root"):format(folder, entry.name, id)
     if core.stat(path) then root = path end
   end
-  local record = { format = 1, id = id, state = "unknown", taps = {}, drives = {},
+  local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
     files = launch.files(folder, root), shape = { jailed = root ~= nil or nil },
     jail = root and { root = root, cgroups = {} } or nil, created = os.time() }
   for i = 0, MOST_INTERFACES - 1 do

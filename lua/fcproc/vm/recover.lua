@@ -17,7 +17,7 @@ local specs = require "fcproc.vm.spec"
 local M = {}
 
 local LOOKS = 3
-local EXIT_LIMIT = 1 -- second
+local EXIT_LIMIT, ANSWER_LIMIT, SNAPSHOT_LIMIT = 1, 3, 60 -- seconds
 
 -- What these tell may mean that it lives and can't be seen: too few descriptors, no permission.
 local function open_live(process, err)
@@ -48,7 +48,7 @@ local function find_process(record)
   if identity then process, err = open_live(core.process(identity)) end
   if process or err or record.process then return process, err end
   if record.jail then process, err = find_jailed(record.jail.root) end
-  if process or err or record.state ~= "unknown" then return process, err end
+  if process or err or not record.rebuilt then return process, err end
   return open_live(core.open_listener(record.files.socket))
 end
 
@@ -85,13 +85,17 @@ end
 local function take_over(vm, ctx)
   local record, ok = vm.journal.record, true
   local started = core.now()
-  local state, err = vm.machine:state(ctx)
+  -- While it writes a snapshot it answers nothing else.
+  local bounded <close> = core.context(ctx or core.default_context(),
+    record.snapshot and SNAPSHOT_LIMIT or ANSWER_LIMIT)
+  local state, err = vm.machine:state(bounded)
   if state then
     ok, err = snapshot.finish_interrupted(vm, ctx)
     if not ok then return nil, err end
-  elseif err.code ~= "wait_timeout" then
+  elseif (err.code ~= "wait_timeout" and err.code ~= "deadline") or not loop.check(ctx) then
     return nil, vm.machine:failure("adopt", err)
   else
+    vm.machine:disconnect()
     -- Firecracker 1.12 can hang for ever when a request comes while its guest resets, and a stopped
     -- process does not answer either. To end it, its API is not needed.
     vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
