@@ -6,11 +6,11 @@ local errors = require "fcproc.error"
 local host = require "fcproc.vm.host"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
-local lease = require "fcproc.vm.lease"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
+local recover = require "fcproc.vm.recover"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
 local steps = require "fcproc.vm.steps"
@@ -30,6 +30,20 @@ local function describe_in(record, plan)
   record.seccomp = spec.seccomp == false and "off" or nil
 end
 
+-- Into the cgroup of the spec, which outlives that of this process.
+local function enter_cgroup(path, pid)
+  local file, reason = io.open(path .. "/cgroup.procs", "w")
+  local ok = file
+  if file then
+    file:setvbuf("no")
+    ok, reason = file:write(pid)
+    file:close()
+  end
+  if ok then return true end
+  return nil, errors.new{ code = "invalid", op = "vm.launch", path = path, pid = pid,
+    message = ("cgroup: pid %d can't be put into %s: %s"):format(pid, path, reason) }
+end
+
 -- Starts the VMM. It waits at a gate until its identity is in the journal.
 local function start_machine(vm, plan, config, ctx)
   local journal, spec = vm.journal, plan.spec
@@ -42,7 +56,10 @@ local function start_machine(vm, plan, config, ctx)
       local identity, reason = launcher:identity()
       if not identity then return nil, reason end
       journal.record.launcher = identity
-      return journal:save("starting")
+      local ok
+      ok, reason = journal:save("starting")
+      if ok and spec.cgroup then ok, reason = enter_cgroup(spec.cgroup, identity.pid) end
+      return ok, reason
     end,
   }, ctx)
   if not machine then return nil, err end
@@ -166,156 +183,9 @@ function M.restore(manager, path, spec, ctx)
   end)
 end
 
--- ---- taking over ---------------------------------------------------------------------------
+-- ---- what others have left -----------------------------------------------------------------
 
--- The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
--- the VMM; or, when a crash came before the VMM was written down, whoever has the jail as its root.
----@param record table
----@return fcproc.Process? process
-local function find_process(record)
-  for _, identity in ipairs{ record.process or record.launcher } do
-    local process = core.process(identity)
-    if process and process:alive() then return process end
-    if process then process:close() end
-  end
-  if not record.jail or record.process then return nil end
-  local jailed = core.open_by_root(record.jail.root)
-  if jailed and jailed:alive() then return jailed end
-  if jailed then jailed:close() end
-end
-
----Takes over a VM that runs: one that was detached, or whose manager has died.
----@param manager fcproc.Manager
----@param id string
----@param ctx fcproc.Context?
----@return fcproc.Vm? vm
----@return fcproc.Error? err  ERR_BUSY: another manager has it; ERR_NOT_FOUND: there is none, or it
----                            is dead
-function M.adopt(manager, id, ctx)
-  options.argument(id, "string", "vm.adopt", "id")
-  ctx = loop.context(ctx)
-  local ok, err = loop.check(ctx)
-  if not ok then return nil, err end
-  local journal
-  journal, err = journals.open(manager, id)
-  if not journal then return nil, err end
-  local record = journal.record
-  local process = find_process(record)
-  if not process then
-    journal:close()
-    return nil, errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder,
-      message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(id,
-        journal.folder) }
-  end
-  local vm = objects.new(manager, journal)
-  vm.machine = machines.attach(manager, process, record.files, record.shape)
-  local state
-  state, err = vm.machine:state(ctx)
-  if not state then
-    vm.machine:close()
-    journal:close()
-    return nil, err
-  end
-  ok, err = snapshot.finish_interrupted(vm, ctx)
-  if ok and record.state ~= "running" then
-    record.process = process:identity()
-    ok, err = journal:save("running")
-  end
-  if not ok then
-    vm:detach()
-    return nil, err
-  end
-  vm:cap()
-  return vm
-end
-
----@class fcproc.VmSummary
----@field id string
----@field state "running"|"dead"|"making"
----@field pid integer?
----@field address string?
----@field created integer?  seconds since 1970
----@field managed boolean   a manager has it in its hands
-
----All VMs of the runtime folder, alive or dead. None of them is disturbed.
----@param manager fcproc.Manager
----@param ctx fcproc.Context?
----@return fcproc.VmSummary[]? vms
----@return fcproc.Error? err
-function M.list(manager, ctx)
-  local ok, err = loop.check(ctx)
-  if not ok then return nil, err end
-  local ids
-  ids, err = journals.ids(manager)
-  if not ids then return nil, err end
-  local list = {}
-  for _, id in ipairs(ids) do
-    local record = journals.read(manager, id)
-    local process <close> = find_process(record)
-    local managed = journals.is_locked(manager, id)
-    local summary = { id = id, created = record.created, managed = managed,
-      state = process and "running" or managed and "making" or "dead",
-      pid = process and process:pid() }
-    for _, tap in ipairs(record.taps or {}) do summary.address = summary.address or tap.address end
-    list[#list + 1] = summary
-  end
-  return list
-end
-
--- ---- removing what dead VMs left -------------------------------------------------------------
-
----@class fcproc.Reclaimed
----@field reclaimed string[]  VMs of which nothing is left
----@field alive string[]      VMs that run, and were not touched
----@field busy string[]       in the hands of a manager
----@field failed { id: string, left: fcproc.Left[] }[]
----@field leases integer      leases without a VM that were dropped
-
--- The journal of a dead VM, with its lock; or why not.
-local function open_dead(manager, id)
-  do -- first without the lock, which somebody may just want to take for a VM that lives
-    local process <close> = find_process(journals.read(manager, id))
-    if process then return nil, "alive" end
-  end
-  local journal, err = journals.open(manager, id)
-  if not journal then return nil, err.code == "busy" and "busy" or "gone" end
-  local process <close> = find_process(journal.record)
-  if not process then return journal end
-  journal:close()
-  return nil, "alive"
-end
-
----Removes all that dead VMs left: TAPs, NAT, jails, cgroups, leases, folders. VMs that run and VMs
----that a manager has in its hands are not touched.
----@param manager fcproc.Manager
----@param ctx fcproc.Context?
----@return fcproc.Reclaimed? report
----@return fcproc.Error? err
-function M.reclaim(manager, ctx)
-  local ok, err = loop.check(ctx)
-  if not ok then return nil, err end
-  ctx = loop.context(ctx)
-  local ids
-  ids, err = journals.ids(manager)
-  if not ids then return nil, err end
-  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0 }
-  for _, id in ipairs(ids) do
-    local journal, why = open_dead(manager, id)
-    if journal then
-      local left = host.remove(manager, { journal }, ctx)
-      if #left == 0 then
-        report.reclaimed[#report.reclaimed + 1] = id
-      else
-        journal:close()
-        report.failed[#report.failed + 1] = { id = id, left = left }
-      end
-    elseif report[why] then
-      table.insert(report[why], id)
-    end
-  end
-  report.leases = lease.sweep(manager)
-  return report
-end
+M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
 
 -- ---- fleets --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ local address = require "fcproc.vm.address"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local jailer = require "fcproc.jailer"
+local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local loop = require "fcproc.loop"
@@ -13,6 +14,9 @@ local nat = require "fcproc.vm.nat"
 local M = {}
 
 local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
+local EBUSY, ENOENT = 16, 2
+local CGROUP_TRIES, CGROUP_PAUSE = 50, 0.002 -- seconds
+local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
 local function fail(code, format, ...)
   return nil, errors.new{ code = code, op = "vm.host", message = format:format(...) }
@@ -33,11 +37,12 @@ local function choose_tap(journal, interface)
     name = interface.tap or address.tap_name(manager.config.runtime_dir, id, interface.index - 1),
     guest_mac = interface.mac or address.mac(id, interface.index - 1), attach = interface.attach,
     isolated = interface.isolated, mtu = interface.mtu, nat = interface.nat,
-    -- A TAP that was there before, under a name that somebody chose, is not ours to delete.
-    keep = interface.tap and manager.net:link_exists(interface.tap) or nil,
   }
   local ok, err = lease.take(manager, "tap-" .. tap.name, id)
   if not ok then return about(("%s.tap: %s"):format(place, tap.name), err) end
+  -- A TAP that was there before, under a name that somebody chose, is not ours to delete. Asked once
+  -- the name is leased: it may have been that of a VM that was just going.
+  tap.keep = interface.tap and manager.net:link_exists(interface.tap) or nil
   journal.record.taps[interface.index] = tap
   local config = manager.config
   local has_subnet = interface.attach and config.bridge_ip and config.bridge_ip:find(".", 1, true)
@@ -190,7 +195,9 @@ end
 local function nat_entries(record)
   local entries = {}
   for _, tap in ipairs(record.taps or {}) do
-    if tap.nat and tap.address then
+    if record.rebuilt then -- perhaps
+      entries[#entries + 1] = { tap = tap.name, id = record.id }
+    elseif tap.nat and tap.address then
       entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = tap.guest_mac,
         uplink = tap.nat, id = record.id }
     end
@@ -227,23 +234,48 @@ end
 
 -- ---- removing ------------------------------------------------------------------------------
 
--- TAPs are looked for where they were made. A nameless namespace that is not the manager's went
--- with the last process in it.
+-- A namespace by its number: by the name that it had, by an `ip netns` name, or through a process
+-- that is in it. nil: it went with the last that held it.
+local function find_namespace(record)
+  local function open(path)
+    local stat = core.stat(path, true)
+    local netns = stat and stat.ino == record.netns and core.netns(path)
+    if netns then
+      stat = core.stat(("/proc/self/fd/%d"):format(netns:fd()), true)
+      if stat and stat.ino == record.netns then return netns end
+      netns:close()
+    end
+  end
+  local name = record.netns_name
+  local found = name and open(name:find("/", 1, true) and name or "/run/netns/" .. name)
+  for _, entry in ipairs(not found and core.list_dir("/run/netns") or {}) do
+    found = found or open("/run/netns/" .. entry.name)
+  end
+  for _, entry in ipairs(not found and core.list_dir("/proc") or {}) do
+    if entry.name:find("^%d+$") then
+      found = found or open(("/proc/%s/ns/net"):format(entry.name))
+    end
+  end
+  return found
+end
+
+-- TAPs are looked for where they were made: a manager for there.
 local function namespace_of(manager, record)
   if not record.netns or record.netns == M.namespace(manager) then return manager end
-  local netns = record.netns_name and core.netns(record.netns_name)
+  local netns = find_namespace(record)
   if not netns then return nil end
   local other = require("fcproc.manager").new{
     bridge_name = manager.config.bridge_name, runtime_dir = manager.config.runtime_dir,
     netns = netns,
   }
-  if other and M.namespace(other) == record.netns then return other, netns end
-  if other then other:close() end
+  if other then return other, netns end
   netns:close()
 end
 
 local function our_taps(manager, record)
   local names = {}
+  -- They went with the boot. What has their name now is somebody else's.
+  if journals.is_of_earlier_boot(record) then return names end
   for _, tap in ipairs(record.taps or {}) do
     if not tap.keep and lease.owner(manager, "tap-" .. tap.name) == record.id then
       names[#names + 1] = tap.name
@@ -252,18 +284,43 @@ local function our_taps(manager, record)
   return names
 end
 
+---The record of a VM whose journal was never written, or was cut by a crash of the host: from its
+---jail and its leases. A TAP whose name somebody chose may be theirs, and is kept.
+---@param manager fcproc.Manager
+---@param id string
+---@return table record  with rebuilt = true
+function M.rebuild(manager, id)
+  local folder, root, derived = journals.folder(manager, id), nil, {}
+  for _, entry in ipairs(core.list_dir(folder .. "/jail") or {}) do
+    local path = ("%s/jail/%s/%s/root"):format(folder, entry.name, id)
+    if core.stat(path) then root = path end
+  end
+  local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
+    files = launch.files(folder, root), shape = { jailed = root ~= nil or nil },
+    jail = root and { root = root, cgroups = {} } or nil, created = os.time() }
+  for i = 0, MOST_INTERFACES - 1 do
+    derived[address.tap_name(manager.config.runtime_dir, id, i)] = true
+  end
+  for _, entry in ipairs(lease.list(manager, id)) do
+    local name = entry.name:match("^tap%-(.+)$")
+    if name then record.taps[#record.taps + 1] = { name = name, keep = not derived[name] or nil } end
+  end
+  return record
+end
+
 ---@class fcproc.Left  what could not be removed
+---@field id string?  the VM's; nil: of several
 ---@field what string
 ---@field err fcproc.Error
 
-local function note(left, what, ok, err)
-  if not ok then left[#left + 1] = { what = what, err = err } end
+local function note(left, id, what, ok, err)
+  if not ok then left[#left + 1] = { id = id, what = what, err = err } end
 end
 
 -- All the VMs' TAPs as one link group, and their NAT in one transaction.
-local function remove_networks(manager, journals, ctx, left)
+local function remove_networks(manager, list, ctx, left)
   local by_namespace = {}
-  for _, journal in ipairs(journals) do
+  for _, journal in ipairs(list) do
     local key = journal.record.netns or 0
     by_namespace[key] = by_namespace[key] or {}
     table.insert(by_namespace[key], journal)
@@ -276,39 +333,63 @@ local function remove_networks(manager, journals, ctx, left)
         for _, name in ipairs(our_taps(manager, journal.record)) do names[#names + 1] = name end
         for _, entry in ipairs(nat_entries(journal.record)) do entries[#entries + 1] = entry end
       end
-      if #entries > 0 then note(left, "NAT", nat.remove(there, entries, ctx)) end
-      note(left, "TAPs " .. table.concat(names, " "), there:delete_taps(names, ctx))
+      local id = #group == 1 and group[1].id or nil
+      if #entries > 0 then
+        local ok, err = nat.remove(there, entries, ctx)
+        -- Without nft there can be none of a VM of which we only guess that it had some.
+        if not ok and err.code == "not_found" and not entries[1].mac then ok = true end
+        note(left, id, "NAT", ok, err)
+      end
+      if #names > 0 then
+        note(left, id, "TAPs " .. table.concat(names, " "), there:delete_taps(names, ctx))
+      end
       if there ~= manager then there:close() end
       if netns then netns:close() end
     end
   end
 end
 
+-- The last process that left a cgroup may be in it for a moment yet.
+local function remove_cgroup(folder)
+  local ok, reason, errno
+  for _ = 1, CGROUP_TRIES do
+    ok, reason, errno = os.remove(folder)
+    if ok or errno == ENOENT then return true end
+    if errno ~= EBUSY then break end
+    core.poll_many({}, {}, CGROUP_PAUSE)
+  end
+  return fail("busy", "the cgroup %s can't be removed: %s", folder, reason)
+end
+
+-- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there
+-- what to try again.
 local function remove_rest(manager, journal, left)
-  local record = journal.record
-  if record.snapshot then
-    note(left, record.snapshot, core.remove_tree(record.snapshot))
+  local record, before, id = journal.record, #left, journal.id
+  if record.snapshot and record.snapshot:find("%.partial$") then
+    note(left, id, record.snapshot, core.remove_tree(record.snapshot))
   end
   for _, folder in ipairs(record.jail and record.jail.cgroups or {}) do
-    if core.stat(folder) then note(left, folder, os.remove(folder)) end
+    note(left, id, folder, remove_cgroup(folder))
   end
-  for _, entry in ipairs(lease.list(manager, record.id)) do
-    note(left, entry.name, lease.release(manager, entry.name, record.id))
+  if #left > before then return end
+  for _, entry in ipairs(lease.list(manager, id)) do
+    note(left, id, entry.name, lease.release(manager, entry.name, id))
   end
-  note(left, journal.folder, journal:remove())
+  if #left > before then return end
+  note(left, id, journal.folder, journal:remove())
 end
 
 ---Removes what VMs that have ended have on the host. What could not be removed stays in the
 ---journal of its VM, for reclaim.
 ---@param manager fcproc.Manager
----@param journals fcproc.Journal[]
+---@param list fcproc.Journal[]
 ---@param ctx fcproc.Context?
 ---@return fcproc.Left[] left  empty: nothing is left
-function M.remove(manager, journals, ctx)
+function M.remove(manager, list, ctx)
   local left = {}
-  remove_networks(manager, journals, ctx, left)
+  remove_networks(manager, list, ctx, left)
   if #left > 0 then return left end
-  for _, journal in ipairs(journals) do remove_rest(manager, journal, left) end
+  for _, journal in ipairs(list) do remove_rest(manager, journal, left) end
   return left
 end
 

@@ -2,8 +2,11 @@
 -- before it is made. Whoever holds the VM's lock may change either.
 --
 -- RUNTIME_DIR/ID/            the VM's folder
--- RUNTIME_DIR/.fcproc/locks/ID     locked (flock) by the manager that has the VM
+-- RUNTIME_DIR/.fcproc/locks/ID     locked by the manager that has the VM
 -- RUNTIME_DIR/.fcproc/leases/NAME  a symbolic link: NAME belongs to the VM that it points to
+--
+-- The lock file is there before the folder is, and goes after it. So a folder that has neither a
+-- journal nor a lock file is somebody else's, and is left alone.
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
@@ -12,6 +15,8 @@ local json = require "fcproc.json"
 local M = {}
 
 local FORMAT = 1
+local MOST_ID = 64 -- bytes, as Firecracker's
+local LOCK_TRIES, LOCK_PAUSE = 20, 0.001 -- seconds
 
 ---@class fcproc.Journal
 ---@field manager fcproc.Manager
@@ -72,17 +77,42 @@ function M.is_locked(manager, id)
   return core.lock_taken(M.own_folder(manager, "locks") .. "/" .. id) == true
 end
 
----Does the VM have a folder?
+---Is there a VM of that id, or what is left of one?
 ---@param manager fcproc.Manager
 ---@param id string
 ---@return boolean
 function M.exists(manager, id)
-  return core.stat(M.folder(manager, id)) ~= nil
+  local folder = M.folder(manager, id)
+  -- The folder last: it goes before its lock does.
+  local ours = core.stat(M.own_folder(manager, "locks") .. "/" .. id) or core.stat(folder .. "/vm.json")
+  return ours ~= nil and core.stat(folder) ~= nil
+end
+
+local function boot_id()
+  return (core.read_file("/proc/sys/kernel/random/boot_id") or ""):match("%S+")
+end
+
+---Was it written before the host booted? Then links, cgroups and processes are gone by themselves.
+---@param record table
+---@return boolean
+function M.is_of_earlier_boot(record)
+  return record.boot_id ~= nil and record.boot_id ~= boot_id()
 end
 
 local function new(manager, id, lock, record)
   return setmetatable({ manager = manager, id = id, lock = lock, record = record,
     folder = M.folder(manager, id) }, Journal)
+end
+
+-- A sweep holds the lock of a VM that is not there for a moment, to see that it is free.
+local function lock_new(manager, id)
+  local lock, err
+  for _ = 1, LOCK_TRIES do
+    lock, err = M.lock(manager, id)
+    if lock or err.code ~= "busy" or core.stat(M.folder(manager, id)) then break end
+    core.poll_many({}, {}, LOCK_PAUSE)
+  end
+  return lock, err
 end
 
 ---The lock and the folder of a new VM.
@@ -94,15 +124,18 @@ function M.create(manager, id)
   local ok, err = make_folders(manager)
   if not ok then return nil, err end
   local lock
-  lock, err = M.lock(manager, id)
+  local was_there = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
+  lock, err = lock_new(manager, id)
   if not lock then return nil, err end
   local folder = M.folder(manager, id)
   local made
   made, err = core.make_dir(folder, 448)
   if made then
-    return new(manager, id, lock, { format = FORMAT, id = id, created = os.time() })
+    return new(manager, id, lock, { format = FORMAT, id = id, created = os.time(),
+      boot_id = boot_id() })
   end
-  lock:close()
+  -- A lock file left here would make a stranger's folder look like ours.
+  if was_there then lock:close() else lock:remove() end
   return nil, err or errors.new{
     code = "conflict", op = "vm.launch", path = folder,
     message = ("there is a VM '%s' already: %s. Adopt it when it runs, reclaim it when it is dead")
@@ -110,11 +143,10 @@ function M.create(manager, id)
   }
 end
 
----The lock and the journal of a VM that is there. A folder whose journal was never written, or
----cut by a crash of the host, has a record that says so.
+---The lock and the journal of a VM that is there.
 ---@param manager fcproc.Manager
 ---@param id string
----@return fcproc.Journal?
+---@return fcproc.Journal? journal  its record is nil when there is none that can be read: see err
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM; ERR_BUSY: another manager has it
 function M.open(manager, id)
   local function missing()
@@ -127,24 +159,63 @@ function M.open(manager, id)
   local lock
   lock, err = M.lock(manager, id)
   if not lock then return nil, err end
-  if not M.exists(manager, id) then -- it went while we came
+  if not core.stat(M.folder(manager, id)) then -- it went while we came
     lock:remove()
     return missing()
   end
-  return new(manager, id, lock, M.read(manager, id))
+  local record
+  record, err = M.read(manager, id)
+  return new(manager, id, lock, record), err
+end
+
+local function is_identity(value)
+  return type(value) == "table" and math.type(value.pid) == "integer" and value.pid > 0
+    and math.type(value.start_time) == "integer" and type(value.boot_id) == "string"
+end
+
+-- Is everything there that others use without a look? It may have been cut by a crash of the host.
+local function is_whole(record)
+  local files = record.files
+  for _, name in ipairs{ "process", "launcher" } do
+    if record[name] ~= nil and not is_identity(record[name]) then return false end
+  end
+  for _, name in ipairs{ "taps", "drives", "shape" } do
+    if type(record[name]) ~= "table" then return false end
+  end
+  return type(files) == "table" and type(files.socket) == "string" and type(files.folder) == "string"
+    and (record.jail == nil or type(record.jail) == "table" and type(record.jail.root) == "string")
+end
+
+local function unreadable(code, path, format, ...)
+  return nil, errors.new{ code = code, op = "vm.journal", path = path,
+    message = ("the journal %s %s"):format(path, format:format(...)) }
 end
 
 ---What the journal says; without the lock it may be about to change.
 ---@param manager fcproc.Manager
 ---@param id string
----@return table record
+---@return table? record
+---@return fcproc.Error? err  ERR_NOT_FOUND: none was written yet; ERR_PROTOCOL: cut or garbage;
+---                            ERR_UNSUPPORTED: of a newer fcproc; ERR_CONFLICT: another VM's
 function M.read(manager, id)
-  local text = core.read_file(M.folder(manager, id) .. "/vm.json")
-  local record = text and json.read(text)
-  if type(record) ~= "table" or record.format ~= FORMAT then
-    return { format = FORMAT, id = id, state = "unknown" }
+  local path = M.folder(manager, id) .. "/vm.json"
+  local text, err = core.read_file(path)
+  if not text then return nil, err end
+  local record = json.read(text)
+  if type(record) ~= "table" then return unreadable("protocol", path, "is no JSON") end
+  record = json.plain(record)
+  if math.type(record.format) == "integer" and record.format > FORMAT then
+    return unreadable("unsupported", path, "has the format %d, this fcproc knows %d: use the one "
+      .. "that wrote it", record.format, FORMAT)
   end
-  return json.plain(record)
+  if record.format ~= FORMAT or not is_whole(record) then
+    return unreadable("protocol", path, "is not whole")
+  end
+  if record.id ~= id then
+    return unreadable("conflict", path, "is that of the VM '%s': the folder was copied or renamed",
+      tostring(record.id))
+  end
+  return record
 end
 
 ---The ids of all VMs that have a folder, alive or dead.
@@ -159,9 +230,25 @@ function M.ids(manager)
   end
   local ids = {}
   for _, entry in ipairs(entries) do
-    if entry.type == "dir" and entry.name:sub(1, 1) ~= "." then ids[#ids + 1] = entry.name end
+    local name = entry.name
+    if entry.type == "dir" and name:find("^[%w%-]+$") and #name <= MOST_ID and M.exists(manager, name) then
+      ids[#ids + 1] = name
+    end
   end
   return ids
+end
+
+---Removes the lock files of VMs that are not there, which a crash between lock and folder leaves.
+---@param manager fcproc.Manager
+function M.sweep(manager)
+  for _, entry in ipairs(core.list_dir(M.own_folder(manager, "locks")) or {}) do
+    local lock = not core.stat(M.folder(manager, entry.name)) and M.lock(manager, entry.name)
+    if lock and core.stat(M.folder(manager, entry.name)) then
+      lock:close()
+    elseif lock then
+      lock:remove()
+    end
+  end
 end
 
 ---Writes the journal, in one rename.

@@ -14,13 +14,13 @@ M.spec = {
   entropy = "boolean|table", jailer = "table", boot = "string =config_file =api",
   seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
   console_limit = "integer 65536 1099511627776", timeout = "number 0.001 3600",
-  arguments = "table", hooks = "table",
+  arguments = "table", hooks = "table", cgroup = "string",
 }
 
 -- From a snapshot: what the VM is, it says itself.
 M.restore = {}
 for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
-  "timeout", "arguments", "hooks" } do
+  "timeout", "arguments", "hooks", "cgroup" } do
   M.restore[name] = M.spec[name]
 end
 M.restore.paused = "boolean"       -- do not resume it

@@ -49,6 +49,8 @@ local M = {}
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
 ---@field jailer table?             uid, gid, binary, daemonize, new_pid_ns, cgroups,
 ---                                 cgroup_version, parent_cgroup, limits
+---@field cgroup string?           a cgroup's folder, into which the VMM is put before it runs: else it
+---                                 is in its manager's, and ends with it when that is killed
 ---@field boot ("config_file"|"api")?
 ---@field seccomp (string|false)?   a filter's file; false: none at all, which is logged
 ---@field log_level string?
@@ -274,6 +276,9 @@ function M.plan(manager, spec, restoring, ctx)
   plan.jailer = check_jailer(check, manager, spec, binary)
   plan.network = check_network(check, manager, spec)
   check_hooks(check, spec.hooks)
+  if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
+    check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
+  end
   if not restoring then
     local kernel = spec.kernel
     plan.builtin = kernel == nil

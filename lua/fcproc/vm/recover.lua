@@ -1,0 +1,269 @@
+-- VMs that this manager has not launched: finding their processes, taking over those that live, and
+-- removing what dead ones left. In doubt, hands off: what is not known to be dead is not touched.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local host = require "fcproc.vm.host"
+local journals = require "fcproc.vm.journal"
+local launch = require "fcproc.launch"
+local lease = require "fcproc.vm.lease"
+local loop = require "fcproc.loop"
+local machines = require "fcproc.machine"
+local objects = require "fcproc.vm.object"
+local options = require "fcproc.options"
+local snapshot = require "fcproc.vm.snapshot"
+local specs = require "fcproc.vm.spec"
+
+local M = {}
+
+local LOOKS = 3
+local EXIT_LIMIT, ANSWER_LIMIT, SNAPSHOT_LIMIT = 1, 3, 60 -- seconds
+
+-- What these tell may mean that it lives and can't be seen: too few descriptors, no permission.
+local function open_live(process, err)
+  if process and process:alive() then return process end
+  if process then process:close() end
+  if err and err.code ~= "not_found" then return nil, err end
+end
+
+-- Who has the jail as its root. A look at /proc misses it when its parent ended and it began meanwhile.
+-- The jailer forks twice, so one look in three finds what there is.
+local function find_jailed(root)
+  local process, err
+  for _ = 1, LOOKS do
+    process, err = open_live(core.open_by_root(root))
+    if process or err then break end
+  end
+  return process, err
+end
+
+-- The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
+-- the VMM; or, when a crash came before the VMM was written down, whoever has the jail as its root.
+-- Without a journal, whoever listens on its socket.
+---@param record table
+---@return fcproc.Process? process
+---@return fcproc.Error? err  whether it lives could not be found out
+local function find_process(record)
+  local identity, process, err = record.process or record.launcher, nil, nil
+  if identity then process, err = open_live(core.process(identity)) end
+  if process or err or record.process then return process, err end
+  if record.jail then process, err = find_jailed(record.jail.root) end
+  if process or err or not record.rebuilt then return process, err end
+  return open_live(core.open_listener(record.files.socket))
+end
+
+-- The record of a journal, or one made up from what else there is. nil: hands off.
+local function record_of(manager, id, record, err)
+  if record then return record end
+  if err.code == "not_found" or err.code == "protocol" then return host.rebuild(manager, id) end
+  return nil, err
+end
+
+-- A VM whose manager died while it started may not listen yet, and behind a jailer the process may
+-- not yet be the one that will. The live VMM, or nil when it ended.
+local function wait_until_started(manager, record, process, ctx)
+  while process do
+    local done, listens = loop.complete(ctx, process:wait_server_op(record.files.socket,
+      launch.TIMEOUT, "firecracker api socket", manager.config.without, ctx))
+    if listens and done and not record.jail then return process end
+    process:close()
+    if not done then return nil, listens end
+    if listens then return open_live(core.open_listener(record.files.socket, manager.config.without)) end
+    local err
+    process, err = find_process(record)
+    if err then return nil, err end
+  end
+end
+
+local function dead(journal, cause)
+  return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder, cause = cause,
+    message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
+      journal.folder) }
+end
+
+-- A snapshot that was under way is undone, and the journal says who the VMM is.
+local function take_over(vm, ctx)
+  local record, ok = vm.journal.record, true
+  local started = core.now()
+  -- While it writes a snapshot it answers nothing else.
+  local bounded <close> = core.context(ctx or core.default_context(),
+    record.snapshot and SNAPSHOT_LIMIT or ANSWER_LIMIT)
+  local state, err = vm.machine:state(bounded)
+  if state then
+    ok, err = snapshot.finish_interrupted(vm, ctx)
+    if not ok then return nil, err end
+  elseif (err.code ~= "wait_timeout" and err.code ~= "deadline") or not loop.check(ctx) then
+    return nil, vm.machine:failure("adopt", err)
+  else
+    vm.machine:disconnect()
+    -- Firecracker 1.12 can hang for ever when a request comes while its guest resets, and a stopped
+    -- process does not answer either. To end it, its API is not needed.
+    vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
+      pid = vm.machine.process:pid(), reason = err.message })
+  end
+  if record.state == "running" and record.process then return true end
+  record.process, err = vm.machine.process:identity()
+  if not record.process then return nil, err end
+  return vm.journal:save("running")
+end
+
+---Takes over a VM that runs: one that was detached, or whose manager has died, also while it started
+---or took a snapshot, which is undone. A VM whose journal is lost is rebuilt from what else there is.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.Vm? vm
+---@return fcproc.Error? err  ERR_BUSY: another manager has it; ERR_NOT_FOUND: there is none, or it
+---                            is dead; ERR_UNSUPPORTED: a newer fcproc made it
+function M.adopt(manager, id, ctx)
+  options.argument(id, "string", "vm.adopt", "id")
+  local ok, reason = specs.check_id(id)
+  if not ok then
+    return nil, errors.new{ code = "invalid", op = "vm.adopt", message = "id: " .. reason }
+  end
+  ctx = loop.context(ctx)
+  local err
+  ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  local journal
+  journal, err = journals.open(manager, id)
+  if not journal then return nil, err end
+  local vm, handed_out = objects.new(manager, journal), false
+  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+    if handed_out then return end
+    if vm.machine then vm.machine:close() end
+    journal:close()
+  end })
+  local record
+  record, err = record_of(manager, id, journal.record, err)
+  if not record then return nil, err end
+  journal.record = record
+  local process
+  process, err = find_process(record)
+  if process and record.state ~= "running" then
+    process, err = wait_until_started(manager, record, process, ctx)
+  end
+  if not process then return nil, err or dead(journal) end
+  vm.machine = machines.attach(manager, process, record.files, record.shape)
+  ok, err = take_over(vm, ctx)
+  -- Its socket is shut a moment before it is gone.
+  if not ok and vm.machine:wait(err.code == "exit_status" and EXIT_LIMIT or 0, ctx) then
+    err = dead(journal, err)
+  end
+  if not ok then return nil, err end
+  handed_out = true
+  vm:cap()
+  return vm
+end
+
+---@class fcproc.VmSummary
+---@field id string
+---@field state "running"|"dead"|"making"|"unknown"  unknown: err says why
+---@field err fcproc.Error?
+---@field pid integer?
+---@field address string?
+---@field created integer?  seconds since 1970
+---@field managed boolean   a manager has it in its hands
+
+---All VMs of the runtime folder, alive or dead. None of them is disturbed.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@return fcproc.VmSummary[]? vms
+---@return fcproc.Error? err
+function M.list(manager, ctx)
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  local ids
+  ids, err = journals.ids(manager)
+  if not ids then return nil, err end
+  local list = {}
+  for _, id in ipairs(ids) do
+    local managed = journals.is_locked(manager, id)
+    local record, problem = record_of(manager, id, journals.read(manager, id))
+    local process <close>, unseen = find_process(record or {})
+    problem = problem or unseen
+    local summary = { id = id, created = record and record.created, managed = managed,
+      state = problem and "unknown" or process and "running" or managed and "making" or "dead",
+      pid = process and process:pid(), err = problem }
+    record = record or {}
+    for _, tap in ipairs(record.taps or {}) do summary.address = summary.address or tap.address end
+    list[#list + 1] = summary
+  end
+  return list
+end
+
+-- ---- removing what dead VMs left -------------------------------------------------------------
+
+---@class fcproc.Reclaimed
+---@field reclaimed string[]  VMs of which nothing is left
+---@field alive string[]      VMs that run, and were not touched
+---@field busy string[]       in the hands of a manager
+---@field failed { id: string, left: fcproc.Left[] }[]
+---@field leases integer      leases without a VM that were dropped
+
+-- "dead" with its journal and lock; "alive", "busy", "gone"; or "failed" with why.
+local function open_dead(manager, id)
+  do -- first without the lock, which somebody may just want to take for a VM that lives
+    local record = record_of(manager, id, journals.read(manager, id))
+    local process <close> = record and find_process(record)
+    if process then return "alive" end
+  end
+  local journal, err = journals.open(manager, id)
+  if not journal then
+    if err.code == "busy" then return "busy" end
+    if err.code == "not_found" then return "gone" end
+    return "failed", err
+  end
+  local process, unseen
+  journal.record, err = record_of(manager, id, journal.record, err)
+  if journal.record then process, unseen = find_process(journal.record) end
+  if journal.record and not process and not unseen then return "dead", journal end
+  if process then process:close() end
+  journal:close()
+  if process then return "alive" end
+  return "failed", err or unseen
+end
+
+-- What an earlier try or a crash left of one that is dead.
+local function reclaim_one(manager, id, report, ctx)
+  local state, journal = open_dead(manager, id)
+  if report[state] and state ~= "failed" then
+    table.insert(report[state], id)
+  elseif state == "dead" then
+    local left = host.remove(manager, { journal }, ctx)
+    if #left == 0 then
+      table.insert(report.reclaimed, id)
+    else
+      journal:close()
+      table.insert(report.failed, { id = id, left = left })
+    end
+  elseif state == "failed" then
+    table.insert(report.failed, { id = id, left = { { id = id, what = "vm.json", err = journal } } })
+  end
+end
+
+---Removes all that dead VMs left: TAPs, NAT, jails, cgroups, leases, folders. VMs that run and VMs
+---that a manager has in its hands are not touched, nor is what fcproc has not made.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@return fcproc.Reclaimed? report
+---@return fcproc.Error? err
+function M.reclaim(manager, ctx)
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  ctx = loop.context(ctx)
+  local ids
+  ids, err = journals.ids(manager)
+  if not ids then return nil, err end
+  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0 }
+  for _, id in ipairs(ids) do
+    ok, err = loop.check(ctx)
+    if not ok then return nil, err end
+    reclaim_one(manager, id, report, ctx)
+  end
+  journals.sweep(manager)
+  report.leases = lease.sweep(manager)
+  return report
+end
+
+return M

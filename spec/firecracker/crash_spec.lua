@@ -1,0 +1,208 @@
+-- The manager is killed after each of its steps that change the host. Whatever was made is found
+-- again: what is dead is reclaimed to the last file, what lives is left alone and can be taken over.
+
+local support = require "spec.support"
+local traces = require "spec.support.traces"
+local core = require "fcproc.core"
+local fcproc = require "fcproc"
+
+local must = support.must
+
+local MOST_STEPS = 150
+
+local SHAPES = {
+  plain = {}, daemonized = { daemonize = true }, ["in a pid namespace"] = { new_pid_ns = true },
+  ["daemonized, in a pid namespace"] = { daemonize = true, new_pid_ns = true },
+}
+
+local function jailed(shape)
+  return { uid = 1234, gid = 1234, daemonize = shape.daemonize, new_pid_ns = shape.new_pid_ns,
+    cgroups = { ["pids.max"] = "64" }, parent_cgroup = "fcproc-spec" }
+end
+
+-- After a crash: reclaim, and when the VM lives, adopt and end it, or reclaim once it died.
+local function recover(world, before, what)
+  local manager = world.manager
+  local report = must(fcproc.vm.reclaim(manager))
+  assert.are.same({}, report.failed, what)
+  assert.are.same({}, report.busy, what)
+  if #report.alive > 0 then
+    local vm, err = fcproc.vm.adopt(manager, world.id)
+    if vm then
+      assert.are.equal("running", vm:record().state)
+      must(vm:kill())
+    else -- it waited at its gate when its manager died, and so did it
+      assert.are.equal("not_found", err.code, what .. ": " .. tostring(err))
+      report = must(fcproc.vm.reclaim(manager))
+      assert.are.same({ world.id }, report.reclaimed, what)
+    end
+  end
+  traces.same(before, world, what)
+end
+
+-- Crashes after the first step, the second, and so on, until it comes through. Returns the steps.
+local function matrix(world, order)
+  order.spec.id = world.id
+  local before
+  for at = order.from or 1, MOST_STEPS do
+    os.remove(world.output)
+    order.at = at
+    before = before or traces.of(world)
+    local crashed = traces.crash(world, order)
+    local what = ("%s, step %s"):format(order.action,
+      (support.read_file(world.output) or ""):match("([^\n]+)\n*$") or at)
+    if order.action == "snapshot" then support.sh{ "rm", "-rf", order.path } end -- it is whole
+    recover(world, before, what)
+    if not crashed then return at - 1 end
+  end
+  error("it never came through")
+end
+
+local function new_world()
+  local world = traces.world()
+  -- What the first VM makes and the last leaves: the runtime folder.
+  must(must(fcproc.vm.launch(world.manager, { id = "first" })):kill())
+  support.write_file(world.folder:file("disk"), ("x"):rep(4096))
+  return world
+end
+
+describe("a manager that is killed", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+  teardown(traces.drop_cgroups)
+
+  local full = function(world)
+    return { network = { nat = "up0" },
+      drives = { { path = world.folder:file("disk"), copy = "sparse" } } }
+  end
+
+  it("while it launches a VM leaves what can be found", function()
+    local world <close> = new_world()
+    assert.is_true(matrix(world, { action = "launch", spec = full(world) }) > 20)
+  end)
+
+  for name, shape in pairs(SHAPES) do
+    it(("while it launches one in a jail (%s)"):format(name), function()
+      local world <close> = new_world()
+      local spec = full(world)
+      spec.jailer = jailed(shape)
+      -- Until the journal is written there is nothing of the jail.
+      assert.is_true(matrix(world, { action = "launch", spec = spec, from = 8 }) > 20)
+    end)
+  end
+
+  it("while it configures one through the API", function()
+    local world <close> = new_world()
+    local spec = full(world)
+    spec.boot = "api"
+    assert.is_true(matrix(world, { action = "launch", spec = spec }) > 22)
+  end)
+
+  it("while it stops one", function()
+    local world <close> = new_world()
+    assert.is_true(matrix(world, { action = "stop", spec = full(world) }) > 8)
+  end)
+
+  it("while it stops one in a jail", function()
+    local world <close> = new_world()
+    local spec = full(world)
+    spec.jailer = jailed(SHAPES["daemonized, in a pid namespace"])
+    assert.is_true(matrix(world, { action = "stop", spec = spec }) > 6)
+  end)
+
+  it("while it takes a snapshot", function()
+    local world <close> = new_world()
+    local order = { action = "snapshot", path = world.folder:file("snap"), spec = full(world) }
+    assert.is_true(matrix(world, order) > 9)
+  end)
+
+  it("while it takes a snapshot of one in a jail", function()
+    local world <close> = new_world()
+    local order = { action = "snapshot", path = world.folder:file("snap"), spec = full(world) }
+    order.spec.jailer = jailed(SHAPES.plain)
+    assert.is_true(matrix(world, order) > 9)
+  end)
+
+  for _, jail in ipairs{ false, SHAPES.plain } do
+    it(("while it restores one (%s)"):format(jail and "in a jail" or "without a jail"), function()
+      local world <close> = new_world()
+      local path = world.folder:file("snap")
+      local vm <close> = must(fcproc.vm.launch(world.manager, { id = "model", network = true,
+        drives = { { path = world.folder:file("disk"), copy = "sparse" } } }))
+      must(vm:snapshot(path))
+      must(vm:kill())
+      local order = { action = "restore", path = path, spec = { jailer = jail and jailed(jail) or nil } }
+      assert.is_true(matrix(world, order) > 12)
+    end)
+  end
+
+  it("at any moment", function()
+    local world <close> = new_world()
+    local before = traces.of(world)
+    local generator = 12345 -- the same moments each time, as far as the machine allows
+    for i = 1, 100 do
+      os.remove(world.output)
+      do
+        local process <close> = traces.start(world, { action = "stop", at = 1000,
+          spec = { id = world.id, network = { nat = "up0" } } })
+        support.eventually("it begins", function()
+          return not process:alive() or support.read_file(world.output):find("begins", 1, true)
+        end)
+        generator = (generator * 1103515245 + 12345) & 0x7fffffff
+        core.poll_many({}, {}, (generator >> 8) % 4000 / 1e5)
+        process:signal("KILL")
+        must(process:wait(10))
+      end
+      recover(world, before, "moment " .. i)
+    end
+  end)
+
+  it("during a snapshot leaves the VM paused, which adopting ends", function()
+    local world <close> = new_world()
+    local path, before = world.folder:file("snap"), traces.of(world)
+    -- After the folder of the snapshot was made.
+    assert.is_true(traces.crash(world, { action = "snapshot", path = path, at = 5, spec = { id = world.id } }))
+    assert.is_truthy(core.stat(path .. ".partial"))
+    local socket = world.manager.config.runtime_dir .. "/" .. world.id .. "/api.sock"
+    assert.are.equal("Paused", must(fcproc.request(socket, "GET", "/")).state)
+    assert.are.same({ world.id }, must(fcproc.vm.reclaim(world.manager)).alive)
+    assert.are.equal("Paused", must(fcproc.request(socket, "GET", "/")).state)
+    assert.is_truthy(core.stat(path .. ".partial"))
+    local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
+    assert.is_nil(core.stat(path .. ".partial"))
+    assert.are.equal("running", must(vm:info()).state)
+    must(vm:snapshot(path))
+    must(vm:kill())
+    support.sh{ "rm", "-r", path }
+    traces.same(before, world, "after the snapshot")
+  end)
+
+  it("during a snapshot of a VM that then dies leaves the parts to reclaim", function()
+    local world <close> = new_world()
+    local path, before = world.folder:file("snap"), traces.of(world)
+    assert.is_true(traces.crash(world, { action = "snapshot", path = path, at = 6, spec = { id = world.id } }))
+    local pid = must(fcproc.vm.list(world.manager))[1].pid
+    do
+      local process <close> = must(fcproc.process(pid))
+      must(process:signal("KILL"))
+      must(process:wait(5))
+    end
+    assert.are.same({ world.id }, must(fcproc.vm.reclaim(world.manager)).reclaimed)
+    traces.same(before, world, "after reclaim")
+  end)
+
+  it("before the gate opens takes its child with it", function()
+    local world <close> = new_world()
+    local before = traces.of(world)
+    for at = 1, MOST_STEPS do
+      os.remove(world.output)
+      assert.is_true(traces.crash(world, { action = "launch", at = at, spec = { id = world.id } }))
+      local last = support.read_file(world.output):match("(%l+)\n$")
+      local spawned = last == "spawn"
+      must(fcproc.vm.reclaim(world.manager))
+      if spawned then break end
+    end
+    -- Nothing was executed: no socket, no process, and the folder is gone.
+    traces.same(before, world, "after reclaim")
+  end)
+end)

@@ -1,0 +1,132 @@
+-- What VMs have on the host, as a list of lines that can be compared: links, NAT, files, cgroups and
+-- processes of one world.
+
+local support = require "spec.support"
+local core = require "fcproc.core"
+local cjson = require "cjson"
+local fcproc = require "fcproc"
+local jailer = require "fcproc.jailer"
+
+local M = {}
+
+M.lua = support.lua
+
+local function links(world, lines)
+  for _, link in ipairs(support.ip(world.netns, "link", "show")) do
+    if link.link_type ~= "loopback" then lines[#lines + 1] = "link " .. link.ifname end
+  end
+end
+
+local function files(world, lines)
+  for path in support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }:gmatch("[^\n]+") do
+    lines[#lines + 1] = "file " .. path
+  end
+end
+
+local function rules(world, lines)
+  local text = support.sh({ "nft", "list", "ruleset" }, { netns = world.netns })
+  for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
+end
+
+-- The folders that jailers make, but for their common parent.
+local function cgroups(_, lines)
+  for _, point in pairs(jailer.hierarchies()) do
+    for _, entry in ipairs(core.list_dir(point .. "/fcproc-spec") or {}) do
+      if entry.type == "dir" then
+        lines[#lines + 1] = ("cgroup %s/fcproc-spec/%s"):format(point, entry.name)
+      end
+    end
+  end
+end
+
+-- VMMs of the world's VM, jailed or not.
+local function processes(world, lines)
+  for _, entry in ipairs(core.list_dir("/proc") or {}) do
+    local words = entry.name:find("^%d") and core.read_file("/proc/" .. entry.name .. "/cmdline")
+    if words and words:find("--id\0" .. world.id .. "\0", 1, true) then
+      lines[#lines + 1] = ("process %s: %s"):format(entry.name, (words:gsub("%z", " ")))
+    end
+  end
+end
+
+---@return string[] lines  sorted
+function M.of(world)
+  local lines = {}
+  for _, look in ipairs{ links, files, rules, cgroups, processes } do look(world, lines) end
+  table.sort(lines)
+  return lines
+end
+
+---Fails unless the host is as it was. A process that was killed needs a moment to go.
+function M.same(before, world, what)
+  local after
+  for _ = 1, 200 do
+    after = M.of(world)
+    if table.concat(after, "\n") == table.concat(before, "\n") then return end
+    core.poll_many({}, {}, 0.005)
+  end
+  local seen = {}
+  for _, line in ipairs(before) do seen[line] = true end
+  local more = {}
+  for _, line in ipairs(after) do
+    if not seen[line] then more[#more + 1] = "more: " .. line end
+    seen[line] = nil
+  end
+  for line in pairs(seen) do more[#more + 1] = "less: " .. line end
+  error(("%s: the host is not as it was:\n  %s"):format(what, table.concat(more, "\n  ")), 2)
+end
+
+---Gives the specs' own cgroup back, if the jailer made one.
+function M.drop_cgroups()
+  for _, point in pairs(jailer.hierarchies()) do os.remove(point .. "/fcproc-spec") end
+end
+
+---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
+---world's own. Returns the process.
+function M.start(world, order)
+  local config = world.manager.config
+  order.config = {
+    bridge_name = config.bridge_name, bridge_ip = config.bridge_ip, cidr = config.prefix,
+    runtime_dir = config.runtime_dir, firecracker_bin = config.firecracker_bin,
+    netns = ("/proc/%d/fd/%d"):format(support.own_pid(), world.netns:fd()),
+  }
+  return support.must(fcproc.spawn({ support.lua, "spec/support/crash.lua", cjson.encode(order) },
+    { stdout = { file = world.output }, stderr = { file = world.output } }))
+end
+
+---The same to its end. Returns true when it killed itself, false when it came through.
+function M.crash(world, order)
+  local process <close> = M.start(world, order)
+  local _, exit = support.must(process:wait(60))
+  if exit.signal == 9 then return true end
+  if exit.status == 0 then return false end
+  error(("the manager ended with %s: %s"):format(exit.status or exit.signal,
+    support.read_file(world.output)), 2)
+end
+
+---A manager in a process of its own that has a VM in its hands, killed at the end of its block.
+function M.holder(world, spec)
+  os.remove(world.output)
+  local process = M.start(world, { action = "hold", spec = spec })
+  local holder = setmetatable({ process = process }, { __close = function()
+    process:signal("KILL")
+    process:wait(10)
+    process:close()
+  end })
+  support.eventually("it has its VM", function()
+    return (support.read_file(world.output) or ""):find("holds", 1, true) or not process:alive()
+  end, 20)
+  return holder
+end
+
+---A bridged world with an uplink, whose managers write what they do to world.output.
+function M.world(config)
+  local world = support.bridged_world(config)
+  world.id = "crash-" .. world.folder.path:match("[^.]+$") -- nobody else's on this host
+  world.output = world.folder:file("output")
+  support.sh({ "ip", "tuntap", "add", "up0", "mode", "tap" }, { netns = world.netns })
+  support.sh({ "ip", "link", "set", "up0", "up" }, { netns = world.netns })
+  return world
+end
+
+return M
