@@ -58,6 +58,11 @@ function Machine:output()
   return tail.of{ { "log", self.files.log }, { "console", self.files.console } }
 end
 
+-- Does the jailer start the VMM as another process, and leave?
+local function leaves(self)
+  return self.shape.daemonize or self.shape.new_pid_ns
+end
+
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
   local exit
@@ -65,13 +70,15 @@ function Machine:failure(step, cause)
   if subject and not subject:alive() then
     local gone, how = subject:wait(1)
     exit = gone and how
+    -- A jailer that has left its VMM behind: its status is not the VMM's.
+    if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
   if cause and not exit and cause.code ~= "not_found" and cause.code ~= "protocol" then
     cause.output = cause.output or self:output()
     return cause
   end
   local output = self:output()
-  local last = exit and exit.status ~= 0 and tail.last_words(output)
+  local last = not (exit and exit.status == 0) and tail.last_words(output)
   return errors.new{
     code = "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
@@ -160,15 +167,20 @@ end
 
 -- ---- starting ----------------------------------------------------------------------------------
 
--- The VMM behind a jailer that has ended: the process whose root is the jail.
+-- The VMM behind a jailer that has ended: the process whose root is the jail. A look at /proc misses
+-- it when its parent ended and it began meanwhile. The jailer forks twice, so one look in three finds
+-- what there is.
 local function find_jailed(self)
-  local found, err = core.open_by_root(self.files.folder)
-  if found then return found end
+  local found, err
+  for _ = 1, 3 do
+    found, err = core.open_by_root(self.files.folder)
+    if found then return found end
+  end
   return nil, self:failure("start", err)
 end
 
--- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is
--- its child, and it is that child's end which matters from then on.
+-- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is its
+-- child, or with daemonize its child's child, and it is that one's end which matters from then on.
 local function wait_for_socket(self, timeout, ctx)
   local watched = self.launcher
   while true do
@@ -177,12 +189,13 @@ local function wait_for_socket(self, timeout, ctx)
     if not done then return nil, self:failure("start", listens) end
     if listens then return true end
     local gone, exit = watched:wait(1)
-    local progress = gone and exit and exit.status == 0 and watched == self.launcher
-      and (self.shape.daemonize or self.shape.new_pid_ns)
+    local progress = leaves(self) and gone
+      and (watched ~= self.launcher or (exit and exit.status == 0))
     if not progress then return nil, self:failure("start") end
     local err
     watched, err = find_jailed(self)
     if not watched then return nil, err end
+    if self.process then self.process:close() end
     self.process = watched
   end
 end
@@ -274,6 +287,13 @@ function Machine:kill_now()
       handle:signal("KILL")
     end
     process.wait(handle, nil, self.manager.config.without, ctx)
+  end
+  -- One that a jailer left behind, and that was not proved to be the VMM.
+  while self.shape.jailed do
+    local other <close> = core.open_by_root(self.files.folder)
+    if not other then break end
+    other:signal("KILL")
+    if not process.wait(other, nil, self.manager.config.without, ctx) then break end
   end
   self:close()
 end
