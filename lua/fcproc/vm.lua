@@ -36,7 +36,7 @@ local function start_machine(vm, plan, config, ctx)
   local machine, err = machines.start(vm.manager, {
     id = plan.id, binary = plan.binary, files = journal.record.files, config = config,
     boot = spec.boot, metadata = spec.mmds and spec.mmds.data, jailer = plan.jailer,
-    log_level = spec.log_level, seccomp = spec.seccomp, arguments = spec.arguments,
+    log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
     timeout = spec.timeout,
     before_release = function(launcher)
       local identity, reason = launcher:identity()
@@ -179,7 +179,7 @@ local function find_process(record)
     if process then process:close() end
   end
   if not record.jail or record.process then return nil end
-  local jailed = core.open_by_root(record.jail.root)
+  local jailed = jailer.find(record.jail.root)
   if jailed and jailed:alive() then return jailed end
   if jailed then jailed:close() end
 end

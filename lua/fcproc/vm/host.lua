@@ -123,7 +123,8 @@ end
 local function put_into_jail(from, to, jail, writable, ctx)
   local stat, err = core.stat(from)
   if not stat then return nil, err end
-  local readable = writable or jail.uid == 0 or stat.mode & 4 ~= 0
+  local shift = stat.uid == jail.uid and 6 or stat.gid == jail.gid and 3 or 0
+  local readable = writable or jail.uid == 0 or stat.mode >> shift & 4 ~= 0
   if readable then
     local ok
     ok, err = core.link_file(from, to)
@@ -136,8 +137,11 @@ local function put_into_jail(from, to, jail, writable, ctx)
   end
   local used
   used, err = copy(from, to, "reflink", jail, ctx)
-  if used then core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
-  return used, err
+  if not used then return nil, err end
+  local ok
+  ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY)
+  if not ok then return nil, err end
+  return used
 end
 
 -- The folders above the jail's root, which the jailer expects or makes with the caller's umask.
@@ -148,7 +152,9 @@ local function make_jail(journal, jail)
     local made, err = core.make_dir(path, 448)
     if made == nil then return nil, err end
   end
-  return core.own_file(jail.root, jail.uid, jail.gid)
+  local ok, err = core.own_file(jail.root, jail.uid, jail.gid)
+  if ok then ok, err = jailer.make_cgroups(jail.cgroups) end
+  return ok, err
 end
 
 ---The VM's disks, and what a jail needs besides.
@@ -163,9 +169,11 @@ function M.make_drives(journal, plan, ctx)
   local ok, err
   if jail then
     ok, err = make_jail(journal, jail)
-    for _, name in ipairs(ok and { "kernel", "initrd" } or {}) do
+    jail.placed = {}
+    for _, name in ipairs(ok and { "kernel", "initrd", "seccomp" } or {}) do
       if ok and plan[name] then
         ok, err = put_into_jail(plan[name], inside .. "/" .. name, jail, false, ctx)
+        jail.placed[name] = ok
       end
     end
     if not ok then return nil, err end
@@ -174,12 +182,12 @@ function M.make_drives(journal, plan, ctx)
     local to = inside .. "/" .. drive.name
     if drive.copy then
       ok, err = copy(drive.from or drive.path, to, drive.copy, jail, ctx)
-      drive.copied = ok or nil
     elseif jail then
       ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
     else
       ok, err = core.symlink(drive.path, to)
     end
+    drive.placed = ok == true and "symlink" or ok
     if not ok then return about(("drives[%d]"):format(i), err) end
   end
   return true
@@ -290,7 +298,7 @@ local function remove_rest(manager, journal, left)
     note(left, record.snapshot, core.remove_tree(record.snapshot))
   end
   for _, folder in ipairs(record.jail and record.jail.cgroups or {}) do
-    if core.stat(folder) then note(left, folder, os.remove(folder)) end
+    note(left, folder, jailer.remove_cgroup(folder))
   end
   for _, entry in ipairs(lease.list(manager, record.id)) do
     note(left, entry.name, lease.release(manager, entry.name, record.id))

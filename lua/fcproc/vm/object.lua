@@ -74,14 +74,14 @@ end
 
 ---What it is and how it does.
 ---@param ctx fcproc.Context?
----@return table? info  id, state, pid, version, address, taps, drives, files, binary, created, uptime
+---@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime
 ---@return fcproc.Error? err
 function Vm:info(ctx)
   local record = self.journal.record
   local info = {
     id = self.id, binary = record.binary, files = record.files, taps = record.taps,
     drives = record.drives, created = record.created, folder = self.journal.folder,
-    address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib,
+    address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib, jail = record.jail,
   }
   if not self.machine then
     info.state = "stopped"
