@@ -29,8 +29,8 @@ end
 
 -- One line of /proc/PID/status, as a list of words.
 local function status_of(pid, name)
-  local text = must(support.read_file(("/proc/%d/status"):format(pid)))
-  return support.collect(text:match("\n" .. name .. ":([^\n]*)"), "%S+")
+  local text = support.read_file(("/proc/%d/status"):format(pid)) or ""
+  return support.collect(text:match("\n" .. name .. ":([^\n]*)") or "", "%S+")
 end
 
 -- What `find FOLDER -printf FORMAT` says, a line each.
@@ -92,11 +92,13 @@ describe("a jailed VM", function()
       local pid, root = vm:pid(), info.jail.root
       local report = must(vm:stop())
       assert.are.equal("ctrl_alt_del", report.step)
-      assert.is_nil(core.stat("/proc/" .. pid))
+      local state = status_of(pid, "State")[1] -- of one that is not our child until it is reaped
+      assert.is_truthy(state == nil or state == "Z", state)
       assert_gone(world, root)
     end)
 
-    it("is taken over by another manager: " .. name, function()
+    -- One that is our own child would stay a zombie: nobody holds its handle any more.
+    local _ = next(shape) and it("is taken over by another manager: " .. name, function()
       local world <close> = support.bridged_world()
       local vm <close> = must(launch(world, shape))
       local pid = vm:pid()
@@ -144,9 +146,10 @@ describe("a jailed VM", function()
     local open = find(vm.journal.folder, "-perm", "/077", "-printf", "%f\n")
     table.sort(open)
     assert.are.same({ "firecracker", "kernel" }, open)
-    for _, name in ipairs{ "config.json", "firecracker.log", "metrics", "api.sock" } do
+    for name, mode in pairs{ ["config.json"] = 384, ["firecracker.log"] = 384, metrics = 384,
+      ["api.sock"] = 448 } do
       local stat = must(core.stat(root .. "/" .. name))
-      assert.are.same({ UID, GID, 384 }, { stat.uid, stat.gid, stat.mode }, name)
+      assert.are.same({ UID, GID, mode }, { stat.uid, stat.gid, stat.mode }, name)
     end
     for _, name in ipairs{ "vm.json", "console.log" } do
       local stat = must(core.stat(vm.journal.folder .. "/" .. name))
@@ -158,8 +161,8 @@ describe("a jailed VM", function()
     local world <close> = support.bridged_world()
     local vm <close> = must(launch(world, nil, { network = true }))
     local link = support.ip(world.netns, "link", "show", vm:record().taps[1].name)[1]
-    assert.are.equal(tostring(UID), tostring(link.linkinfo.info_data.user))
-    assert.are.equal(tostring(GID), tostring(link.linkinfo.info_data.group))
+    assert.are.equal(UID, math.tointeger(link.linkinfo.info_data.user))
+    assert.are.equal(GID, math.tointeger(link.linkinfo.info_data.group))
   end)
 
   it("that is PID 1 of its namespace is not asked by SIGTERM, and the report says so", function()
@@ -486,7 +489,7 @@ describe("a jail's failures", function()
 
   it("of a limit: a file that grew too big is exit 151, and the number of files is in force", function()
     local world <close> = support.world()
-    local vm <close> = must(launch(world, { limits = { fsize = 65536, no_file = 64 } },
+    local vm <close> = must(launch(world, { limits = { fsize = 16384, no_file = 64 } },
       { boot_args = "fcproc.print=100000" }))
     local gone, exit = vm:wait(10)
     assert.is_true(gone)
