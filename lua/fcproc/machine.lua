@@ -73,7 +73,9 @@ function Machine:failure(step, cause)
     -- A jailer that has left its VMM behind: its status is not the VMM's.
     if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
-  if cause and not exit and cause.code ~= "not_found" and cause.code ~= "protocol" then
+  -- An answer says why, also when it ended right after it.
+  if cause and (cause.code == "api" or (not exit and cause.code ~= "not_found"
+    and cause.code ~= "protocol")) then
     cause.output = cause.output or self:output()
     return cause
   end

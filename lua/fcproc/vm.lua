@@ -148,8 +148,9 @@ function M.restore(manager, path, spec, ctx)
     step("prepare", function()
       local record = vm.journal.record
       local chosen, reason = prepare(vm, plan)
+      if not chosen then return nil, snapshot.explain(reason) end
       record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
-      return chosen, reason
+      return true
     end)
     step("drives", function()
       local made, reason = host.make_drives(vm.journal, plan, ctx)

@@ -26,9 +26,13 @@ end
 
 -- ---- choosing ------------------------------------------------------------------------------
 
+local function place_of(interface)
+  return interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
+end
+
 local function choose_tap(journal, interface)
   local manager, id = journal.manager, journal.id
-  local place = interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
+  local place = place_of(interface)
   local tap = {
     name = interface.tap or address.tap_name(manager.config.runtime_dir, id, interface.index - 1),
     guest_mac = interface.mac or address.mac(id, interface.index - 1), attach = interface.attach,
@@ -92,6 +96,11 @@ function M.choose(journal, plan)
   for _, interface in ipairs(plan.network) do
     local tap, err = choose_tap(journal, interface)
     if not tap then return nil, err end
+    if tap.attach then -- a bridge with two of one MAC sends to either
+      local ok
+      ok, err = lease.take(manager, "mac-" .. tap.guest_mac:lower(), plan.id)
+      if not ok then return about(("%s.mac: %s"):format(place_of(interface), tap.guest_mac), err) end
+    end
   end
   return true
 end
