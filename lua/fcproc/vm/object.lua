@@ -18,6 +18,7 @@ local M = {}
 ---@field journal fcproc.Journal
 ---@field machine fcproc.Machine?  nil while it is being made
 ---@field hooks table<string, function>
+---@field snapshotting boolean?  a snapshot is being made
 ---@field report fcproc.StopReport?  once it has been stopped
 local Vm = {}
 Vm.__index = Vm

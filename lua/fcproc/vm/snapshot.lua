@@ -137,38 +137,16 @@ local function begin(vm, path, resume)
   return refuse("busy", partial, "%s came up meanwhile: another snapshot goes there", partial)
 end
 
----Takes a snapshot.
----@param vm fcproc.Vm
----@param path string  absolute; it must not exist
----@param opts fcproc.SnapshotOptions?
----@param ctx fcproc.Context?
----@return fcproc.Manifest? manifest
----@return fcproc.Error? err  nothing of it is left, and the VM goes on
-function M.create(vm, path, opts, ctx)
-  options.argument(path, "string", "vm:snapshot", "path")
-  options.check(opts, known, "vm:snapshot")
-  opts = opts or {}
+local function create(vm, path, opts, ctx)
   local record, machine = vm.journal.record, vm.machine
-  path = path:gsub("(.)/+$", "%1")
-  local ok, err = check_target(path)
-  if not ok then return nil, err end
-  if record.snapshot then
-    return refuse("busy", path, "another snapshot of the VM '%s' is being made", vm.id)
-  end
-  local state
-  state, err = machine:state(ctx)
+  local state, err = machine:state(ctx)
   if not state then return nil, machine:failure("snapshot", err) end
   local manifest -- before the pause: it takes longer than some snapshots
   manifest, err = manifests.of(vm, opts.type or "Full", ctx)
   if not manifest then return nil, err end
+  local ok
   ok, err = begin(vm, path, state == "Running")
   if not ok then return nil, err end
-  local finished = false
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
-    if finished or not record.snapshot then return end
-    local own <close> = core.context(nil, CLEANUP_LIMIT)
-    undo(vm, own)
-  end })
   if record.resume then
     ok, err = machine:pause(ctx)
     if not ok then return nil, machine:failure("snapshot", err) end
@@ -176,9 +154,8 @@ function M.create(vm, path, opts, ctx)
   ok, err = write_all(vm, machine, manifest, opts, ctx)
   if ok then ok, err = core.rename(record.snapshot, path, false) end
   if not ok then return nil, err end
-  finished = true
   local resume = record.resume and not opts.keep_paused
-  record.snapshot, record.resume = nil, nil
+  record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
   if resume then
     ok, err = machine:resume(ctx)
     if not ok then
@@ -190,6 +167,32 @@ function M.create(vm, path, opts, ctx)
   ok, err = vm.journal:save("running")
   if not ok then return nil, err end
   return manifest
+end
+
+---Takes a snapshot.
+---@param vm fcproc.Vm
+---@param path string  absolute; it must not exist
+---@param opts fcproc.SnapshotOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.Manifest? manifest
+---@return fcproc.Error? err  nothing of it is left, and the VM goes on. ERR_BUSY: another is being made
+function M.create(vm, path, opts, ctx)
+  options.argument(path, "string", "vm:snapshot", "path")
+  options.check(opts, known, "vm:snapshot")
+  path = path:gsub("(.)/+$", "%1")
+  local ok, err = check_target(path)
+  if not ok then return nil, err end
+  if vm.snapshotting then
+    return refuse("busy", path, "another snapshot of the VM '%s' is being made", vm.id)
+  end
+  vm.snapshotting = true
+  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+    vm.snapshotting = nil
+    if not vm.journal.record.snapshot then return end -- not begun, or done
+    local own <close> = core.context(nil, CLEANUP_LIMIT)
+    undo(vm, own)
+  end })
+  return create(vm, path, opts or {}, ctx)
 end
 
 ---For adopt: a manager died in the middle of a snapshot.
