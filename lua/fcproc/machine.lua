@@ -179,10 +179,10 @@ end
 -- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is its
 -- child, or with daemonize its child's child, and it is that one's end which matters from then on.
 local function wait_for_socket(self, timeout, ctx)
-  local watched = self.launcher
+  local watched, deadline = self.launcher, core.now() + timeout
   while true do
-    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket, timeout,
-      "firecracker api socket", self.manager.config.without, ctx))
+    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket,
+      math.max(deadline - core.now(), 0), "firecracker api socket", self.manager.config.without, ctx))
     if not done then return nil, self:failure("start", listens) end
     if listens then return true end
     local gone, exit = watched:wait(1)

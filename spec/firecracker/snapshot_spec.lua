@@ -84,7 +84,9 @@ describe("a snapshot", function()
       assert.are.same({ "drive-drive1", "manifest.json", "memory", "vmstate" }, names_in(path))
       for _, file in ipairs{ "drive-drive1", "memory", "vmstate" } do
         local stat = must(core.stat(path .. "/" .. file))
-        assert.are.same({ 256, 0, 0 }, { stat.mode, stat.uid, stat.gid }, file)
+        local grouped = jailer and file ~= "drive-drive1"
+        assert.are.same({ grouped and 288 or 256, 0, grouped and 2345 or 0 },
+          { stat.mode, stat.uid, stat.gid }, file)
         assert.are.equal(stat.size, manifest.sizes[file])
       end
       assert.are.equal(448, must(core.stat(path)).mode)
@@ -210,6 +212,24 @@ describe("a snapshot", function()
     assert_nothing(world)
   end)
 
+  it("in the middle of which the VM is killed says how it ended, and leaves nothing", function()
+    local world <close> = support.bridged_world()
+    local vm <close> = launch(world)
+    local process <close> = must(fcproc.process(vm:pid()))
+    local results = fcproc.run{
+      function() return vm:snapshot(world.folder:file("snap")) end,
+      function()
+        must(world.manager:wait_for_path(world.folder:file("snap.original.partial/memory"), 10, "it"))
+        must(process:signal("KILL"))
+      end,
+    }
+    local err = fails("exit_status", results[1][1], results[1][2])
+    assert.are.equal(9, err.signal)
+    assert.are.same({ "disk", "run" }, names_in(world.folder.path))
+    must(vm:stop())
+    assert_nothing(world)
+  end)
+
   it("under which the VM is stopped fails, and leaves nothing", function()
     local world <close> = support.bridged_world()
     local vm <close> = launch(world)
@@ -260,7 +280,8 @@ describe("a restored VM", function()
   after_each(support.after_each)
 
   for from, to in pairs{ direct = false, jailed = false, ["direct, into a jail"] = JAIL,
-    ["jailed, into a jail"] = { uid = 4321, gid = 4321, new_pid_ns = true } } do
+    ["jailed, into a jail of its group"] = { uid = 4321, gid = 2345, new_pid_ns = true },
+    ["jailed, into another jail"] = { uid = 4321, gid = 4321, daemonize = true } } do
     it("answers pings, with a disk of its own, and can be snapshotted again: " .. from, function()
       local world <close>, path = snapshot{ jailer = from:find("^jailed") and JAIL or nil }
       local before = sum(path, "memory", "vmstate", "drive-drive1")
@@ -274,7 +295,10 @@ describe("a restored VM", function()
       support.write_file(mine, ("clone"):rep(SECTOR * 2))
       if to then
         local memory = must(core.stat(vm:record().jail.root .. "/memory"))
-        assert.are.same({ to.uid, 256 }, { memory.uid, memory.mode })
+        local linked = from:find("of its group", 1, true) ~= nil
+        assert.are.same(linked and { 0, 2345, 288 } or { to.uid, to.gid, 256 },
+          { memory.uid, memory.gid, memory.mode })
+        assert.are.equal(linked, must(vm:info()).jail.placed.memory == "link")
       end
       local again = world.folder:file("again")
       must(vm:snapshot(again))
@@ -288,6 +312,30 @@ describe("a restored VM", function()
       must(next_one:stop())
     end)
   end
+
+  it("has all its interfaces, and shares the drives that nobody writes", function()
+    local world <close> = support.bridged_world()
+    local base, path = world.folder:file("base"), world.folder:file("snap")
+    support.write_file(base, ("base"):rep(SECTOR))
+    do
+      local vm <close> = launch(world, { network = { {}, { isolated = false } },
+        drives = { { path = base, read_only = true } } })
+      assert.are.equal(0, must(vm:snapshot(path)).sizes["drive-drive1"] or 0)
+    end
+    assert.are.same({ "manifest.json", "memory", "vmstate" }, names_in(path))
+    for _, jailer in ipairs{ false, JAIL } do
+      local vm <close> = must(fcproc.vm.restore(world.manager, path, { jailer = jailer or nil }))
+      pings(world, vm)
+      assert.are.equal(2, #vm:record().taps)
+      assert.are.equal(2, #must(world.manager:list_taps()))
+      assert.are.equal(jailer and "link" or "symlink", must(vm:info()).drives[1].placed)
+      must(vm:stop())
+    end
+    assert_nothing(world)
+    os.remove(base)
+    local err = fails("conflict", fcproc.vm.restore(world.manager, path))
+    assert.is_truthy(err.message:find(base, 1, true), err.message)
+  end)
 
   it("stays paused when asked", function()
     local world <close>, path = snapshot()

@@ -12,7 +12,7 @@ local version_of = require "fcproc.version"
 local M = {}
 
 local FILES = { "vmstate", "memory" }
-local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
+local READ_ONLY, GROUP_READ, PRIVATE = 256, 288, 384 -- 0400, 0440, 0600
 local CLEANUP_LIMIT = 30 -- seconds
 
 ---@class fcproc.SnapshotOptions
@@ -49,12 +49,14 @@ local function write_state(vm, machine, opts, ctx)
     ok, err = move(record.files.folder .. "/snapshot-" .. name, partial .. "/" .. name, ctx)
     if not ok then return nil, err end
   end
-  -- No longer the jail user's, nor anybody's to write: clones map the memory as it is.
+  -- No longer the jail user's, nor anybody's to write: clones map the memory as it is. Its group may
+  -- read, so that clones in jails of that group can do with a link; nobody else gets to the folder.
   local own
   own, err = core.stat(partial)
   if not own then return nil, err end
   for _, name in ipairs(FILES) do
-    ok, err = core.own_file(partial .. "/" .. name, own.uid, own.gid, READ_ONLY)
+    ok, err = core.own_file(partial .. "/" .. name, own.uid, record.jail and record.jail.gid or own.gid,
+      record.jail and GROUP_READ or READ_ONLY)
     if not ok then return nil, err end
   end
   return true
@@ -264,6 +266,25 @@ function M.explain(err)
   return err
 end
 
+-- A link to a file that the jail's user can read and, not owning it, can never write; else a copy.
+local function put_into_jail(from, to, jail, ctx)
+  local stat, err = core.stat(from)
+  if not stat then return nil, err end
+  local reads_only = jail.uid ~= 0 and jail.uid ~= stat.uid and jail.gid == stat.gid
+    and stat.mode & 63 == GROUP_READ & 63 -- 077: what group and others may
+  local ok
+  if reads_only then
+    ok, err = core.link_file(from, to)
+    if ok then return "link" end
+    if err.code ~= "unsupported" then return nil, err end
+  end
+  local method
+  method, err = copy(from, to, "reflink", PRIVATE, ctx)
+  if method then ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
+  if not ok then return nil, err end
+  return method
+end
+
 ---Puts state and memory where a jailed VMM can read them.
 ---@param vm fcproc.Vm
 ---@param plan fcproc.VmPlan
@@ -273,10 +294,9 @@ end
 function M.place(vm, plan, ctx)
   local jail = vm.journal.record.jail
   for _, name in ipairs(jail and FILES or {}) do
-    local to = jail.root .. "/" .. name
-    local ok, err = copy(plan.snapshot .. "/" .. name, to, "reflink", PRIVATE, ctx)
-    if ok then ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
-    if not ok then return nil, err end
+    local method, err = put_into_jail(plan.snapshot .. "/" .. name, jail.root .. "/" .. name, jail, ctx)
+    if not method then return nil, err end
+    jail.placed[name] = method
   end
   return true
 end
