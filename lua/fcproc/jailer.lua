@@ -27,24 +27,90 @@ end
 
 ---The folder that becomes its root.
 ---@param jail fcproc.Jailer
----@param firecracker string  the executable's path
+---@param firecracker string  the executable's path, without links: the jailer resolves them
 ---@param id string
 ---@return string
 function M.root(jail, firecracker, id)
   return ("%s/%s/%s/root"):format(jail.base, firecracker:match("[^/]+$"), id)
 end
 
--- Where each cgroup hierarchy is mounted: controller to folder, and "" to the unified one.
----@return table<string, string>
-function M.hierarchies()
+---The process whose root is the folder: the VMM, or a jailer on its way to become it. A look at
+---/proc misses it when its parent ended and it began meanwhile. A jailer forks twice at most, so one
+---look in three finds what there is.
+---@param root string
+---@return fcproc.Process? process
+---@return fcproc.Error? err  ERR_NOT_FOUND: none
+function M.find(root)
+  local found, err
+  for _ = 1, 3 do
+    found, err = core.open_by_root(root)
+    if found then return found end
+  end
+  return nil, err
+end
+
+---A jailer beside the Firecracker of that name ("jailer-v1.12.1" of "firecracker-v1.12.1"), or on
+---PATH.
+---@param firecracker string?
+---@return string? path
+---@return fcproc.Error? err
+function M.find_binary(firecracker)
+  local folder, name = (firecracker or ""):match("^(.*/)([^/]*)$")
+  for _, beside in ipairs(folder and { name:gsub("firecracker", "jailer", 1), "jailer" } or {}) do
+    local path = core.find_executable(folder .. beside)
+    if path then return path end
+  end
+  return core.find_executable("jailer")
+end
+
+-- ---- where it can be -------------------------------------------------------------------------
+
+-- The mounts: where each is, its file system, its own options and those of the file system.
+local function mounts()
   local found = {}
   local file <close> = io.open("/proc/self/mountinfo")
   for line in file and file:lines() or function() end do
-    local point, kind, options = line:match("^%d+ %d+ %S+ %S+ (%S+) .- %- (%S+) %S+ (%S+)")
-    if kind == "cgroup2" then
-      found[""] = found[""] or point
-    elseif kind == "cgroup" then
-      for option in options:gmatch("[^,]+") do found[option] = found[option] or point end
+    local point, own, kind, options = line:match(
+      "^%d+ %d+ %S+ %S+ (%S+) (%S+).- %- (%S+) %S+ (%S+)")
+    if point then
+      point = point:gsub("\\(%d%d%d)", function(code) return string.char(tonumber(code, 8)) end)
+      found[#found + 1] = { point = point, own = own, kind = kind, options = options }
+    end
+  end
+  return found
+end
+
+---Can a jail be in the folder? It holds device files and a program.
+---@param folder string  absolute; it need not be there yet
+---@return true?
+---@return fcproc.Error? err  ERR_UNSUPPORTED: mounted nodev or noexec
+function M.check_place(folder)
+  while not core.stat(folder) do folder = folder:match("^(.*)/[^/]*$") end
+  folder = folder == "" and "/" or core.absolute_path(folder) or folder
+  local best = { point = "", own = "" }
+  for _, mount in ipairs(mounts()) do
+    local under = mount.point == "/" or (folder .. "/"):find(mount.point .. "/", 1, true) == 1
+    if under and #mount.point >= #best.point then best = mount end -- the last one hides the others
+  end
+  local option = ("," .. best.own .. ","):match(",(nodev),") or ("," .. best.own .. ","):match(
+    ",(noexec),")
+  if not option then return true end
+  return nil, errors.new{ code = "unsupported", op = "jailer.place", path = folder,
+    message = ("%s is mounted %s, and a jail holds %s: take a runtime_dir on another file system, "
+      .. "or remount it"):format(best.point, option,
+      option == "nodev" and "device files" or "a program") }
+end
+
+-- ---- cgroups ---------------------------------------------------------------------------------
+
+-- Where each cgroup hierarchy is mounted: controller to folder, and "" to the unified one.
+local function hierarchies()
+  local found = {}
+  for _, mount in ipairs(mounts()) do
+    if mount.kind == "cgroup2" then
+      found[""] = found[""] or mount.point
+    elseif mount.kind == "cgroup" then
+      for option in mount.options:gmatch("[^,]+") do found[option] = found[option] or mount.point end
     end
   end
   return found
@@ -54,32 +120,74 @@ local function controller_of(file)
   return file:match("^([%w_]+)%.")
 end
 
----The cgroup version that serves all the controllers, and the folders that the jailer will make.
+local PARENT = "fcproc" -- the folder of all our cgroups, unless another is asked for
+
+-- The names of the files, sorted.
+local function files_of(jail)
+  local files = {}
+  for file in pairs(jail.cgroups or {}) do files[#files + 1] = file end
+  table.sort(files)
+  return files
+end
+
+---The cgroup version that serves all the files, and the folders that the jailer will use.
 ---@param jail fcproc.Jailer
 ---@param id string
 ---@return (1|2)? version
 ---@return string[]|fcproc.Error folders
+---@return table<string, string>? folder_of  file to folder
 function M.cgroups(jail, id)
-  local files = {}
-  for file in pairs(jail.cgroups or {}) do files[#files + 1] = file end
-  if #files == 0 then return 2, {} end
-  table.sort(files)
-  local hierarchies, folders, seen = M.hierarchies(), {}, {}
-  local version = jail.cgroup_version
-    or (hierarchies[controller_of(files[1]) or ""] and 1 or 2)
-  local parent = jail.parent_cgroup or "fcproc"
+  local files = files_of(jail)
+  if #files == 0 then return 2, {}, {} end
+  local mounted, folders, folder_of, seen = hierarchies(), {}, {}, {}
+  local version = jail.cgroup_version or (mounted[controller_of(files[1]) or ""] and 1 or 2)
   for _, file in ipairs(files) do
-    local point = hierarchies[version == 1 and controller_of(file) or ""]
+    local point = mounted[version == 1 and controller_of(file) or ""]
     if not point then
       return nil, errors.new{ code = "unsupported", op = "jailer.cgroups",
-        message = ("jailer.cgroups: no cgroup v%d hierarchy is mounted for %s"):format(version,
-          file) }
+        message = ("jailer.cgroups: no cgroup v%d hierarchy is mounted for %s: is it a file of v%d? "
+          .. "(see /proc/self/mountinfo)"):format(version, file, 3 - version) }
     end
-    local folder = ("%s/%s/%s"):format(point, parent, id)
+    local folder = ("%s/%s/%s"):format(point, jail.parent_cgroup or PARENT, id)
+    folder_of[file] = folder
     if not seen[folder] then folders[#folders + 1] = folder end
     seen[folder] = true
   end
-  return version, folders
+  return version, folders, folder_of
+end
+
+---Makes the cgroups that are in our own parent folder: so nobody who removes that when he leaves
+---takes it away from under a jailer. In a parent of the caller's the jailer makes them.
+---@param folders string[]  as cgroups() gave them
+---@return true?
+---@return fcproc.Error? err
+function M.make_cgroups(folders)
+  for _, folder in ipairs(folders) do
+    local parent = folder:match("^(.*/" .. PARENT .. ")/[^/]+$")
+    local made, err = not parent, nil
+    for _ = 1, parent and 10 or 0 do
+      made, err = core.make_dir(parent, 493) -- 0755, as all there
+      if made ~= nil then made, err = core.make_dir(folder, 493) end
+      if made ~= nil or err.code ~= "not_found" then break end
+    end
+    if made == nil then return nil, err end
+  end
+  return true
+end
+
+---Removes a cgroup, and our own parent folder when it was the last.
+---@param folder string
+---@return true?
+---@return fcproc.Error? err
+function M.remove_cgroup(folder)
+  local ok, message, errno = os.remove(folder)
+  if not ok and errno ~= 2 then -- ENOENT
+    return nil, errors.new{ code = errno == 16 and "busy" or "system", op = "jailer.cgroups",
+      errno = errno, path = folder, message = "can't remove the cgroup " .. message }
+  end
+  local parent = folder:match("^(.*/" .. PARENT .. ")/[^/]+$")
+  if parent then os.remove(parent) end -- refused as long as another is in it
+  return true
 end
 
 ---The command line up to Firecracker's own arguments.
@@ -97,8 +205,8 @@ function M.arguments(jail, firecracker, id)
     for _, argument in ipairs{ ... } do argv[#argv + 1] = argument end
   end
   if next(jail.cgroups or {}) then
-    add("--cgroup-version", version, "--parent-cgroup", jail.parent_cgroup or "fcproc")
-    for file, value in pairs(jail.cgroups) do add("--cgroup", file .. "=" .. value) end
+    add("--cgroup-version", version, "--parent-cgroup", jail.parent_cgroup or PARENT)
+    for _, file in ipairs(files_of(jail)) do add("--cgroup", file .. "=" .. jail.cgroups[file]) end
   end
   for name, value in pairs(jail.limits or {}) do
     add("--resource-limit", ("%s=%d"):format(name:gsub("_", "-"), value))
@@ -109,16 +217,50 @@ function M.arguments(jail, firecracker, id)
   return argv
 end
 
+local UNITS = { k = 1024, m = 1048576, g = 1073741824 }
+
+-- "64M" as the kernel shows it, and "0,1" as "0-1".
+local function numbers_of(text)
+  local number, unit = text:match("^(%d+)([kKmMgG]?)$")
+  if number then return tonumber(number) * (UNITS[unit:lower()] or 1) end
+end
+
+local function members_of(text)
+  local members = {}
+  for part in text:gmatch("[^,]+") do
+    local first, last = part:match("^(%d+)%-?(%d*)$")
+    if not first then return nil end
+    for i = tonumber(first), tonumber(last) or tonumber(first) do members[#members + 1] = i end
+  end
+  return table.concat(members, ",")
+end
+
+local PAGE = 65536 -- the largest to which a limit of memory is rounded down
+
+-- Is what the file says what was written there? The kernel rounds, sorts and completes.
+local function in_force(wanted, shown)
+  shown = shown:gsub("%s+$", "")
+  if shown == wanted then return true end
+  local a, b = numbers_of(wanted), numbers_of(shown)
+  if a and b then return a >= b and a - b < PAGE and b > 0 end
+  local members = members_of(wanted)
+  if members and members == members_of(shown) then return true end
+  -- "50000" of cpu.max is shown as "50000 100000"; a file of many lines has ours among them.
+  for line in shown:gmatch("[^\n]+") do
+    if line == wanted or line:sub(1, #wanted + 1) == wanted .. " " then return true end
+  end
+  return false
+end
+
 ---Are the limits in force? The jailer leaves them out without a word on a host with the other
 ---cgroup version, so the process's cgroup and each value are read back.
 ---@param jail fcproc.Jailer
 ---@param id string
 ---@param pid integer
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CONFLICT: one is not
 function M.check_cgroups(jail, id, pid)
-  if not next(jail.cgroups or {}) then return true end
-  local version, folders = M.cgroups(jail, id)
+  local version, folders, folder_of = M.cgroups(jail, id)
   if not version then return nil, folders end
   local function fail(format, ...)
     return nil, errors.new{ code = "conflict", op = "jailer.cgroups", pid = pid,
@@ -130,12 +272,12 @@ function M.check_cgroups(jail, id, pid)
       return fail("pid %d is not in %s: the limits are not in force", pid, folder)
     end
   end
-  for file, value in pairs(jail.cgroups) do
-    for _, folder in ipairs(folders) do
-      local text = core.read_file(folder .. "/" .. file)
-      if text and text:gsub("%s+$", "") ~= value then
-        return fail("%s is '%s' in %s, not '%s'", file, text:gsub("%s+$", ""), folder, value)
-      end
+  for _, file in ipairs(files_of(jail)) do
+    local wanted = jail.cgroups[file]
+    local shown, err = core.read_file(folder_of[file] .. "/" .. file)
+    if not shown then return fail("%s can't be read back: %s", file, err.message) end
+    if not in_force(wanted, shown) then
+      return fail("%s is '%s' in %s, not '%s'", file, shown:gsub("%s+$", ""), folder_of[file], wanted)
     end
   end
   return true

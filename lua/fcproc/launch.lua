@@ -20,7 +20,8 @@ M.TIMEOUT = 10 -- seconds until its API must listen
 ---@field metadata table?         the MMDS data store at boot
 ---@field jailer fcproc.Jailer?
 ---@field log_level string?       default "Info"
----@field seccomp (string|false)? a filter's file, or false for none; default: the built-in ones
+---@field seccomp (string|false)? a filter's file (absolute; in a jail it is the root's "seccomp"), or
+---                               false for none; default: the built-in ones
 ---@field arguments string[]?     more of Firecracker's own
 ---@field timeout number?         seconds, default 10
 ---@field before_release (fun(launcher: fcproc.Process): true?, fcproc.Error?)?
@@ -79,7 +80,9 @@ local function firecracker_arguments(opts)
   if opts.config and opts.boot ~= "api" then add("--config-file", "config.json") end
   if opts.metadata and opts.boot ~= "api" then add("--metadata", "metadata.json") end
   if opts.seccomp == false then add("--no-seccomp") end
-  if type(opts.seccomp) == "string" then add("--seccomp-filter", opts.seccomp) end
+  if type(opts.seccomp) == "string" then
+    add("--seccomp-filter", opts.jailer and "seccomp" or opts.seccomp)
+  end
   add(table.unpack(opts.arguments or {}))
   return argv
 end
@@ -98,6 +101,11 @@ function M.prepare(manager, opts)
     ok, err = M.write(opts, "metadata.json", json.write(opts.metadata))
   end
   if not ok then return nil, err end
+  local logger = manager.config.logger
+  if opts.seccomp == false and logger then
+    logger("warn", "seccomp is off: a guest that breaks into Firecracker has all its system calls",
+      { id = opts.id })
+  end
   local argv = { opts.binary }
   if opts.jailer then
     argv, err = jailer.arguments(opts.jailer, opts.binary, opts.id)

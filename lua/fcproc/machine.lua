@@ -73,16 +73,25 @@ function Machine:failure(step, cause)
     -- A jailer that has left its VMM behind: its status is not the VMM's.
     if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
-  if cause and not exit and cause.code ~= "not_found" and cause.code ~= "protocol" then
+  -- An answer says why, also when it ended right after it.
+  if cause and (cause.code == "api" or (not exit and cause.code ~= "not_found"
+    and cause.code ~= "protocol")) then
     cause.output = cause.output or self:output()
     return cause
   end
   local output = self:output()
+  if subject and not exit then -- nobody's child: its log may tell
+    local status = output:match("Firecracker exiting [^\n]*exit_code=(%d+)")
+    exit = status and { status = math.tointeger(tonumber(status)) }
+  end
   local last = not (exit and exit.status == 0) and tail.last_words(output)
+  -- What it said tells which of the two failed.
+  local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
+    or self:describe_exit(exit)
   return errors.new{
     code = "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
-    message = ("%s: %s%s"):format(step, self:describe_exit(exit), last and (": " .. last) or ""),
+    message = ("%s: %s%s"):format(step, how, last and last ~= how and (": " .. last) or ""),
   }
 end
 
@@ -167,25 +176,13 @@ end
 
 -- ---- starting ----------------------------------------------------------------------------------
 
--- The VMM behind a jailer that has ended: the process whose root is the jail. A look at /proc misses
--- it when its parent ended and it began meanwhile. The jailer forks twice, so one look in three finds
--- what there is.
-local function find_jailed(self)
-  local found, err
-  for _ = 1, 3 do
-    found, err = core.open_by_root(self.files.folder)
-    if found then return found end
-  end
-  return nil, self:failure("start", err)
-end
-
 -- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is its
 -- child, or with daemonize its child's child, and it is that one's end which matters from then on.
 local function wait_for_socket(self, timeout, ctx)
-  local watched = self.launcher
+  local watched, deadline = self.launcher, core.now() + timeout
   while true do
-    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket, timeout,
-      "firecracker api socket", self.manager.config.without, ctx))
+    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket,
+      math.max(deadline - core.now(), 0), "firecracker api socket", self.manager.config.without, ctx))
     if not done then return nil, self:failure("start", listens) end
     if listens then return true end
     local gone, exit = watched:wait(1)
@@ -193,8 +190,8 @@ local function wait_for_socket(self, timeout, ctx)
       and (watched ~= self.launcher or (exit and exit.status == 0))
     if not progress then return nil, self:failure("start") end
     local err
-    watched, err = find_jailed(self)
-    if not watched then return nil, err end
+    watched, err = jailer.find(self.files.folder)
+    if not watched then return nil, self:failure("start", err) end
     if self.process then self.process:close() end
     self.process = watched
   end
@@ -290,7 +287,7 @@ function Machine:kill_now()
   end
   -- One that a jailer left behind, and that was not proved to be the VMM.
   while self.shape.jailed do
-    local other <close> = core.open_by_root(self.files.folder)
+    local other <close> = jailer.find(self.files.folder)
     if not other then break end
     other:signal("KILL")
     if not process.wait(other, nil, self.manager.config.without, ctx) then break end

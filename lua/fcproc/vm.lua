@@ -50,7 +50,7 @@ local function start_machine(vm, plan, config, ctx)
   local machine, err = machines.start(vm.manager, {
     id = plan.id, binary = plan.binary, files = journal.record.files, config = config,
     boot = spec.boot, metadata = spec.mmds and spec.mmds.data, jailer = plan.jailer,
-    log_level = spec.log_level, seccomp = spec.seccomp, arguments = spec.arguments,
+    log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
     timeout = spec.timeout,
     before_release = function(launcher)
       local identity, reason = launcher:identity()
@@ -165,8 +165,9 @@ function M.restore(manager, path, spec, ctx)
     step("prepare", function()
       local record = vm.journal.record
       local chosen, reason = prepare(vm, plan)
+      if not chosen then return nil, snapshot.explain(reason) end
       record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
-      return chosen, reason
+      return true
     end)
     step("drives", function()
       local made, reason = host.make_drives(vm.journal, plan, ctx)

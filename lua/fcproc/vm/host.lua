@@ -14,7 +14,6 @@ local nat = require "fcproc.vm.nat"
 local M = {}
 
 local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
-local EBUSY, ENOENT = 16, 2
 local CGROUP_TRIES, CGROUP_PAUSE = 50, 0.002 -- seconds
 local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
@@ -30,9 +29,13 @@ end
 
 -- ---- choosing ------------------------------------------------------------------------------
 
+local function place_of(interface)
+  return interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
+end
+
 local function choose_tap(journal, interface)
   local manager, id = journal.manager, journal.id
-  local place = interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
+  local place = place_of(interface)
   local tap = {
     name = interface.tap or address.tap_name(manager.config.runtime_dir, id, interface.index - 1),
     guest_mac = interface.mac or address.mac(id, interface.index - 1), attach = interface.attach,
@@ -97,6 +100,11 @@ function M.choose(journal, plan)
   for _, interface in ipairs(plan.network) do
     local tap, err = choose_tap(journal, interface)
     if not tap then return nil, err end
+    if tap.attach then -- a bridge with two of one MAC sends to either
+      local ok
+      ok, err = lease.take(manager, "mac-" .. tap.guest_mac:lower(), plan.id)
+      if not ok then return about(("%s.mac: %s"):format(place_of(interface), tap.guest_mac), err) end
+    end
   end
   return true
 end
@@ -128,7 +136,8 @@ end
 local function put_into_jail(from, to, jail, writable, ctx)
   local stat, err = core.stat(from)
   if not stat then return nil, err end
-  local readable = writable or jail.uid == 0 or stat.mode & 4 ~= 0
+  local shift = stat.uid == jail.uid and 6 or stat.gid == jail.gid and 3 or 0
+  local readable = writable or jail.uid == 0 or stat.mode >> shift & 4 ~= 0
   if readable then
     local ok
     ok, err = core.link_file(from, to)
@@ -141,8 +150,11 @@ local function put_into_jail(from, to, jail, writable, ctx)
   end
   local used
   used, err = copy(from, to, "reflink", jail, ctx)
-  if used then core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
-  return used, err
+  if not used then return nil, err end
+  local ok
+  ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY)
+  if not ok then return nil, err end
+  return used
 end
 
 -- The folders above the jail's root, which the jailer expects or makes with the caller's umask.
@@ -153,7 +165,9 @@ local function make_jail(journal, jail)
     local made, err = core.make_dir(path, 448)
     if made == nil then return nil, err end
   end
-  return core.own_file(jail.root, jail.uid, jail.gid)
+  local ok, err = core.own_file(jail.root, jail.uid, jail.gid)
+  if ok then ok, err = jailer.make_cgroups(jail.cgroups) end
+  return ok, err
 end
 
 ---The VM's disks, and what a jail needs besides.
@@ -168,9 +182,11 @@ function M.make_drives(journal, plan, ctx)
   local ok, err
   if jail then
     ok, err = make_jail(journal, jail)
-    for _, name in ipairs(ok and { "kernel", "initrd" } or {}) do
+    jail.placed = {}
+    for _, name in ipairs(ok and { "kernel", "initrd", "seccomp" } or {}) do
       if ok and plan[name] then
         ok, err = put_into_jail(plan[name], inside .. "/" .. name, jail, false, ctx)
+        jail.placed[name] = ok
       end
     end
     if not ok then return nil, err end
@@ -179,12 +195,12 @@ function M.make_drives(journal, plan, ctx)
     local to = inside .. "/" .. drive.name
     if drive.copy then
       ok, err = copy(drive.from or drive.path, to, drive.copy, jail, ctx)
-      drive.copied = ok or nil
     elseif jail then
       ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
     else
       ok, err = core.symlink(drive.path, to)
     end
+    drive.placed = ok == true and "symlink" or ok
     if not ok then return about(("drives[%d]"):format(i), err) end
   end
   return true
@@ -351,14 +367,13 @@ end
 
 -- The last process that left a cgroup may be in it for a moment yet.
 local function remove_cgroup(folder)
-  local ok, reason, errno
+  local ok, err
   for _ = 1, CGROUP_TRIES do
-    ok, reason, errno = os.remove(folder)
-    if ok or errno == ENOENT then return true end
-    if errno ~= EBUSY then break end
+    ok, err = jailer.remove_cgroup(folder)
+    if ok or err.code ~= "busy" then break end
     core.poll_many({}, {}, CGROUP_PAUSE)
   end
-  return fail("busy", "the cgroup %s can't be removed: %s", folder, reason)
+  return ok, err
 end
 
 -- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there

@@ -22,6 +22,7 @@ local FORMAT = 1
 ---@field mem_mib integer
 ---@field drives table[]
 ---@field network table[]
+---@field sizes table<string, integer>  bytes of each file in the folder
 
 -- What /proc/cpuinfo says of the first CPU.
 local function cpu()
@@ -71,33 +72,101 @@ function M.of(vm, kind, ctx)
   return manifest
 end
 
+---Writes it beside the files that it tells the sizes of.
 ---@param path string  the snapshot's folder
 ---@param manifest fcproc.Manifest
+---@return true?
+---@return fcproc.Error? err
 function M.write(path, manifest)
+  local entries, err = core.list_dir(path)
+  if not entries then return nil, err end
+  manifest.sizes = {}
+  for _, entry in ipairs(entries) do
+    local stat
+    stat, err = core.stat(path .. "/" .. entry.name)
+    if not stat then return nil, err end
+    manifest.sizes[entry.name] = stat.size
+  end
   return core.write_file(path .. "/manifest.json", json.write(manifest) .. "\n", 384)
+end
+
+-- What a manifest must hold, so that nothing else needs to doubt it: it may come from anywhere.
+local function complaint(manifest)
+  local function is(place, value, kind)
+    if type(value) ~= kind then return place end
+  end
+  local wrong = is("id", manifest.id, "string") or is("cpu", manifest.cpu, "table")
+    or is("firecracker", manifest.firecracker, "table") or is("sizes", manifest.sizes, "table")
+    or is("drives", manifest.drives, "table") or is("network", manifest.network, "table")
+    or is("firecracker.version", manifest.firecracker.version, "string")
+    or (manifest.type ~= "Full" and manifest.type ~= "Diff" and "type")
+    or (not math.tointeger(manifest.vcpus) and "vcpus")
+    or (not math.tointeger(manifest.mem_mib) and "mem_mib")
+  if wrong then return wrong end
+  for i, drive in ipairs(manifest.drives) do
+    local place = ("drives[%d]"):format(i)
+    wrong = is(place, drive, "table") or is(place .. ".id", drive.id, "string")
+      or is(place .. ".path", drive.path, "string")
+    if wrong then return wrong end
+    -- It becomes a name in folders of ours.
+    if not drive.id:match("^[%w_]+$") or drive.name ~= "drive-" .. drive.id then
+      return place .. ".name"
+    end
+  end
+  for i, interface in ipairs(manifest.network) do
+    local place = ("network[%d]"):format(i)
+    wrong = is(place, interface, "table") or is(place .. ".guest_mac", interface.guest_mac, "string")
+      or (interface.address and is(place .. ".address", interface.address, "string"))
+    if wrong then return wrong end
+  end
 end
 
 ---Reads a snapshot's manifest.
 ---@param path string
 ---@return fcproc.Manifest?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: no snapshot; ERR_PROTOCOL: damaged
 function M.read(path)
   local text, err = core.read_file(path .. "/manifest.json")
   if not text then
-    if err.code == "not_found" then
-      err.message = ("%s is no snapshot: it has no manifest.json"):format(path)
+    if err.errno == 2 or err.errno == 20 then -- ENOENT, ENOTDIR
+      err.code, err.message = "not_found", ("%s is no snapshot: it has no manifest.json"):format(path)
     end
     return nil, err
   end
+  local function damaged(format, ...)
+    return nil, errors.new{ code = "protocol", op = "vm.restore", path = path,
+      message = ("%s/manifest.json %s"):format(path, format:format(...)) }
+  end
   local manifest = json.read(text)
-  if type(manifest) == "table" and manifest.format == FORMAT then return json.plain(manifest) end
-  return nil, errors.new{ code = "protocol", op = "vm.restore", path = path,
-    message = ("%s/manifest.json is damaged, or of a newer fcproc"):format(path) }
+  if type(manifest) ~= "table" then return damaged("is damaged: it is no JSON object") end
+  manifest = json.plain(manifest)
+  if manifest.format ~= FORMAT then
+    return damaged("has the format %s, and this fcproc reads %d: it is damaged, or of another fcproc",
+      tostring(manifest.format), FORMAT)
+  end
+  local place = complaint(manifest)
+  if place then return damaged("is damaged: %s is missing or wrong", place) end
+  return manifest
 end
 
 local function conflict(path, format, ...)
   return nil, errors.new{ code = "conflict", op = "vm.restore", path = path,
     message = ("the snapshot %s "):format(path) .. format:format(...) }
+end
+
+-- A file that was cut would fail late, or as a SIGBUS in the middle of the guest's life.
+local function check_sizes(path, manifest)
+  for _, name in ipairs{ "vmstate", "memory" } do
+    if not manifest.sizes[name] then return conflict(path, "does not tell the size of its %s", name) end
+  end
+  for name, size in pairs(manifest.sizes) do
+    local stat = core.stat(("%s/%s"):format(path, name))
+    if not stat then return conflict(path, "has no file %s any more", name) end
+    if stat.size ~= size then
+      return conflict(path, "is damaged: its %s has %d bytes, and had %d", name, stat.size, size)
+    end
+  end
+  return true
 end
 
 -- The major number: another one is not read.
@@ -140,7 +209,7 @@ function M.check(manager, path, manifest, any_cpu, ctx)
       return conflict(path, "needs the drive '%s', and there is no %s", drive.id, file)
     end
   end
-  return true
+  return check_sizes(path, manifest)
 end
 
 return M

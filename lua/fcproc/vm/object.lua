@@ -18,6 +18,7 @@ local M = {}
 ---@field journal fcproc.Journal
 ---@field machine fcproc.Machine?  nil while it is being made
 ---@field hooks table<string, function>
+---@field snapshotting boolean?  a snapshot is being made
 ---@field report fcproc.StopReport?  once it has been stopped
 local Vm = {}
 Vm.__index = Vm
@@ -74,14 +75,14 @@ end
 
 ---What it is and how it does.
 ---@param ctx fcproc.Context?
----@return table? info  id, state, pid, version, address, taps, drives, files, binary, created, uptime
+---@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime
 ---@return fcproc.Error? err
 function Vm:info(ctx)
   local record = self.journal.record
   local info = {
     id = self.id, binary = record.binary, files = record.files, taps = record.taps,
     drives = record.drives, created = record.created, folder = self.journal.folder,
-    address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib,
+    address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib, jail = record.jail,
   }
   if not self.machine then
     info.state = "stopped"

@@ -4,6 +4,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local host = require "fcproc.vm.host"
+local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
@@ -16,7 +17,6 @@ local specs = require "fcproc.vm.spec"
 
 local M = {}
 
-local LOOKS = 3
 local EXIT_LIMIT, ANSWER_LIMIT, SNAPSHOT_LIMIT = 1, 3, 60 -- seconds
 
 -- What these tell may mean that it lives and can't be seen: too few descriptors, no permission.
@@ -24,17 +24,6 @@ local function open_live(process, err)
   if process and process:alive() then return process end
   if process then process:close() end
   if err and err.code ~= "not_found" then return nil, err end
-end
-
--- Who has the jail as its root. A look at /proc misses it when its parent ended and it began meanwhile.
--- The jailer forks twice, so one look in three finds what there is.
-local function find_jailed(root)
-  local process, err
-  for _ = 1, LOOKS do
-    process, err = open_live(core.open_by_root(root))
-    if process or err then break end
-  end
-  return process, err
 end
 
 -- The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
@@ -47,7 +36,7 @@ local function find_process(record)
   local identity, process, err = record.process or record.launcher, nil, nil
   if identity then process, err = open_live(core.process(identity)) end
   if process or err or record.process then return process, err end
-  if record.jail then process, err = find_jailed(record.jail.root) end
+  if record.jail then process, err = open_live(jailer.find(record.jail.root)) end
   if process or err or not record.rebuilt then return process, err end
   return open_live(core.open_listener(record.files.socket))
 end

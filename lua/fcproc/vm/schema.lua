@@ -20,7 +20,7 @@ M.spec = {
 -- From a snapshot: what the VM is, it says itself.
 M.restore = {}
 for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
-  "timeout", "arguments", "hooks", "cgroup" } do
+  "timeout", "arguments", "hooks", "cgroup", "track_dirty_pages" } do
   M.restore[name] = M.spec[name]
 end
 M.restore.paused = "boolean"       -- do not resume it

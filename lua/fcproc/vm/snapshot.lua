@@ -7,10 +7,12 @@ local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
+local version_of = require "fcproc.version"
 
 local M = {}
 
 local FILES = { "vmstate", "memory" }
+local READ_ONLY, GROUP_READ, PRIVATE = 256, 288, 384 -- 0400, 0440, 0600
 local CLEANUP_LIMIT = 30 -- seconds
 
 ---@class fcproc.SnapshotOptions
@@ -21,8 +23,8 @@ local CLEANUP_LIMIT = 30 -- seconds
 local known = { type = "string", keep_paused = "boolean", copy = "string" }
 
 -- Copies a file, a chunk at a time, so that others run and it can be cancelled.
-local function copy(from, to, method, ctx)
-  local done, used = loop.complete(ctx, core.copy_file(from, to, method or "reflink", 384, ctx))
+local function copy(from, to, method, mode, ctx)
+  local done, used = loop.complete(ctx, core.copy_file(from, to, method or "reflink", mode, ctx))
   if not done then return nil, used end
   return used
 end
@@ -30,51 +32,59 @@ end
 -- Out of the jail: by its name where that can be, else as a copy.
 local function move(from, to, ctx)
   local ok, err = core.rename(from, to, false)
-  if ok then return core.own_file(to, -1, -1) end
-  if err.errno ~= 18 then return nil, err end -- EXDEV
-  ok, err = copy(from, to, "sparse", ctx)
+  if ok or err.errno ~= 18 then return ok, err end -- EXDEV
+  ok, err = copy(from, to, "sparse", PRIVATE, ctx)
   if ok then core.remove_file(from) end
   return ok, err
 end
 
-local function write_state(vm, partial, opts, ctx)
+local function write_state(vm, machine, opts, ctx)
   local record = vm.journal.record
+  local partial = record.snapshot
   local inside = record.jail and "snapshot-" or partial .. "/"
-  local ok, err = vm.machine:create_snapshot({ snapshot_type = opts.type or "Full",
+  local ok, err = machine:create_snapshot({ snapshot_type = opts.type or "Full",
     snapshot_path = inside .. "vmstate", mem_file_path = inside .. "memory" }, ctx)
-  if not ok then return nil, vm.machine:failure("snapshot", err) end
+  if not ok then return nil, machine:failure("snapshot", err) end
   for _, name in ipairs(record.jail and FILES or {}) do
     ok, err = move(record.files.folder .. "/snapshot-" .. name, partial .. "/" .. name, ctx)
+    if not ok then return nil, err end
+  end
+  -- No longer the jail user's, nor anybody's to write: clones map the memory as it is. Its group may
+  -- read, so that clones in jails of that group can do with a link; nobody else gets to the folder.
+  local own
+  own, err = core.stat(partial)
+  if not own then return nil, err end
+  for _, name in ipairs(FILES) do
+    ok, err = core.own_file(partial .. "/" .. name, own.uid, record.jail and record.jail.gid or own.gid,
+      record.jail and GROUP_READ or READ_ONLY)
     if not ok then return nil, err end
   end
   return true
 end
 
-local function copy_drives(vm, partial, opts, ctx)
-  for _, drive in ipairs(vm.journal.record.drives) do
+local function copy_drives(vm, opts, ctx)
+  local record = vm.journal.record
+  for i, drive in ipairs(record.drives) do
     if not drive.read_only then
-      local from = drive.copy and vm.journal.record.files.folder .. "/" .. drive.name or drive.path
-      local ok, err = copy(from, partial .. "/" .. drive.name, opts.copy, ctx)
-      if not ok then return nil, err end
+      -- In a jail its name there is the very file, whatever has become of the path.
+      local from = (drive.copy or record.jail) and record.files.folder .. "/" .. drive.name
+        or drive.path
+      local ok, err = copy(from, record.snapshot .. "/" .. drive.name, opts.copy, READ_ONLY, ctx)
+      if not ok then
+        err.message = ("drives[%d]: %s"):format(i, err.message)
+        return nil, err
+      end
     end
   end
   return true
 end
 
 -- The parts of a snapshot, while the VM is paused.
-local function write_all(vm, partial, opts, ctx)
-  local made, err = core.make_dir(partial, 448)
-  if made == nil then return nil, err end
-  local ok
-  ok, err = write_state(vm, partial, opts, ctx)
-  if ok then ok, err = copy_drives(vm, partial, opts, ctx) end
-  if not ok then return nil, err end
-  local manifest
-  manifest, err = manifests.of(vm, opts.type or "Full", ctx)
-  if not manifest then return nil, err end
-  ok, err = manifests.write(partial, manifest)
-  if not ok then return nil, err end
-  return manifest
+local function write_all(vm, machine, manifest, opts, ctx)
+  local ok, err = write_state(vm, machine, opts, ctx)
+  if ok then ok, err = copy_drives(vm, opts, ctx) end
+  if ok then ok, err = manifests.write(vm.journal.record.snapshot, manifest) end
+  return ok, err
 end
 
 -- Removes what a snapshot that was not finished left, and lets the VM go on if it ran before.
@@ -85,12 +95,80 @@ local function undo(vm, ctx)
   end
   local ok, err = core.remove_tree(record.snapshot)
   if not ok then return nil, err end
-  if record.resume and vm.machine.process:alive() then
+  local resume = record.resume
+  record.snapshot, record.resume = nil, nil
+  if not vm.machine then return true end -- it was stopped meanwhile
+  if resume and vm.machine.process:alive() then
     ok, err = vm.machine:resume(ctx)
     if not ok then return nil, err end
   end
-  record.snapshot, record.resume = nil, nil
   return vm.journal:save("running")
+end
+
+local function refuse(code, path, format, ...)
+  return nil, errors.new{ code = code, op = "vm.snapshot", path = path,
+    message = format:format(...) }
+end
+
+-- Can it be written there?
+local function check_target(path)
+  if path:sub(1, 1) ~= "/" then return refuse("invalid", path, "%s is no absolute path", path) end
+  if core.stat(path) then return refuse("conflict", path, "%s exists already", path) end
+  local parent = path:match("^(.*)/[^/]*$")
+  local stat, err = core.stat(parent == "" and "/" or parent, true)
+  if stat and stat.type == "dir" then return true end
+  if err and err.code ~= "not_found" then return nil, err end
+  return refuse("not_found", path, "%s: there is no folder %s; make it first", path, parent)
+end
+
+-- Writes down that a snapshot is being made, and makes the folder that becomes it.
+local function begin(vm, path, resume)
+  local record = vm.journal.record
+  local partial = ("%s.%s.partial"):format(path, vm.id)
+  if core.stat(partial) then
+    return refuse("conflict", partial, "%s is left of another snapshot: remove it", partial)
+  end
+  record.snapshot, record.resume = partial, resume
+  local made
+  local ok, err = vm.journal:save("snapshotting")
+  if ok then made, err = core.make_dir(partial, 448) end -- 0700
+  if made then return true end
+  record.snapshot, record.resume = nil, nil
+  vm.journal:save("running")
+  if made == nil then return nil, err end
+  return refuse("busy", partial, "%s came up meanwhile: another snapshot goes there", partial)
+end
+
+local function create(vm, path, opts, ctx)
+  local record, machine = vm.journal.record, vm.machine
+  local state, err = machine:state(ctx)
+  if not state then return nil, machine:failure("snapshot", err) end
+  local manifest -- before the pause: it takes longer than some snapshots
+  manifest, err = manifests.of(vm, opts.type or "Full", ctx)
+  if not manifest then return nil, err end
+  local ok
+  ok, err = begin(vm, path, state == "Running")
+  if not ok then return nil, err end
+  if record.resume then
+    ok, err = machine:pause(ctx)
+    if not ok then return nil, machine:failure("snapshot", err) end
+  end
+  ok, err = write_all(vm, machine, manifest, opts, ctx)
+  if ok then ok, err = core.rename(record.snapshot, path, false) end
+  if not ok then return nil, err end
+  local resume = record.resume and not opts.keep_paused
+  record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
+  if resume then
+    ok, err = machine:resume(ctx)
+    if not ok then
+      err = machine:failure("resume", err)
+      err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
+      return nil, err
+    end
+  end
+  ok, err = vm.journal:save("running")
+  if not ok then return nil, err end
+  return manifest
 end
 
 ---Takes a snapshot.
@@ -99,47 +177,24 @@ end
 ---@param opts fcproc.SnapshotOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Manifest? manifest
----@return fcproc.Error? err  nothing of it is left, and the VM goes on
+---@return fcproc.Error? err  nothing of it is left, and the VM goes on. ERR_BUSY: another is being made
 function M.create(vm, path, opts, ctx)
   options.argument(path, "string", "vm:snapshot", "path")
   options.check(opts, known, "vm:snapshot")
-  opts = opts or {}
-  local record = vm.journal.record
-  if path:sub(1, 1) ~= "/" or core.stat(path) then
-    return nil, errors.new{ code = "conflict", op = "vm.snapshot", path = path,
-      message = path .. (path:sub(1, 1) ~= "/" and " is no absolute path" or " exists already") }
-  end
-  local state, err = vm.machine:state(ctx)
-  if not state then return nil, vm.machine:failure("snapshot", err) end
-  record.snapshot, record.resume = path .. ".partial", state == "Running"
-  local ok
-  ok, err = vm.journal:save("snapshotting")
+  path = path:gsub("(.)/+$", "%1")
+  local ok, err = check_target(path)
   if not ok then return nil, err end
-  local finished = false
+  if vm.snapshotting then
+    return refuse("busy", path, "another snapshot of the VM '%s' is being made", vm.id)
+  end
+  vm.snapshotting = true
   local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
-    if finished then return end
+    vm.snapshotting = nil
+    if not vm.journal.record.snapshot then return end -- not begun, or done
     local own <close> = core.context(nil, CLEANUP_LIMIT)
     undo(vm, own)
   end })
-  if record.resume then
-    ok, err = vm.machine:pause(ctx)
-    if not ok then return nil, vm.machine:failure("snapshot", err) end
-  end
-  local manifest
-  manifest, err = write_all(vm, record.snapshot, opts, ctx)
-  if not manifest then return nil, err end
-  ok, err = core.rename(record.snapshot, path, false)
-  if not ok then return nil, err end
-  finished = true
-  local resume = record.resume and not opts.keep_paused
-  record.snapshot, record.resume = nil, nil
-  if resume then
-    ok, err = vm.machine:resume(ctx)
-    if not ok then return nil, vm.machine:failure("resume", err) end
-  end
-  ok, err = vm.journal:save("running")
-  if not ok then return nil, err end
-  return manifest
+  return create(vm, path, opts or {}, ctx)
 end
 
 ---For adopt: a manager died in the middle of a snapshot.
@@ -158,8 +213,8 @@ local function plan_network(plan, manifest)
   local given = plan.network
   if #given > 0 and #given ~= #manifest.network then
     return nil, errors.new{ code = "invalid", op = "vm.restore",
-      message = ("network: the snapshot has %d interfaces, the spec %d"):format(#manifest.network,
-        #given) }
+      message = ("network: the snapshot has %d interfaces, the spec %d: give one for each, or none")
+        :format(#manifest.network, #given) }
   end
   for i, recorded in ipairs(manifest.network) do
     local interface = given[i] or { index = i, attach = recorded.attach,
@@ -199,6 +254,37 @@ function M.plan(manager, path, plan, ctx)
   return plan_network(plan, manifest)
 end
 
+---Says what to do when a restored guest's address is another VM's.
+---@param err fcproc.Error  of choosing names and addresses
+---@return fcproc.Error err
+function M.explain(err)
+  if err.owner and err.message:find("^network[%d%[%]]*%.[am]") then -- address, mac
+    err.message = err.message .. "; a restored guest keeps its address and MAC: stop that VM first, "
+      .. "or give the manager another network namespace and runtime_dir, or network = "
+      .. "{ attach = false }"
+  end
+  return err
+end
+
+-- A link to a file that the jail's user can read and, not owning it, can never write; else a copy.
+local function put_into_jail(from, to, jail, ctx)
+  local stat, err = core.stat(from)
+  if not stat then return nil, err end
+  local reads_only = jail.uid ~= 0 and jail.uid ~= stat.uid and jail.gid == stat.gid
+    and stat.mode & 63 == GROUP_READ & 63 -- 077: what group and others may
+  local ok
+  if reads_only then
+    ok, err = core.link_file(from, to)
+    if ok then return "link" end
+    if err.code ~= "unsupported" then return nil, err end
+  end
+  local method
+  method, err = copy(from, to, "reflink", PRIVATE, ctx)
+  if method then ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
+  if not ok then return nil, err end
+  return method
+end
+
 ---Puts state and memory where a jailed VMM can read them.
 ---@param vm fcproc.Vm
 ---@param plan fcproc.VmPlan
@@ -208,10 +294,9 @@ end
 function M.place(vm, plan, ctx)
   local jail = vm.journal.record.jail
   for _, name in ipairs(jail and FILES or {}) do
-    local to = jail.root .. "/" .. name
-    local ok, err = copy(plan.snapshot .. "/" .. name, to, "reflink", ctx)
-    if ok then ok, err = core.own_file(to, jail.uid, jail.gid, 256) end
-    if not ok then return nil, err end
+    local method, err = put_into_jail(plan.snapshot .. "/" .. name, jail.root .. "/" .. name, jail, ctx)
+    if not method then return nil, err end
+    jail.placed[name] = method
   end
   return true
 end
@@ -227,6 +312,9 @@ function M.load(vm, plan, ctx)
   local body = { snapshot_path = inside .. "vmstate", resume_vm = not plan.spec.paused,
     mem_backend = { backend_type = "File", backend_path = inside .. "memory" },
     network_overrides = {} }
+  local tracking = version_of.at_least(vm.machine.version, "1.13") and "track_dirty_pages"
+    or "enable_diff_snapshots"
+  body[tracking] = plan.spec.track_dirty_pages
   for i, tap in ipairs(vm.journal.record.taps) do
     body.network_overrides[i] = { iface_id = "eth" .. (i - 1), host_dev_name = tap.name }
   end

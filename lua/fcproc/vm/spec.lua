@@ -4,6 +4,7 @@
 local core = require "fcproc.core"
 local endpoints = require "fcproc.endpoints"
 local guest = require "fcproc.guest"
+local jailer = require "fcproc.jailer"
 local schema = require "fcproc.vm.schema"
 
 local M = {}
@@ -190,9 +191,10 @@ end
 local function check_jailer(check, manager, spec, binary)
   local jail = spec.jailer
   if jail == nil or not check:table(jail, "jailer", schema.jailer) then return end
-  local beside = binary and binary:gsub("[^/]*$", "jailer")
-  local path, err = core.find_executable(jail.binary or beside or "jailer")
-  if not path and not jail.binary then path, err = core.find_executable("jailer") end
+  local path, err
+  if jail.binary then path, err = core.find_executable(jail.binary) else
+    path, err = jailer.find_binary(binary)
+  end
   if not path then check:add("jailer.binary", "%s", err.message) end
   if jail.limits then check:table(jail.limits, "jailer.limits", schema.limits) end
   for key, value in pairs(jail.cgroups or {}) do
@@ -204,6 +206,13 @@ local function check_jailer(check, manager, spec, binary)
     elseif tostring(value):find("=", 1, true) then
       check:add(place, "the jailer can't set a value with a '=': write it yourself after the start")
     end
+  end
+  local place
+  place, err = jailer.check_place(manager.config.runtime_dir or "/")
+  if not place then check:add("jailer", "%s", err.message) end
+  if binary and not binary:match("[^/]*$"):find("firecracker", 1, true) then
+    check:add("firecracker_bin", "the jailer refuses a program without 'firecracker' in its name: %s",
+      binary)
   end
   local copy = {}
   for key, value in pairs(jail) do copy[key] = value end
@@ -250,6 +259,7 @@ end
 ---@field drives table[]
 ---@field network table[]
 ---@field jailer table?
+---@field seccomp string?      a filter's file
 ---@field spec fcproc.VmSpec   as it was given
 ---@field hooks table<string, function>
 
@@ -271,8 +281,12 @@ function M.plan(manager, spec, restoring, ctx)
   local ok, reason = M.check_id(id)
   if not ok then check:add("id", "%s", reason) end
   local binary, err = manager:resolve_binary()
+  if binary then binary, err = core.absolute_path(binary) end
   if not binary then check:add("firecracker_bin", "%s", err.message) end
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
+  if type(spec.seccomp) == "string" then
+    plan.seccomp = (check:file(spec.seccomp, "seccomp", "file") or {}).path
+  end
   plan.jailer = check_jailer(check, manager, spec, binary)
   plan.network = check_network(check, manager, spec)
   check_hooks(check, spec.hooks)
