@@ -11,6 +11,10 @@ local M = {}
 
 M.TIMEOUT = 10 -- seconds until its API must listen
 
+-- What the log says when a VM from a configuration file runs, and the levels that leave it out.
+M.BOOTED = "Successfully started microvm"
+M.QUIET = { Off = true, Error = true, Warning = true }
+
 ---@class fcproc.Launch
 ---@field id string
 ---@field binary string           Firecracker's executable
