@@ -83,7 +83,7 @@ local function firecracker_arguments(opts)
   if opts.config and opts.boot ~= "api" then add("--config-file", "config.json") end
   if opts.metadata and opts.boot ~= "api" then add("--metadata", "metadata.json") end
   if opts.seccomp == false then add("--no-seccomp") end
-  if type(opts.seccomp) == "string" then add("--seccomp-filter", opts.seccomp) end
+  if opts.seccomp then add("--seccomp-filter", opts.jailer and "seccomp" or opts.seccomp) end
   add(table.unpack(opts.arguments or {}))
   return argv
 end

@@ -163,7 +163,7 @@ function M.make_drives(journal, plan, ctx)
   local ok, err
   if jail then
     ok, err = make_jail(journal, jail)
-    for _, name in ipairs(ok and { "kernel", "initrd" } or {}) do
+    for _, name in ipairs(ok and { "kernel", "initrd", "seccomp" } or {}) do
       if ok and plan[name] then
         ok, err = put_into_jail(plan[name], inside .. "/" .. name, jail, false, ctx)
       end
