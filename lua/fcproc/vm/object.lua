@@ -123,7 +123,9 @@ function Vm:metrics(ctx)
   local text
   text, err = core.read_file(path, -262144)
   if not text then return nil, err end
-  local last = text:match("([^\n]+)\n*$")
+  -- The last whole line: the greedy .* goes to the end at once, which "[^\n]+\n*$" would try from
+  -- every byte.
+  local last = text:match("^.*\n(.+)\n") or text:match("^(.+)\n")
   local metrics = last and json.read(last)
   if metrics then return json.plain(metrics) end
   return nil, errors.new{ code = "protocol", op = "vm.metrics", path = path,
