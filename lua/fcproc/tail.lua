@@ -37,11 +37,12 @@ local CHUNK = 65536
 -- Looks from the position to the end: is it there, and where to look on; a piece of the text may be
 -- before that.
 local function search(path, text, from)
+  local most = math.max(CHUNK, 2 * #text)
   while true do
-    local chunk, err = core.read_file(path, from, CHUNK)
+    local chunk, err = core.read_file(path, from, most)
     if not chunk then return nil, err end
     if chunk:find(text, 1, true) then return true end
-    if #chunk < CHUNK then return false, from + #chunk end
+    if #chunk < most then return false, from + #chunk end
     from = from + math.max(#chunk - #text + 1, 1)
   end
 end
