@@ -102,8 +102,12 @@ function M.create(manager, id)
   if made then
     return new(manager, id, lock, { format = FORMAT, id = id, created = os.time() })
   end
+  if err then
+    lock:remove() -- there is no VM whose lock it could be
+    return nil, err
+  end
   lock:close()
-  return nil, err or errors.new{
+  return nil, errors.new{
     code = "conflict", op = "vm.launch", path = folder,
     message = ("there is a VM '%s' already: %s. Adopt it when it runs, reclaim it when it is dead")
       :format(id, folder),
