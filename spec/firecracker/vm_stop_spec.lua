@@ -235,9 +235,7 @@ describe("stopping a VM", function()
 
   it("closes it for all else; so does letting it go", function()
     local vm = vms.ready(world, { id = "loose" })
-    local child <close> = vm.machine.process -- kept, as it stays our child, to be reaped below
-    vm.machine.process, vm.machine.launcher = nil, nil
-    must(vm:detach())
+    local child <close> = vms.detach(vm)
     local calls = { "detach", "pause", "resume", "metrics", "mmds", "balloon", "console", "wait" }
     for _, call in ipairs(calls) do
       local err = fails("closed", vm[call](vm))

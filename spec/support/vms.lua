@@ -42,6 +42,14 @@ function M.shows(vm, ...)
   end
 end
 
+---Detaches it, and returns its process: it stays our child, which is to be reaped when it has ended.
+function M.detach(vm)
+  local child = vm.machine.process
+  vm.machine.process, vm.machine.launcher = nil, nil
+  must(vm:detach())
+  return child
+end
+
 -- Names of files in the runtime folder, but its own empty folders.
 local function files(world)
   local run = world.manager.config.runtime_dir
