@@ -43,7 +43,7 @@ BINDING := core error context op path file capper process spawn net client log c
 LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
-	vm vm/address vm/console vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
+	vm vm/address vm/boot vm/console vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
 	vm/natrules vm/nft vm/object vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

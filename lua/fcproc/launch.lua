@@ -11,6 +11,10 @@ local M = {}
 
 M.TIMEOUT = 10 -- seconds until its API must listen
 
+-- What the log says when a VM from a configuration file runs, and the levels that leave it out.
+M.BOOTED = "Successfully started microvm"
+M.QUIET = { Off = true, Error = true, Warning = true }
+
 ---@class fcproc.Launch
 ---@field id string
 ---@field binary string           Firecracker's executable
@@ -80,9 +84,7 @@ local function firecracker_arguments(opts)
   if opts.config and opts.boot ~= "api" then add("--config-file", "config.json") end
   if opts.metadata and opts.boot ~= "api" then add("--metadata", "metadata.json") end
   if opts.seccomp == false then add("--no-seccomp") end
-  if type(opts.seccomp) == "string" then
-    add("--seccomp-filter", opts.jailer and "seccomp" or opts.seccomp)
-  end
+  if opts.seccomp then add("--seccomp-filter", opts.jailer and "seccomp" or opts.seccomp) end
   add(table.unpack(opts.arguments or {}))
   return argv
 end

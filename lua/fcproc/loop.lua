@@ -12,7 +12,7 @@ local LONGEST_POLL = waiters.LONGEST_POLL
 ---@class fcproc.Task            one coroutine of a run
 ---@field co thread
 ---@field ctx fcproc.Context
----@field tasks fcproc.Task[]   all that its loop drives
+---@field tasks fcproc.Task[]?  all that its loop drives; nil: the host's loop (cqueues, luv) does
 ---@field op fcproc.Operation?  what it waits for
 ---@field fd integer?           op's descriptor
 ---@field wake number?          when op wants to be stepped anyway
@@ -70,7 +70,8 @@ local task_waiter = {
 local function pick_waiter(ctx)
   local name = ctx and ctx:waiter()
   if name and name ~= "poll" then return waiters.get(name) end
-  return task_of[coroutine.running()] and task_waiter or waiters.poll
+  local task = task_of[coroutine.running()]
+  return task and task.tasks and task_waiter or waiters.poll
 end
 
 local function step_until_done(waiter, op, done, ...)
@@ -117,8 +118,22 @@ local function work(group)
   group.alive = group.alive - 1
 end
 
+local function concurrency(group)
+  return math.min(#group.functions, group.functions.limit or #group.functions)
+end
+
+-- As coroutines of cqueues or luv, whose loop goes on with what else it has meanwhile.
+local function run_in_host(host, group)
+  host.all(concurrency(group), function()
+    local co = coroutine.running()
+    task_of[co] = { ctx = group.ctx, co = co }
+    work(group)
+    task_of[co] = nil
+  end)
+end
+
 local function add_tasks(group, tasks)
-  for _ = 1, math.min(#group.functions, group.functions.limit or math.huge) do
+  for _ = 1, concurrency(group) do
     local co = coroutine.create(function() work(group) end)
     local task = { ctx = group.ctx, tasks = tasks, co = co }
     task_of[task.co] = task
@@ -200,7 +215,11 @@ function M.run(functions, ctx)
   if not own then error(err, 2) end
   local group = { functions = functions, ctx = own, next = 1, alive = 0, results = {} }
   local task = task_of[coroutine.running()]
-  if task then -- inside another run: its loop drives these too
+  local name = own:waiter()
+  local host = name and name ~= "poll" and waiters.get(name)
+  if host then
+    run_in_host(host, group)
+  elseif task and task.tasks then -- inside another run: its loop drives these too
     add_tasks(group, task.tasks)
     task.inner = group
     while group.alive > 0 do coroutine.yield() end

@@ -41,7 +41,9 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 ---@field log string
 ---@field metrics string
 
-local STATE_LIMIT = 2 -- seconds to read the state again after a request whose effect is unknown
+local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
+local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
+local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
 
 -- ---- telling what happened ---------------------------------------------------------------------
 
@@ -67,15 +69,16 @@ end
 function Machine:failure(step, cause)
   local exit
   local subject = self.process or self.launcher
-  if subject and not subject:alive() then
-    local gone, how = subject:wait(1)
+  -- Its socket is closed some milliseconds before it has ended.
+  local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
+  if subject and (cut_off or not subject:alive()) then
+    local gone, how = subject:wait(EXIT_LIMIT)
     exit = gone and how
     -- A jailer that has left its VMM behind: its status is not the VMM's.
     if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
   -- An answer says why, also when it ended right after it.
-  if cause and (cause.code == "api" or (not exit and cause.code ~= "not_found"
-    and cause.code ~= "protocol")) then
+  if cause and (cause.code == "api" or not (exit or cut_off)) then
     cause.output = cause.output or self:output()
     return cause
   end
@@ -218,6 +221,17 @@ local function configure(self, config, metadata, ctx)
   return true
 end
 
+-- A request that waits while Firecracker builds the VM from its file hides why that failed: it is
+-- answered with a panic and status 148 instead of the reason. So the log, where it says it, is asked
+-- first; where it does not, in time, the API is.
+local function wait_for_boot(self, opts, ctx)
+  if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return true end
+  local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
+  if found == false then return nil, self:failure("start") end
+  if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+  return true
+end
+
 -- From the gate to the point where its API has answered.
 local function bring_up(self, opts, ctx)
   local ok, err = true, nil
@@ -227,6 +241,7 @@ local function bring_up(self, opts, ctx)
   end
   if ok then ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx) end
   if ok then ok, err = prove(self) end
+  if ok then ok, err = wait_for_boot(self, opts, ctx) end
   if not ok then return nil, err end
   local state
   state, err = self:state(ctx)

@@ -199,24 +199,28 @@ M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
 ---@return fcproc.Error? err  of the first that failed
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
-  local functions, failure = { limit = limit }, nil
+  ctx = loop.context(ctx)
+  local functions, vms, whole, failure = { limit = limit }, {}, false, nil
   for i, spec in ipairs(list) do
     functions[i] = function(run_ctx)
-      if failure then return nil end
+      if failure then return end
       local vm, err = M.launch(manager, spec, run_ctx)
-      if not vm then failure = failure or err end
-      return vm
+      vms[i] = vm
+      failure = failure or err
     end
   end
-  local vms = {}
+  -- However this ends: by a failure, an error in a hook, or a context that has been cancelled.
   local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
-    if vms then M.stop_all(vms, stop.KILL) end
+    if whole then return end
+    local came_up = {}
+    for i = 1, #list do came_up[#came_up + 1] = vms[i] end
+    local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
+    M.stop_all(came_up, stop.KILL, own)
   end })
-  for _, result in ipairs(loop.run(functions, ctx)) do vms[#vms + 1] = result[1] or nil end
+  loop.run(functions, ctx)
   if failure then return nil, failure end
-  local all = vms
-  vms = nil
-  return all
+  whole = true
+  return vms
 end
 
 ---Stops many VMs at once; their TAPs go as one link group.

@@ -151,3 +151,81 @@ describe("require 'fcproc'", function()
     assert.are.equal("false\tfalse\nfalse\tfalse\ntrue\tfalse\n", text)
   end)
 end)
+
+-- fcproc.run of functions that wait, under a host's loop that has other work: a timer's turns.
+local hosts = {
+  cqueues = function(flow_of, turn)
+    local cqueues = require "cqueues"
+    local loop, over = cqueues.new(), false
+    loop:wrap(function()
+      while not over do
+        cqueues.sleep(0.01)
+        turn()
+      end
+    end)
+    loop:wrap(function()
+      local closing <close> = setmetatable({}, { __close = function() over = true end }) -- luacheck: ignore
+      flow_of()
+    end)
+    assert(loop:loop())
+  end,
+  luv = function(flow_of, turn)
+    local uv = require "luv"
+    local timer = uv.new_timer()
+    timer:start(10, 10, turn)
+    coroutine.wrap(function()
+      local closing <close> = setmetatable({}, { __close = function() timer:close() end }) -- luacheck: ignore
+      flow_of()
+    end)()
+    uv.run()
+  end,
+}
+
+describe("fcproc.run under a host's loop", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  for name, host in pairs(hosts) do
+    it("leaves it to its other work: " .. name, function()
+      local turns, running, most, results = 0, 0, 0, nil
+      host(function()
+        local ctx <close> = must(fcproc.context{ waiter = name })
+        local functions = { limit = 2 }
+        for i = 1, 5 do
+          functions[i] = function(run_ctx)
+            running = running + 1
+            most = math.max(most, running)
+            -- The run's context is the default, also of a run inside it.
+            local inner = fcproc.run{ function() return fcproc.runner():run{ "sleep", "0.05" } end }
+            must(inner[1][1], inner[1][2])
+            must(fcproc.runner():run({ "true" }, nil, run_ctx))
+            running = running - 1
+            return i
+          end
+        end
+        results = fcproc.run(functions, ctx)
+      end, function() turns = turns + 1 end)
+      assert.are.equal(2, most)
+      assert.is_true(turns >= 3)
+      for i = 1, 5 do assert.are.equal(i, results[i][1]) end
+    end)
+
+    it("raises the first error, after the others have ended: " .. name, function()
+      local ended, ok, err
+      host(function()
+        local ctx <close> = must(fcproc.context{ waiter = name })
+        ok, err = pcall(fcproc.run, {
+          function(run_ctx) ended = select(2, wait_for_ever(run_ctx)) end,
+          function() error("it broke", 0) end,
+        }, ctx)
+      end, function() end)
+      assert.are.same({ false, "it broke", "cancelled" }, { ok, err, ended.code })
+    end)
+  end
+
+  it("needs no loop of cqueues to be running", function()
+    local ctx <close> = must(fcproc.context{ waiter = "cqueues" })
+    local results = fcproc.run({ function() return fcproc.runner():run{ "true" } end }, ctx)
+    must(results[1][1], results[1][2])
+  end)
+end)

@@ -10,8 +10,6 @@ local M = {}
 M.LIMIT = 16 * 1024 * 1024 -- bytes kept of each file that a VM writes
 M.CAP_EVERY = 5            -- seconds between two looks at their sizes, while a VM is waited for
 
-local CHUNK = 65536
-
 ---@class fcproc.Console
 ---@field path string
 ---@field vm fcproc.Vm
@@ -48,47 +46,25 @@ function Console:read(offset)
   return core.read_file(self.path, offset or 0)
 end
 
--- Reads from the position to the end; the text that may hold the start of the searched one is
--- looked at again.
-local function search(self, text, from)
-  while true do
-    local chunk, err = core.read_file(self.path, from, CHUNK)
-    if not chunk then return nil, err end
-    local at, stop = chunk:find(text, 1, true)
-    if at then return true, from + stop end
-    if #chunk < CHUNK then return false, from + #chunk end
-    from = from + math.max(#chunk - #text + 1, 1)
-  end
-end
-
 ---Waits until the guest has written this text (no pattern), now or in the past. Wakes when the
 ---file is written to, and when the VM ends.
 ---@param text string
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err  ERR_EXIT_STATUS: the VM ended before, with its output
+---@return fcproc.Error? err  ERR_EXIT_STATUS: the VM ended before, with its output; ERR_CLOSED: it
+---                            was stopped or detached
 function Console:wait_for(text, timeout, ctx)
-  ctx = loop.context(ctx)
-  local deadline = timeout and core.now() + timeout
-  local from, process = 0, self.vm.machine.process
-  while true do
-    local alive = process:alive()
-    local found, upto = search(self, text, from)
-    if found then return true end
-    if found == nil then return nil, upto end
-    if not alive then return nil, self.vm.machine:failure("console") end
-    from = math.max(upto - #text + 1, 0)
-    local left = deadline and math.max(deadline - core.now(), 0)
-    local done, err = loop.complete(ctx, process:wait_file_op(self.path, upto, left, ctx))
-    if not done then
-      if err.code == "wait_timeout" then
-        err.message = ("'%s' did not appear on the console of '%s' in %g s; its end: %s"):format(
-          text, self.vm.id, timeout, self:tail(3))
-      end
-      return nil, err
-    end
+  local machine = self.vm.machine
+  if not machine then return self.vm:_ended("console") end
+  local found, err = tail.wait_for(machine.process, self.path, text, timeout, loop.context(ctx))
+  if found then return true end
+  if found == false then return nil, machine:failure("console") end
+  if err.code == "wait_timeout" then
+    err.message = ("'%s' did not appear on the console of '%s' in %g s; its end: %s"):format(
+      text:sub(1, 200), self.vm.id, timeout, self:tail(3))
   end
+  return nil, err
 end
 
 return M

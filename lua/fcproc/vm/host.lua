@@ -91,7 +91,8 @@ function M.choose(journal, plan)
     if drive.lease then
       local ok, err = lease.take(manager, drive.lease, plan.id)
       if not ok then
-        return about(("drives[%d].path: %s is written by another VM"):format(i, drive.path), err)
+        return about(("drives[%d].path: %s%s"):format(i, drive.path,
+          err.code == "conflict" and " is written by another VM" or ""), err)
       end
     end
     record.drives[i] = { id = drive.id, path = drive.path, name = drive.name, copy = drive.copy,

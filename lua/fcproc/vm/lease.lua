@@ -35,8 +35,9 @@ function M.take(manager, name, id)
     local ok, err = core.symlink(id, path_of(manager, name))
     if ok then return true end
     if err.code ~= "conflict" then return nil, err end
-    local owner = core.read_link(path_of(manager, name))
+    local owner, unreadable = core.read_link(path_of(manager, name))
     if owner == id then return true end
+    if unreadable and unreadable.code ~= "not_found" then return nil, unreadable end
     if owner and not drop_if_stale(manager, name, owner) then
       return nil, errors.new{ code = "conflict", op = "vm.lease", owner = owner,
         message = ("the VM '%s' has it"):format(owner) }

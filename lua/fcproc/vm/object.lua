@@ -34,7 +34,8 @@ function M.new(manager, journal, hooks)
     Vm)
 end
 
-local function ended(self, op)
+-- Using it after its end.
+function Vm:_ended(op)
   local what = self.detached and "was detached" or "was stopped"
   return nil, errors.new{ code = "closed", op = "vm." .. op,
     message = ("the VM '%s' %s"):format(self.id, what) }
@@ -69,7 +70,7 @@ end
 ---@return any? answer
 ---@return fcproc.Error? err
 function Vm:api(method, target, body, ctx)
-  if not self.machine then return ended(self, "api") end
+  if not self.machine then return self:_ended("api") end
   return self.machine:api(method, target, body, ctx)
 end
 
@@ -107,7 +108,7 @@ end
 ---@return fcproc.Console? console
 ---@return fcproc.Error? err  ERR_UNSUPPORTED: a daemonized jailer has closed it
 function Vm:console()
-  if not self.machine then return ended(self, "console") end
+  if not self.machine then return self:_ended("console") end
   return console.new(self)
 end
 
@@ -116,14 +117,16 @@ end
 ---@return table? metrics
 ---@return fcproc.Error? err
 function Vm:metrics(ctx)
-  if not self.machine then return ended(self, "metrics") end
+  if not self.machine then return self:_ended("metrics") end
   local ok, err = self.machine:flush_metrics(ctx)
   if not ok then return nil, err end
   local path = self.machine.files.metrics
   local text
   text, err = core.read_file(path, -262144)
   if not text then return nil, err end
-  local last = text:match("([^\n]+)\n*$")
+  -- The last whole line: the greedy .* goes to the end at once, which "[^\n]+\n*$" would try from
+  -- every byte.
+  local last = text:match("^.*\n(.+)\n") or text:match("^(.+)\n")
   local metrics = last and json.read(last)
   if metrics then return json.plain(metrics) end
   return nil, errors.new{ code = "protocol", op = "vm.metrics", path = path,
@@ -136,7 +139,7 @@ end
 ---@return table|true|nil data
 ---@return fcproc.Error? err
 function Vm:mmds(data, ctx)
-  if not self.machine then return ended(self, "mmds") end
+  if not self.machine then return self:_ended("mmds") end
   if data then return self.machine:set_mmds(data, ctx) end
   return self.machine:mmds(ctx)
 end
@@ -147,7 +150,7 @@ end
 ---@return table|true|nil balloon
 ---@return fcproc.Error? err
 function Vm:balloon(amount_mib, ctx)
-  if not self.machine then return ended(self, "balloon") end
+  if not self.machine then return self:_ended("balloon") end
   if amount_mib then return self.machine:patch_balloon({ amount_mib = amount_mib }, ctx) end
   return self.machine:balloon(ctx)
 end
@@ -169,7 +172,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function Vm:pause(ctx)
-  if not self.machine then return ended(self, "pause") end
+  if not self.machine then return self:_ended("pause") end
   return self.machine:pause(ctx)
 end
 
@@ -178,7 +181,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function Vm:resume(ctx)
-  if not self.machine then return ended(self, "resume") end
+  if not self.machine then return self:_ended("resume") end
   return self.machine:resume(ctx)
 end
 
@@ -188,7 +191,7 @@ end
 ---@return true? gone
 ---@return fcproc.Exit|fcproc.Error|nil exit
 function Vm:wait(timeout, ctx)
-  if not self.machine then return ended(self, "wait") end
+  if not self.machine then return self:_ended("wait") end
   ctx = loop.context(ctx)
   local deadline = timeout and core.now() + timeout
   while true do
@@ -211,7 +214,7 @@ end
 ---@return table? manifest
 ---@return fcproc.Error? err
 function Vm:snapshot(path, opts, ctx)
-  if not self.machine then return ended(self, "snapshot") end
+  if not self.machine then return self:_ended("snapshot") end
   return snapshot.create(self, path, opts, loop.context(ctx))
 end
 
@@ -288,7 +291,7 @@ function Vm:stop(ladder, ctx)
     return self.report
   end
   if self.stopping then return wait_for_other(self, ctx) end
-  if not self.machine then return ended(self, "stop") end
+  if not self.machine then return self:_ended("stop") end
   local latch <close> = core.context()
   self.stopping, self.failure = latch, nil
   -- However this ends, whoever waits goes on.
@@ -313,7 +316,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function Vm:detach()
-  if not self.machine then return ended(self, "detach") end
+  if not self.machine then return self:_ended("detach") end
   self:cap()
   self.detached = true
   self.machine:close()

@@ -52,7 +52,8 @@ M.balloon = {
   amount_mib = "integer 0 1048576 !", deflate_on_oom = "boolean",
   stats_interval_s = "integer 0 3600",
 }
-M.inner = { vsock = M.vsock, mmds = M.mmds, balloon = M.balloon }
+M.entropy = { rate_limit = "table" }
+M.inner = { vsock = M.vsock, mmds = M.mmds, balloon = M.balloon, entropy = M.entropy }
 
 -- The steps that hooks hang on.
 M.steps = { prepare = true, drives = true, network = true, start = true, stop = true,
@@ -75,8 +76,16 @@ function M.checker(op)
 end
 
 ---A mistake and its place.
+---@return nil
 function Check:add(place, format, ...)
   self.problems[#self.problems + 1] = { place = place, text = format:format(...) }
+end
+
+---What this Firecracker is too old for.
+---@return nil
+function Check:refuse(place, format, ...)
+  self:add(place, format, ...)
+  self.problems[#self.problems].unsupported = true
 end
 
 ---Was there any?
@@ -85,14 +94,22 @@ function Check:failed()
   return #self.problems > 0
 end
 
+-- "drives[10]" comes after "drives[2]".
+local function sort_key(problem)
+  return (problem.place:gsub("%d+", function(digits) return ("%9s"):format(digits) end))
+    .. "\0" .. problem.text
+end
+
 ---All of them as one error.
 ---@return fcproc.Error
 function Check:error()
-  local lines = {}
+  table.sort(self.problems, function(a, b) return sort_key(a) < sort_key(b) end)
+  local lines, code = {}, "unsupported"
   for i, problem in ipairs(self.problems) do
     lines[i] = (problem.place ~= "" and problem.place .. ": " or "") .. problem.text
+    if not problem.unsupported then code = "invalid" end
   end
-  return errors.new{ code = "invalid", op = self.op, problems = self.problems,
+  return errors.new{ code = code, op = self.op, problems = self.problems,
     message = table.concat(lines, "; ") }
 end
 
@@ -103,51 +120,60 @@ local function fits(types, value)
   return false
 end
 
+local function wanted(types)
+  return (types:match("^[aio]") and "an " or "a ") .. types:gsub("|", " or ")
+end
+
+-- Says what is wrong with a value, or that nothing is.
 local function check_value(self, place, value, rule)
   local types, rest = rule:match("^(%S+)(.*)$")
   if not fits(types, value) then
-    return self:add(place, "must be a %s, not a %s", types:gsub("|", " or "), type(value))
+    -- "a number" would say little where a number is asked for.
+    local is = math.type(value) == "float" and ("not %s"):format(value) or "not a " .. type(value)
+    return self:add(place, "must be %s, %s", wanted(types), is)
   end
   local low, high = rest:match("(%-?[%d.]+) (%-?[%d.]+)")
-  if low and (value < tonumber(low) or value > tonumber(high)) then
-    self:add(place, "%s is out of range: %s to %s", tostring(value), low, high)
+  if low and not (value >= tonumber(low) and value <= tonumber(high)) then -- NaN is in no range
+    return self:add(place, "%s is out of range: %s to %s", tostring(value), low, high)
   end
-  if rest:find("=", 1, true) then
-    local words = {}
-    for word in rest:gmatch("=(%S+)") do words[#words + 1] = word end
-    for _, word in ipairs(words) do
-      if word == value then return end
-    end
-    self:add(place, "'%s' is none of %s", value, table.concat(words, ", "))
+  local words = {}
+  for word in rest:gmatch("=(%S+)") do
+    if word == value then return true end
+    words[#words + 1] = word
   end
+  if #words > 0 then
+    return self:add(place, "'%s' is none of %s", value, table.concat(words, ", "))
+  end
+  if type(value) == "string" and value:find("%z") then
+    return self:add(place, "holds a NUL byte")
+  end
+  return true
 end
 
----Is it a table of these fields?
+---Looks at a table's fields. The good ones come back, so that one mistake does not hide the next.
 ---@param value any
 ---@param place string
 ---@param rules table<string, string>
----@return boolean
+---@return table? good  nil: it is no table
 function Check:table(value, place, rules)
   if type(value) ~= "table" then
-    self:add(place, "must be a table, not a %s", type(value))
-    return false
+    return self:add(place, "must be a table, not a %s", type(value))
   end
-  local before, dot = #self.problems, place == "" and "" or place .. "."
+  local good, dot = {}, place == "" and "" or place .. "."
   for key, field in pairs(value) do
     if not rules[key] then
       self:add(dot .. tostring(key), "unknown; known: %s", M.names(rules))
-    else
-      check_value(self, dot .. key, field, rules[key])
+    elseif check_value(self, dot .. key, field, rules[key]) then
+      good[key] = field
     end
     if place == "" and M.inner[key] and type(field) == "table" then
-      self:table(field, key, M.inner[key])
+      good[key] = self:table(field, key, M.inner[key])
     end
   end
   for key, rule in pairs(rules) do
     if rule:find("!", 1, true) and value[key] == nil then self:add(dot .. key, "is missing") end
   end
-  table.sort(self.problems, function(a, b) return a.place < b.place end)
-  return #self.problems == before
+  return good
 end
 
 ---Is it a list?
@@ -159,25 +185,26 @@ function Check:list(value, place)
   return false
 end
 
+local kind_names = { file = "a file", block = "a block device", dir = "a folder" }
+
 ---Looks at a file, following links.
 ---@param path string
 ---@param place string
----@param kinds string  "file|block"
+---@param kinds string  "file|block": what it may be
 ---@return table? stat  with path, absolute
-function Check:file(path, place, kinds, only)
+function Check:file(path, place, kinds)
   local stat, err = core.stat(path, true)
   if not stat then
-    self:add(place, "%s", err.errno == 2 and ("no such file: " .. path) or err.message)
-    return
+    return self:add(place, "%s", err.errno == 2 and ("no such file: " .. path) or err.message)
   end
-  if not ("|" .. (only or kinds) .. "|"):find("|" .. stat.type .. "|", 1, true) then
-    self:add(place, "%s is a %s, not a %s", path, stat.type,
-      ((only or kinds):gsub("|", " or ")))
-    return
+  if not ("|" .. kinds .. "|"):find("|" .. stat.type .. "|", 1, true) then
+    local names = kinds:gsub("%a+", kind_names):gsub("|", " or ")
+    return self:add(place, "%s must be %s%s", path, names,
+      kind_names[stat.type] and ", and is " .. kind_names[stat.type] or "")
   end
   stat.path, err = core.absolute_path(path)
-  if not stat.path then self:add(place, "%s", err.message) end
-  return stat.path and stat
+  if not stat.path then return self:add(place, "%s", err.message) end
+  return stat
 end
 
 return M

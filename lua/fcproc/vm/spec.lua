@@ -1,8 +1,9 @@
 -- A VM's spec: what may be in it, and what Firecracker is told. The whole of it is checked before
 -- anything is made, and every mistake comes back with its place: "drives[2].path: no such file".
 
+local address = require "fcproc.vm.address"
+local boot = require "fcproc.vm.boot"
 local core = require "fcproc.core"
-local endpoints = require "fcproc.endpoints"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.jailer"
 local schema = require "fcproc.vm.schema"
@@ -27,7 +28,7 @@ local M = {}
 ---@field isolated boolean?         can't reach the bridge's other isolated ports; default true
 ---@field attach boolean?           false: the TAP is on no bridge
 ---@field nat string?               the uplink through which the guest reaches the world
----@field mtu integer?
+---@field mtu integer?            the TAP's; from Firecracker 1.16 on the guest is told it, too
 ---@field rx_limit table?           as the API's rx_rate_limiter
 ---@field tx_limit table?
 
@@ -61,7 +62,6 @@ local M = {}
 ---@field hooks table<string, function>?  before_, after_ and on_failure_ of a step, see steps.lua
 
 M.MAX_ID = 64
-local BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off"
 
 local function random_id()
   local file <close> = assert(io.open("/dev/urandom", "rb"))
@@ -83,27 +83,29 @@ end
 
 -- ---- drives --------------------------------------------------------------------------------
 
-local function check_drive(check, drive, index, seen)
+local function check_drive(check, given, index, seen)
   local place = ("drives[%d]"):format(index)
-  if not check:table(drive, place, schema.drive) then return end
+  local drive = check:table(given, place, schema.drive)
+  if not drive then return end
   local id = drive.id or (drive.root and "root" or "drive" .. index)
   if not id:match("^[%w_]+$") then
     check:add(place .. ".id", "'%s' has other than letters, digits and _", id)
   elseif seen.ids[id] then
     check:add(place .. ".id", "'%s' is drives[%d]'s too", id, seen.ids[id])
   end
-  seen.ids[id] = index
+  seen.ids[id] = seen.ids[id] or index
   if drive.root then
     if seen.root then check:add(place .. ".root", "drives[%d] is the root already", seen.root) end
-    seen.root = index
+    seen.root = seen.root or index
   end
-  if not drive.path then return end
-  local file, err = check:file(drive.path, place .. ".path", "file|block", drive.copy and "file")
-  if not file then return err end
+  boot.check_part(check, boot.limiter, drive.rate_limit, place .. ".rate_limit")
+  local file = drive.path and check:file(drive.path, place .. ".path",
+    drive.copy and "file" or "file|block")
+  if not file then return end
   local key = ("%d-%d"):format(file.dev, file.ino)
   local writes = not drive.read_only and not drive.copy
   if writes and seen.files[key] then
-    check:add(place .. ".path", "%s is drives[%d]'s too, and one of them writes", drive.path,
+    check:add(place .. ".path", "%s is drives[%d]'s too, and both write", drive.path,
       seen.files[key])
   end
   if writes then seen.files[key] = index end
@@ -111,7 +113,7 @@ local function check_drive(check, drive, index, seen)
     id = id, path = file.path, read_only = drive.read_only or false, root = drive.root or false,
     copy = drive.copy, name = "drive-" .. id, lease = writes and "drive-" .. key or nil,
     rate_limit = drive.rate_limit, io_engine = drive.io_engine, cache_type = drive.cache_type,
-    mode = file.mode, uid = file.uid, gid = file.gid,
+    mode = file.mode, uid = file.uid, gid = file.gid, index = index,
   }
 end
 
@@ -124,14 +126,14 @@ end
 
 -- A jailed VMM opens its drives as another user.
 local function check_access(check, drives, jail)
-  for i, drive in ipairs(drives) do
-    if not drive.copy and jail and jail.uid ~= 0 then
+  for _, drive in ipairs(drives) do
+    if not drive.copy and jail and jail.uid and jail.uid ~= 0 then
       local shift = drive.uid == jail.uid and 6 or drive.gid == jail.gid and 3 or 0
       local bits = (drive.mode >> shift) & 7
       local wanted = drive.read_only and 4 or 6
       if bits & wanted ~= wanted then
-        check:add(("drives[%d].path"):format(i), "%s can't be %s by uid %d; chown it, or give "
-          .. "the VM a copy (copy = \"reflink\")", drive.path,
+        check:add(("drives[%d].path"):format(drive.index), "%s can't be %s by uid %d; chown it, or "
+          .. "give the VM a copy (copy = \"reflink\")", drive.path,
           drive.read_only and "read" or "written", jail.uid)
       end
     end
@@ -140,8 +142,41 @@ end
 
 -- ---- network -------------------------------------------------------------------------------
 
-local function check_interface(check, manager, interface, index, place, seen)
-  if not check:table(interface, place, schema.network) then return end
+local function check_once(check, place, value, seen)
+  if seen[value] then check:add(place, "%s is used twice", value) end
+  seen[value] = true
+end
+
+-- Can it be the guest's address, where its TAP is?
+local function check_address(check, manager, interface, place, seen)
+  local wanted, config = interface.address, manager.config
+  if wanted == false then return end
+  if wanted == true then wanted = nil end
+  if wanted then check_once(check, place, wanted, seen) end
+  local ok, err, subnet = true
+  if interface.attach ~= false and config.bridge_ip and not config.bridge_ip:find(":") then
+    subnet, err = address.subnet(config.bridge_ip, config.prefix)
+    if subnet and wanted then ok, err = address.check(wanted, subnet) end
+  elseif wanted then
+    ok, err = address.parse(wanted)
+  end
+  if err or not ok then check:add(place, "%s", err.message) end
+end
+
+local function check_nat(check, manager, interface, place)
+  local ok, err = core.check_ifname(interface.nat)
+  if not ok then
+    check:add(place, "%s", err.message)
+  elseif interface.attach == false then
+    check:add(place, "a TAP on no bridge has no NAT")
+  elseif interface.nat == manager.config.bridge_name then
+    check:add(place, "%s is the guests' bridge and can't be their uplink", interface.nat)
+  end
+end
+
+local function check_interface(check, manager, given, index, place, seen)
+  local interface = check:table(given, place, schema.network)
+  if not interface then return end
   local attach = interface.attach ~= false
   if attach and not manager.config.bridge_name then
     check:add(place, "the manager has no bridge: give fcproc.new a bridge_name, or attach = false")
@@ -149,36 +184,27 @@ local function check_interface(check, manager, interface, index, place, seen)
   if interface.tap then
     local ok, err = core.check_ifname(interface.tap)
     if not ok then check:add(place .. ".tap", "%s", err.message) end
-    if seen[interface.tap] then check:add(place .. ".tap", "'%s' is used twice", interface.tap) end
-    seen[interface.tap] = true
+    check_once(check, place .. ".tap", interface.tap, seen)
   end
-  if interface.address then
-    if seen[interface.address] then
-      check:add(place .. ".address", "%s is used twice", interface.address)
-    end
-    seen[interface.address] = true
-  end
+  check_address(check, manager, interface, place .. ".address", seen)
   if interface.mac and not interface.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
-    check:add(place .. ".mac", "'%s' is no unicast MAC address", interface.mac)
+    check:add(place .. ".mac", "'%s' is no unicast MAC address: it is written like "
+      .. "02:00:00:00:00:01", interface.mac)
   end
-  if interface.nat and not attach then
-    check:add(place .. ".nat", "a TAP on no bridge has no NAT")
+  if interface.nat then check_nat(check, manager, interface, place .. ".nat") end
+  for _, name in ipairs{ "rx_limit", "tx_limit" } do
+    boot.check_part(check, boot.limiter, interface[name], place .. "." .. name)
   end
-  local copy = {}
-  for key, value in pairs(interface) do copy[key] = value end
-  copy.index, copy.attach, copy.isolated = index, attach, interface.isolated ~= false
-  return copy
+  interface.index, interface.attach, interface.isolated = index, attach, interface.isolated ~= false
+  return interface
 end
 
 local function check_network(check, manager, spec)
   local network, list, seen = spec.network, {}, {}
-  if network == nil or network == false then return list end
+  if not network then return list end
   if network == true then network = {} end
-  if type(network) ~= "table" then
-    check:add("network", "must be a table or true, not a %s", type(network))
-    return list
-  end
   local several = #network > 0
+  if several and not check:list(network, "network") then return list end
   for i, interface in ipairs(several and network or { network }) do
     local place = several and ("network[%d]"):format(i) or "network"
     list[#list + 1] = check_interface(check, manager, interface, i, place, seen)
@@ -188,16 +214,9 @@ end
 
 -- ---- the rest ------------------------------------------------------------------------------
 
-local function check_jailer(check, manager, spec, binary)
-  local jail = spec.jailer
-  if jail == nil or not check:table(jail, "jailer", schema.jailer) then return end
-  local path, err
-  if jail.binary then path, err = core.find_executable(jail.binary) else
-    path, err = jailer.find_binary(binary)
-  end
-  if not path then check:add("jailer.binary", "%s", err.message) end
-  if jail.limits then check:table(jail.limits, "jailer.limits", schema.limits) end
-  for key, value in pairs(jail.cgroups or {}) do
+local function check_cgroups(check, cgroups)
+  local copy = {}
+  for key, value in pairs(cgroups or {}) do
     local place = ("jailer.cgroups['%s']"):format(tostring(key))
     if type(key) ~= "string" or not key:match("^[%w_]+%.[%w_.]+$") then
       check:add(place, "is no cgroup file: they are written like 'cpu.max'")
@@ -206,7 +225,24 @@ local function check_jailer(check, manager, spec, binary)
     elseif tostring(value):find("=", 1, true) then
       check:add(place, "the jailer can't set a value with a '=': write it yourself after the start")
     end
+    copy[tostring(key)] = tostring(value)
   end
+  return copy
+end
+
+local function check_jailer(check, manager, spec, binary)
+  local jail = spec.jailer and check:table(spec.jailer, "jailer", schema.jailer)
+  if not jail then return end
+  local path, err
+  if jail.binary then
+    path, err = core.find_executable(jail.binary)
+  else
+    path, err = jailer.find_binary(binary)
+  end
+  if not path then check:add("jailer.binary", "%s", err.message) end
+  jail.binary = path and core.absolute_path(path)
+  if jail.limits then check:table(jail.limits, "jailer.limits", schema.limits) end
+  jail.cgroups = check_cgroups(check, jail.cgroups)
   local place
   place, err = jailer.check_place(manager.config.runtime_dir or "/")
   if not place then check:add("jailer", "%s", err.message) end
@@ -214,18 +250,11 @@ local function check_jailer(check, manager, spec, binary)
     check:add("firecracker_bin", "the jailer refuses a program without 'firecracker' in its name: %s",
       binary)
   end
-  local copy = {}
-  for key, value in pairs(jail) do copy[key] = value end
-  copy.binary = path and core.absolute_path(path)
-  copy.cgroups = {}
-  for key, value in pairs(jail.cgroups or {}) do copy.cgroups[tostring(key)] = tostring(value) end
-  return copy, manager
+  return jail
 end
 
 local function check_hooks(check, hooks)
-  if hooks == nil then return end
-  if type(hooks) ~= "table" then return check:add("hooks", "must be a table") end
-  for name, hook in pairs(hooks) do
+  for name, hook in pairs(hooks or {}) do
     local place = "hooks." .. tostring(name)
     local step = type(name) == "string"
       and (name:match("^before_(.*)") or name:match("^after_(.*)") or name:match("^on_failure_(.*)"))
@@ -238,17 +267,63 @@ local function check_hooks(check, hooks)
   end
 end
 
--- Refused here, with its name, what this Firecracker is too old for. Its version is asked for only
--- when something newer than the oldest that we know is wanted: asking costs a process.
-local function check_version(check, manager, config, ctx)
-  local ok, err = endpoints.check_config("1.12.0", config)
-  if not ok and err.code == "unsupported" then
-    local version
-    version, err = manager:binary_version(ctx)
-    if not version then return check:add("firecracker_bin", "%s", err.message) end
-    ok, err = endpoints.check_config(version, config)
+-- Firecracker's own arguments, and its filter, which is a file or none at all.
+local function check_command(check, plan)
+  local spec = plan.spec
+  local arguments = spec.arguments
+  for i, argument in ipairs(arguments and check:list(arguments, "arguments") and arguments or {}) do
+    if type(argument) ~= "string" or argument:find("%z") then
+      check:add(("arguments[%d]"):format(i), "must be a string%s", type(argument) == "string"
+        and " without a NUL byte" or ", not a " .. type(argument))
+    end
   end
-  if not ok then check:add("firecracker", "%s", err.message) end
+  if spec.seccomp == true then
+    check:add("seccomp", "must be a filter's file, or false: the built-in filters are the default")
+  elseif spec.seccomp then
+    plan.seccomp = (check:file(spec.seccomp, "seccomp", "file") or {}).path
+    spec.seccomp = plan.seccomp
+  end
+end
+
+-- Firecracker says of a file that is no kernel only that its magic number is wrong.
+local function check_kernel(check, plan, kernel)
+  local file = check:file(kernel, "kernel", "file")
+  if not file then return end
+  plan.kernel = file.path
+  local text, err = core.read_file(file.path, 0, 1024)
+  if not text then return check:add("kernel", "%s", err.message) end
+  if core.arch ~= "x86_64" then
+    if text:sub(57, 60) ~= "ARM\x64" then check:add("kernel", "%s is no arm64 Image", kernel) end
+    return
+  end
+  plan.compressed = text:sub(0x203, 0x206) == "HdrS"
+  if text:sub(1, 4) ~= "\x7fELF" and not plan.compressed then
+    check:add("kernel", "%s is no kernel: Firecracker boots an uncompressed vmlinux, an ELF file",
+      kernel)
+  end
+end
+
+-- What a snapshot would say itself.
+local function check_machine(check, plan)
+  local spec = plan.spec
+  plan.builtin = spec.kernel == nil
+  local kernel, err = spec.kernel, nil
+  if not kernel then kernel, err = guest.path() end
+  if kernel then
+    check_kernel(check, plan, kernel)
+  else
+    check:add("kernel", "none is given, and %s", err.message)
+  end
+  plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
+  plan.drives = check_drives(check, spec)
+  check_access(check, plan.drives, plan.jailer)
+  if type(spec.entropy) == "table" then
+    boot.check_part(check, boot.limiter, spec.entropy.rate_limit, "entropy.rate_limit")
+  end
+  if spec.mmds then
+    boot.check_part(check, boot.data, spec.mmds.data, "mmds.data")
+    if #plan.network == 0 then check:add("mmds", "is reached over the network: give a network") end
+  end
 end
 
 ---@class fcproc.VmPlan        a spec that was checked, with everything chosen that could be
@@ -259,8 +334,10 @@ end
 ---@field drives table[]
 ---@field network table[]
 ---@field jailer table?
----@field seccomp string?      a filter's file
----@field spec fcproc.VmSpec   as it was given
+---@field spec fcproc.VmSpec
+---@field seccomp string?      the filter's file
+---@field compressed boolean?  the kernel is a bzImage
+---@field tells_mtu boolean?   Firecracker tells the guest its interfaces' MTU
 ---@field hooks table<string, function>
 
 ---Checks a spec whole.
@@ -275,8 +352,7 @@ function M.plan(manager, spec, restoring, ctx)
   if not manager.config.runtime_dir then
     check:add("manager", "has no runtime_dir: give it to fcproc.new")
   end
-  check:table(spec, "", restoring and schema.restore or schema.spec)
-  if check:failed() then return nil, check:error() end -- types are wrong: no use in going on
+  spec = check:table(spec, "", restoring and schema.restore or schema.spec) or {}
   local id = spec.id or random_id()
   local ok, reason = M.check_id(id)
   if not ok then check:add("id", "%s", reason) end
@@ -284,104 +360,23 @@ function M.plan(manager, spec, restoring, ctx)
   if binary then binary, err = core.absolute_path(binary) end
   if not binary then check:add("firecracker_bin", "%s", err.message) end
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
-  if type(spec.seccomp) == "string" then
-    plan.seccomp = (check:file(spec.seccomp, "seccomp", "file") or {}).path
-  end
   plan.jailer = check_jailer(check, manager, spec, binary)
   plan.network = check_network(check, manager, spec)
   check_hooks(check, spec.hooks)
+  check_command(check, plan)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
-  if not restoring then
-    local kernel = spec.kernel
-    plan.builtin = kernel == nil
-    if not kernel then
-      kernel, err = guest.path()
-      if not kernel then check:add("kernel", "none is given, and %s", err.message) end
-    end
-    plan.kernel = kernel and (check:file(kernel, "kernel", "file") or {}).path
-    plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
-    plan.drives = check_drives(check, spec)
-    check_access(check, plan.drives, plan.jailer)
-  end
+  if not restoring then check_machine(check, plan) end
   if check:failed() then return nil, check:error() end
   if not restoring then
-    -- The names that only exist once the rest is made are of no matter to the check.
-    check_version(check, manager, M.config(plan, {}), ctx)
+    boot.check_version(check, manager, plan, ctx)
     if check:failed() then return nil, check:error() end
   end
   return plan
 end
 
--- ---- what Firecracker is told --------------------------------------------------------------
-
-local function boot_args(plan, taps)
-  local spec = plan.spec
-  local words = { spec.boot_args or (not plan.builtin and BOOT_ARGS) or nil }
-  local first = taps[1]
-  if first and first.argument and not (spec.boot_args or ""):find("%f[%w]ip=") then
-    words[#words + 1] = first.argument
-  end
-  return table.concat(words, " ")
-end
-
----The configuration, as for --config-file, with names relative to the working folder.
----@param plan fcproc.VmPlan
----@param taps table[]  as chosen: name, guest_mac, argument
----@return table
-function M.config(plan, taps)
-  local spec = plan.spec
-  local config = {
-    ["boot-source"] = {
-      kernel_image_path = plan.jailer and "kernel" or plan.kernel,
-      initrd_path = plan.initrd and (plan.jailer and "initrd" or plan.initrd) or nil,
-      boot_args = boot_args(plan, taps),
-    },
-    ["machine-config"] = {
-      vcpu_count = spec.vcpus or 1, mem_size_mib = spec.mem_mib or (plan.builtin and 16 or 128),
-      smt = spec.smt, cpu_template = spec.cpu_template, huge_pages = spec.huge_pages,
-      track_dirty_pages = spec.track_dirty_pages,
-    },
-    drives = {},
-  }
-  for i, drive in ipairs(plan.drives) do
-    config.drives[i] = {
-      drive_id = drive.id, path_on_host = drive.name, is_root_device = drive.root,
-      is_read_only = drive.read_only, rate_limiter = drive.rate_limit,
-      io_engine = drive.io_engine, cache_type = drive.cache_type,
-    }
-  end
-  for i, interface in ipairs(plan.network) do
-    local list = config["network-interfaces"] or {}
-    config["network-interfaces"] = list
-    local tap = taps[i] or {}
-    list[i] = {
-      iface_id = "eth" .. (i - 1), host_dev_name = tap.name or "fctap",
-      guest_mac = tap.guest_mac, rx_rate_limiter = interface.rx_limit,
-      tx_rate_limiter = interface.tx_limit,
-    }
-  end
-  if spec.vsock then config.vsock = { guest_cid = spec.vsock.cid, uds_path = "vsock.sock" } end
-  if spec.balloon then
-    config.balloon = {
-      amount_mib = spec.balloon.amount_mib,
-      deflate_on_oom = spec.balloon.deflate_on_oom or false,
-      stats_polling_interval_s = spec.balloon.stats_interval_s,
-    }
-  end
-  if spec.entropy then
-    config.entropy = { rate_limiter = type(spec.entropy) == "table" and spec.entropy.rate_limit or nil }
-  end
-  if spec.mmds then
-    local names = {}
-    for i in ipairs(plan.network) do names[i] = "eth" .. (i - 1) end
-    config["mmds-config"] = {
-      version = spec.mmds.version or "V2", network_interfaces = names,
-      ipv4_address = spec.mmds.address,
-    }
-  end
-  return config
-end
+---The configuration, as for --config-file.
+M.config = boot.config
 
 return M

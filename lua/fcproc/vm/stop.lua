@@ -87,9 +87,10 @@ function M.check_ladder(ladder)
   end
   for i, step in ipairs(ladder) do
     local known = type(step) == "table" and (rungs[step[1]] or type(step[1]) == "function")
-    if not known or type(step[2]) ~= "number" then
+    if not known or type(step[2]) ~= "number" or step[2] < 0
+      or step[2] ~= step[2] then -- NaN
       error(("vm:stop: step %d must be { name, seconds }; names: ctrl_alt_del, wait, sigterm, "
-        .. "sigkill, or a function"):format(i), 3)
+        .. "sigkill, or a function; seconds: 0 or more"):format(i), 3)
     end
   end
 end

@@ -1,0 +1,145 @@
+-- What Firecracker is told of a VM: its configuration, with names relative to the working folder, and
+-- its version's refusals in the words of the spec.
+
+local bodies = require "fcproc.bodies"
+local endpoints = require "fcproc.endpoints"
+local fields = require "fcproc.fields"
+local version_of = require "fcproc.version"
+
+local M = {}
+
+local BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off"
+
+local function boot_args(plan, taps)
+  local spec = plan.spec
+  local words = { spec.boot_args or (not plan.builtin and BOOT_ARGS) or nil }
+  local first = taps[1]
+  if first and first.argument and not (spec.boot_args or ""):find("%f[%w]ip=") then
+    words[#words + 1] = first.argument
+  end
+  return table.concat(words, " ")
+end
+
+---The configuration, as for --config-file, with names relative to the working folder.
+---@param plan fcproc.VmPlan
+---@param taps table[]  as chosen: name, guest_mac, argument
+---@return table
+function M.config(plan, taps)
+  local spec = plan.spec
+  local config = {
+    ["boot-source"] = {
+      kernel_image_path = plan.jailer and "kernel" or plan.kernel,
+      initrd_path = plan.initrd and (plan.jailer and "initrd" or plan.initrd) or nil,
+      boot_args = boot_args(plan, taps),
+    },
+    ["machine-config"] = {
+      vcpu_count = spec.vcpus or 1, mem_size_mib = spec.mem_mib or (plan.builtin and 16 or 128),
+      smt = spec.smt, cpu_template = spec.cpu_template, huge_pages = spec.huge_pages,
+      track_dirty_pages = spec.track_dirty_pages,
+    },
+    drives = {},
+  }
+  for i, drive in ipairs(plan.drives) do
+    config.drives[i] = {
+      drive_id = drive.id, path_on_host = drive.name, is_root_device = drive.root,
+      is_read_only = drive.read_only, rate_limiter = drive.rate_limit,
+      io_engine = drive.io_engine, cache_type = drive.cache_type,
+    }
+  end
+  for i, interface in ipairs(plan.network) do
+    local list = config["network-interfaces"] or {}
+    config["network-interfaces"] = list
+    local tap = taps[i] or {}
+    list[i] = {
+      iface_id = "eth" .. (i - 1), host_dev_name = tap.name or "fctap",
+      guest_mac = tap.guest_mac, rx_rate_limiter = interface.rx_limit,
+      tx_rate_limiter = interface.tx_limit, mtu = plan.tells_mtu and interface.mtu or nil,
+    }
+  end
+  if spec.vsock then config.vsock = { guest_cid = spec.vsock.cid, uds_path = "vsock.sock" } end
+  if spec.balloon then
+    config.balloon = {
+      amount_mib = spec.balloon.amount_mib,
+      deflate_on_oom = spec.balloon.deflate_on_oom or false,
+      stats_polling_interval_s = spec.balloon.stats_interval_s,
+    }
+  end
+  if spec.entropy then
+    config.entropy = { rate_limiter = type(spec.entropy) == "table" and spec.entropy.rate_limit or nil }
+  end
+  if spec.mmds then
+    local names = {}
+    for i in ipairs(plan.network) do names[i] = "eth" .. (i - 1) end
+    config["mmds-config"] = {
+      version = spec.mmds.version or "V2", network_interfaces = names,
+      ipv4_address = spec.mmds.address,
+    }
+  end
+  return config
+end
+
+-- ---- what it can't do ------------------------------------------------------------------------
+
+-- The API's names, and the spec's.
+local names = {
+  { "^the configuration: ", "" },
+  { "^machine%-config%.", "" }, { "^boot%-source%.", "" }, { "^network%-interfaces%[", "network[" },
+  { "^mmds%-config%.", "mmds." }, { "vcpu_count", "vcpus" }, { "mem_size_mib", "mem_mib" },
+  { "kernel_image_path", "kernel" }, { "initrd_path", "initrd" }, { "guest_cid", "cid" },
+  { "([rt]x)_rate_limiter", "%1_limit" }, { "rate_limiter", "rate_limit" },
+  { "ipv4_address", "address" }, { "stats_polling_interval_s", "stats_interval_s" },
+}
+
+local function add_body_error(check, err)
+  local text = err.message
+  for _, name in ipairs(names) do text = text:gsub(name[1], name[2]) end
+  local place, rest = text:match("^([%w_]+[%w_%.%[%]]*):? (.*)$")
+  if not place then place, rest = "", text end
+  if err.code == "unsupported" then return check:refuse(place, "%s", rest) end
+  return check:add(place, "%s", rest)
+end
+
+---Checks a part of the spec that goes to the API as it is.
+---@param check table      schema.checker
+---@param body_type fcproc.BodyType
+---@param value any
+---@param place string
+function M.check_part(check, body_type, value, place)
+  if value == nil then return end
+  local ok, err = fields.check(nil, body_type, value, place)
+  if not ok then add_body_error(check, err) end
+end
+
+M.limiter = bodies.entropy.fields.rate_limiter
+M.data = bodies.mmds
+
+local function wants_mtu(plan)
+  for _, interface in ipairs(plan.network) do
+    if interface.mtu then return true end
+  end
+  return false
+end
+
+---Refused here, with its name, is what this Firecracker is too old for. Its version is asked for
+---only when something newer than the oldest that we know is wanted: asking costs a process.
+---@param check table  schema.checker
+---@param manager fcproc.Manager
+---@param plan fcproc.VmPlan
+---@param ctx fcproc.Context?
+function M.check_version(check, manager, plan, ctx)
+  local config = M.config(plan, {}) -- the names that are chosen later are of no matter here
+  local ok, err = endpoints.check_config("1.12.0", config)
+  if ok and not plan.compressed and not wants_mtu(plan) then return end
+  if not ok and err.code ~= "unsupported" then return add_body_error(check, err) end
+  local version, reason = manager:binary_version(ctx)
+  if not version then return check:add("firecracker_bin", "%s", reason.message) end
+  ok, err = endpoints.check_config(version, config)
+  if not ok then add_body_error(check, err) end
+  if plan.compressed and version_of.at_least(version, "1.17") == false then
+    check:refuse("kernel", "%s is a bzImage, which needs Firecracker >= 1.17, this is %s: extract the "
+      .. "vmlinux in it", plan.kernel, version)
+  end
+  plan.tells_mtu = version_of.at_least(version, "1.16") == true
+end
+
+return M

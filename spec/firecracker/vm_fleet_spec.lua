@@ -1,0 +1,157 @@
+-- Many VMs at once, in each loop: all of them, or none.
+
+local support = require "spec.support"
+local vms = require "spec.support.vms"
+local fcproc = require "fcproc"
+
+local must, fails = support.must, support.fails
+
+-- Runs the function where the waiter's loop runs.
+local loops = {
+  poll = function(fn) fn() end,
+  cqueues = function(fn)
+    local loop = require("cqueues").new()
+    loop:wrap(fn)
+    assert(loop:loop())
+  end,
+  luv = function(fn)
+    local ok, err = true, nil
+    coroutine.wrap(function() ok, err = pcall(fn) end)()
+    require("luv").run()
+    if not ok then error(err, 0) end
+  end,
+}
+
+describe("a fleet", function()
+  local world
+
+  setup(function() -- luv's own loop keeps its descriptors
+    local uv = require "luv"
+    local timer = uv.new_timer()
+    timer:start(1, 0, function() timer:close() end)
+    uv.run()
+  end)
+
+  before_each(function()
+    support.before_each()
+    world = support.bridged_world()
+  end)
+
+  after_each(function()
+    local ok, err = pcall(vms.nothing_left, world)
+    getmetatable(world).__close(world)
+    support.after_each()
+    if not ok then error(err, 0) end
+  end)
+
+  local function fleet(n)
+    local list = {}
+    for i = 1, n do list[i] = { id = "fleet-" .. i, network = true } end
+    return list
+  end
+
+  for name, loop in pairs(loops) do
+    it("of 20 comes up and goes, under " .. name, function()
+      loop(function()
+        local ctx <close> = must(fcproc.context{ waiter = name })
+        local all = must(fcproc.vm.launch_all(world.manager, fleet(20), name == "luv" and 4 or nil, ctx))
+        assert.are.equal(20, #all)
+        local addresses = {}
+        for i, vm in ipairs(all) do
+          assert.are.equal("fleet-" .. i, vm.id)
+          assert.is_nil(addresses[vm:address()])
+          addresses[vm:address()] = true
+        end
+        assert.is_true(support.pings(world.netns, all[20]:address()))
+        local reports = must(fcproc.vm.stop_all(all, nil, ctx))
+        assert.are.equal(20, #reports)
+        for _, report in ipairs(reports) do assert.are.equal("exited", report.outcome) end
+        vms.nothing_left(world)
+      end)
+    end)
+
+    it("of which one fails is removed, under " .. name, function()
+      loop(function()
+        local ctx <close> = must(fcproc.context{ waiter = name })
+        local list = fleet(6)
+        list[4].hooks = { after_network = function() return nil, "not this one" end }
+        local err = fails("invalid", fcproc.vm.launch_all(world.manager, list, 2, ctx))
+        assert.is_truthy(err.message:find("not this one", 1, true))
+        vms.nothing_left(world)
+      end)
+    end)
+  end
+
+  it("that is cancelled on its way is removed", function()
+    local ctx <close> = must(fcproc.context())
+    local list, up = fleet(6), 0
+    for _, spec in ipairs(list) do
+      spec.hooks = { after_start = function()
+        up = up + 1
+        if up == 3 then ctx:cancel() end
+      end }
+    end
+    fails("cancelled", fcproc.vm.launch_all(world.manager, list, 2, ctx))
+    vms.nothing_left(world)
+    -- The same where the cancelled context is the default one, of the run around it.
+    up, list = 0, fleet(6)
+    local results
+    results = fcproc.run{ function(run_ctx)
+      for _, spec in ipairs(list) do
+        spec.hooks = { after_start = function()
+          up = up + 1
+          if up == 3 then run_ctx:cancel() end
+        end }
+      end
+      return fcproc.vm.launch_all(world.manager, list, 2)
+    end }
+    fails("cancelled", results[1][1], results[1][2])
+  end)
+
+  it("whose hook raises is removed, and the error raised again", function()
+    local list = fleet(4)
+    list[3].hooks = { before_start = function() error("my hook broke") end }
+    support.raises("my hook broke", fcproc.vm.launch_all, world.manager, list)
+  end)
+
+  it("has the mistakes of any of its specs told", function()
+    local list = fleet(2)
+    list[2].vcpus = 0
+    local err = fails("invalid", fcproc.vm.launch_all(world.manager, list))
+    assert.is_truthy(err.message:find("vcpus: 0 is out of range", 1, true))
+    assert.are.same({}, must(fcproc.vm.launch_all(world.manager, {})))
+    assert.are.same({}, must(fcproc.vm.stop_all({})))
+    support.raises("list must be a table", fcproc.vm.launch_all, world.manager, 1)
+    support.raises("vm:stop", fcproc.vm.stop_all, {}, { { "nothing", 1 } })
+  end)
+
+  it("is stopped by its ladder, each VM as it needs", function()
+    local list = fleet(4)
+    list[2].boot_args = "fcproc.ignore_cad"
+    local all = must(fcproc.vm.launch_all(world.manager, list))
+    must(all[3].machine.process:signal("KILL"))
+    must(all[3]:wait(10))
+    must(all[4]:stop())
+    for _, vm in ipairs{ all[1], all[2] } do must(must(vm:console()):wait_for("ready", 10)) end
+    local reports = must(fcproc.vm.stop_all(all, { { "ctrl_alt_del", 1 }, { "sigkill", 5 } }))
+    local steps = {}
+    for i, report in ipairs(reports) do steps[i] = report.step end
+    assert.are.same({ "ctrl_alt_del", "sigkill", "gone", all[4].report.step }, steps)
+    assert.are.same(reports, must(fcproc.vm.stop_all(all)))
+  end)
+
+  it("runs beside other work in one fcproc.run", function()
+    local results = fcproc.run{
+      function()
+        local vm <close> = vms.ready(world, { id = "one", network = true })
+        return support.pings(world.netns, vm:address())
+      end,
+      function()
+        local all = must(fcproc.vm.launch_all(world.manager, fleet(5), 2))
+        return #must(fcproc.vm.stop_all(all))
+      end,
+      function() return must(fcproc.runner():run{ "echo", "beside" }).stdout end,
+    }
+    assert.are.same({ true, 5, "beside\n" }, { results[1][1], results[2][1], results[3][1] })
+  end)
+end)
