@@ -14,7 +14,7 @@ start() {
     sock=$folder/$1.sock
     until [ -S "$sock" ]; do sleep 0.01; done
     put "$sock" machine-config '{"vcpu_count":1,"mem_size_mib":16}'
-    put "$sock" boot-source "{\"kernel_image_path\":\"$kernel\"}"
+    put "$sock" boot-source "{\"boot_args\":\"\",\"kernel_image_path\":\"$kernel\"}"
     put "$sock" actions '{"action_type":"InstanceStart"}'
     until curl -sS --unix-socket "$sock" http://localhost/ | grep -q '"state":"Running"'; do
         sleep 0.01
