@@ -38,8 +38,6 @@ function M.own_folder(manager, kind)
 end
 
 local function make_folders(manager)
-  local ok, err = manager:ensure_socket_dir()
-  if not ok then return nil, err end
   for _, name in ipairs{ "", "/locks", "/leases" } do
     local made
     made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
@@ -62,6 +60,18 @@ function M.lock(manager, id)
       .. "process"):format(id)
   end
   return nil, err
+end
+
+-- The same, for which the folders are made when they are not there.
+local function lock_in_folder(manager, id)
+  local ok, err = manager:ensure_socket_dir()
+  if not ok then return nil, err end
+  local lock
+  lock, err = M.lock(manager, id)
+  if lock or err.code ~= "not_found" then return lock, err end
+  ok, err = make_folders(manager)
+  if not ok then return nil, err end
+  return M.lock(manager, id)
 end
 
 ---Has a manager the VM's lock? Looks only.
@@ -91,10 +101,7 @@ end
 ---@return fcproc.Journal?
 ---@return fcproc.Error? err  ERR_CONFLICT: there is a VM, alive or dead, of that id
 function M.create(manager, id)
-  local ok, err = make_folders(manager)
-  if not ok then return nil, err end
-  local lock
-  lock, err = M.lock(manager, id)
+  local lock, err = lock_in_folder(manager, id)
   if not lock then return nil, err end
   local folder = M.folder(manager, id)
   local made
@@ -122,10 +129,7 @@ function M.open(manager, id)
       message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
   end
   if not M.exists(manager, id) then return missing() end
-  local ok, err = make_folders(manager)
-  if not ok then return nil, err end
-  local lock
-  lock, err = M.lock(manager, id)
+  local lock, err = lock_in_folder(manager, id)
   if not lock then return nil, err end
   if not M.exists(manager, id) then -- it went while we came
     lock:remove()
@@ -171,7 +175,8 @@ end
 function Journal:save(state)
   local started = core.now()
   self.record.state = state
-  local ok, err = core.write_file(self.folder .. "/vm.json", json.write(self.record), 384) -- 0600
+  local ok, err = core.write_file(self.folder .. "/vm.json", json.write_record(self.record),
+    384) -- 0600
   if not ok then return nil, err end
   self.manager:_log(started, "journal written", { id = self.id, state = state })
   return true
