@@ -37,7 +37,7 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op path file tree filelink lock copy filewait socket procfs process identity netns \
+CORE := error context op path file tree filelink lock copy filewait inotify socket procfs process identity netns \
 	child gate spawn command netlink link tap removal unixhttp guest host
 BINDING := core error context op path file process spawn net client log checks
 LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \

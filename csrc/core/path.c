@@ -130,27 +130,11 @@ static void path_describe(const fcproc_op *op, char *buf, size_t size)
     (void)snprintf(buf, size, "%s not ready: %s", w->label, w->path);
 }
 
-/* The kernel waits for a grace period of some 14 ms when an inotify instance with a watch goes. */
-static void *close_slowly(void *arg)
-{
-    int fd = (int)(intptr_t)arg;
-
-    close_fd(&fd);
-    return NULL;
-}
-
-void inotify_close(int *fd, bool watched)
-{
-    if (*fd >= 0 && watched && thread_detach(close_slowly, (void *)(intptr_t)*fd) == 0)
-        *fd = -EBADF;
-    close_fd(fd);
-}
-
 static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    inotify_close(&w->inotify_fd, w->watch >= 0);
+    inotify_give(op->ctx, &w->inotify_fd, w->watch);
     fcproc_process_close(w->server);
     free(w->path);
     free(w->label);
@@ -193,7 +177,7 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
     }
     if (!(without & FCPROC_WITHOUT_INOTIFY)) {
         /* A user has 128 instances by default; when they ran out, the timer serves. */
-        w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        w->inotify_fd = inotify_take(ctx);
         if (w->inotify_fd >= 0)
             r = op_watch(&w->op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
         if (r < 0) {

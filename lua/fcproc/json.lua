@@ -128,7 +128,7 @@ end
 function M.write_record(value)
   local text = cjson.encode(value)
   -- What looks like an exponent may be an integer that has lost digits.
-  if not text or text:find("%de[+-]") then return M.write(value) end
+  if not text or text:find("e+", 1, true) then return M.write(value) end
   return text
 end
 
