@@ -215,6 +215,9 @@ local function bring_up(self, opts, ctx)
     ok, err = opts.before_release(self.launcher)
     if ok then ok, err = self.launcher:release() end
   end
+  -- While the VMM starts: libcurl's first use takes longer than a request. What fails here fails
+  -- again, and is told, when it is needed.
+  client_of(self)
   if ok then ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx) end
   if ok then ok, err = prove(self) end
   if not ok then return nil, err end
