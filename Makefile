@@ -37,7 +37,7 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op path file tree filelink lock copy capper filewait socket procfs process identity netns \
+CORE := error context op path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
 	child gate spawn command netlink link tap removal unixhttp guest host
 BINDING := core error context op path file capper process spawn net client log checks
 LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
@@ -257,12 +257,16 @@ $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
 
-$(BUILD)/bench-bare: spec/bench/bare.c
+$(BUILD)/bench-bare $(BUILD)/bench-bare-vms: $(BUILD)/bench-%: spec/bench/%.c spec/bench/bare.h
 	$(CC) -O2 -Wall -Wextra $(WERROR) -o $@ $<
 
+# The primitives, and whole VMs; BENCH=vms or BENCH=bench is one of them.
+BENCH ?= bench vms
+
 bench: deps
-	@$(MAKE) -s module $(BUILD)/bench-bare
-	@$(FROM_CHECKOUT) $(LUA) spec/bench/bench.lua $(BUILD) $(FIRECRACKER)
+	@$(MAKE) -s module $(BUILD)/bench-bare $(BUILD)/bench-bare-vms
+	@for part in $(BENCH); do \
+		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(FIRECRACKER) || exit 1; done
 
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)

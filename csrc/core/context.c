@@ -16,6 +16,7 @@ struct fcproc_ctx {
     int event_fd;
     int64_t deadline_ns; /* the earlier of its own and its parent's */
     fcproc_ctx *parent;
+    struct inotify_idle inotify; /* its own thread's, as all but cancel, ref and unref */
 };
 
 int64_t now_ns(void)
@@ -88,6 +89,7 @@ FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx)
     while (ctx && atomic_fetch_sub_explicit(&ctx->references, 1, memory_order_acq_rel) == 1) {
         fcproc_ctx *parent = ctx->parent;
 
+        inotify_close_idle(&ctx->inotify);
         close_fd(&ctx->event_fd);
         free(ctx);
         ctx = parent;
@@ -167,6 +169,11 @@ FCPROC_API int fcproc_ctx_wait(fcproc_ctx *watched, int64_t timeout_ms, fcproc_c
 FCPROC_API int64_t fcproc_ctx_remaining_ms(const fcproc_ctx *ctx)
 {
     return ctx ? ms_until(ctx->deadline_ns) : -1;
+}
+
+struct inotify_idle *ctx_inotify_idle(fcproc_ctx *ctx)
+{
+    return ctx ? &ctx->inotify : NULL;
 }
 
 int64_t ctx_deadline_ns(const fcproc_ctx *ctx)

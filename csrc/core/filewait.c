@@ -16,7 +16,7 @@ struct file_op {
     int64_t size;
     fcproc_process *writer;
     int inotify_fd;
-    bool watched;
+    int watch;
     int64_t delay_ms; /* without inotify, the timer's */
 };
 
@@ -34,7 +34,7 @@ static int file_step(fcproc_op *op, fcproc_error *err)
         return error_errno(err, op->class->name, errno, "can't look at %s", w->path);
     if (st.st_size > w->size || !alive)
         return 1;
-    if (!w->watched)
+    if (w->watch < 0)
         op_backoff(op, &w->delay_ms, TIMER_FIRST_MS, TIMER_MOST_MS);
     return 0;
 }
@@ -48,7 +48,7 @@ static void file_destroy(fcproc_op *op)
 {
     struct file_op *w = (struct file_op *)op;
 
-    inotify_close(&w->inotify_fd, w->watched);
+    inotify_give(op->ctx, &w->inotify_fd, w->watch);
     fcproc_process_close(w->writer);
     free(w->path);
 }
@@ -72,12 +72,12 @@ FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *
     w->size = size;
     w->path = strdup(path);
     /* A user has 128 instances by default; when they ran out, the timer serves. */
-    w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    w->watched = w->path && w->inotify_fd >= 0 &&
-                 inotify_add_watch(w->inotify_fd, path, IN_MODIFY) >= 0;
+    w->inotify_fd = inotify_take(ctx);
+    w->watch = w->path && w->inotify_fd >= 0 ? inotify_add_watch(w->inotify_fd, path, IN_MODIFY)
+                                             : -1;
     if (!w->path)
         r = error_nomem(err, class.name);
-    if (r == 0 && w->watched)
+    if (r == 0 && w->watch >= 0)
         r = op_watch(op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
     if (r == 0)
         r = op_watch(op, fcproc_process_pidfd(writer), EPOLLIN, OP_WAKE, err);

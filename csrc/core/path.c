@@ -21,6 +21,7 @@ struct path_op {
     bool ready;             /* the answer, when it has one */
     int inotify_fd; /* -EBADF: the timer serves */
     int watch;
+    bool stands; /* the watch is where it must be, until an event says otherwise */
     int64_t delay_ms;
 };
 
@@ -54,7 +55,9 @@ static int path_arm(struct path_op *w)
     struct stat st;
     size_t len = strlen(w->path);
     cleanup_free char *folder = NULL;
+    bool parent = true; /* of the path itself: nothing can come between it and the watch */
 
+    w->stands = false;
     if (lstat(w->path, &st) == 0)
         return -ELOOP; /* a link to nowhere: its target's folder is not the one we would watch */
     folder = strdup(w->path);
@@ -73,10 +76,13 @@ static int path_arm(struct path_op *w)
         wd = inotify_add_watch(w->inotify_fd, len ? folder : ".",
                                IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF |
                                    IN_ONLYDIR);
-        if (wd < 0 && errno == ENOENT && len > 1)
+        if (wd < 0 && errno == ENOENT && len > 1) {
+            parent = false;
             continue;
+        }
         if (wd < 0)
             return -errno;
+        w->stands = parent || wd == w->watch;
         if (wd == w->watch)
             return 0;
         if (w->watch >= 0)
@@ -90,10 +96,11 @@ static int path_step(fcproc_op *op, fcproc_error *err)
 {
     struct path_op *w = (struct path_op *)op;
 
-    if (w->inotify_fd >= 0) {
+    if (w->watch >= 0) {
         char events[4096] __attribute__((aligned(8)));
 
-        while (read(w->inotify_fd, events, sizeof(events)) > 0) { }
+        while (read(w->inotify_fd, events, sizeof(events)) > 0)
+            w->stands = false;
     }
     for (;;) {
         bool gone = w->server && !fcproc_process_alive(w->server);
@@ -105,7 +112,7 @@ static int path_step(fcproc_op *op, fcproc_error *err)
         if (r < 0 && r != -ECONNREFUSED)
             return error_errno(err, op->class->name, -r, "can't look at %s %s", w->label, w->path);
         if (r == 0 && w->inotify_fd >= 0) {
-            r = path_arm(w);
+            r = w->stands ? 0 : path_arm(w);
             if (r > 0)
                 continue; /* it may have appeared before the watch did */
             if (r == 0)
@@ -123,27 +130,11 @@ static void path_describe(const fcproc_op *op, char *buf, size_t size)
     (void)snprintf(buf, size, "%s not ready: %s", w->label, w->path);
 }
 
-/* The kernel waits for a grace period of some 14 ms when an inotify instance with a watch goes. */
-static void *close_slowly(void *arg)
-{
-    int fd = (int)(intptr_t)arg;
-
-    close_fd(&fd);
-    return NULL;
-}
-
-void inotify_close(int *fd, bool watched)
-{
-    if (*fd >= 0 && watched && thread_detach(close_slowly, (void *)(intptr_t)*fd) == 0)
-        *fd = -EBADF;
-    close_fd(fd);
-}
-
 static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    inotify_close(&w->inotify_fd, w->watch >= 0);
+    inotify_give(op->ctx, &w->inotify_fd, w->watch);
     fcproc_process_close(w->server);
     free(w->path);
     free(w->label);
@@ -186,7 +177,7 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
     }
     if (!(without & FCPROC_WITHOUT_INOTIFY)) {
         /* A user has 128 instances by default; when they ran out, the timer serves. */
-        w->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        w->inotify_fd = inotify_take(ctx);
         if (w->inotify_fd >= 0)
             r = op_watch(&w->op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
         if (r < 0) {

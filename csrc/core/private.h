@@ -125,8 +125,19 @@ int unix_path_at(const struct split_path *at, char *buf, size_t size);
 #define UNIX_NAME_TOO_LONG                                                                        \
     "the socket's file name is too long to reach: at most 85 bytes in a folder path over 107 bytes"
 
-/* Closes it, in a thread of its own when it has a watch: the kernel takes its time for those. */
-void inotify_close(int *fd, bool watched);
+/* Inotify instances that a context keeps for its next operation: the kernel takes some 14 ms to
+ * close one whose watch has just gone, and a user has 128 of them by default. */
+struct inotify_idle {
+    int fds[8];
+    unsigned n;
+};
+struct inotify_idle *ctx_inotify_idle(fcproc_ctx *ctx); /* NULL without a context */
+/* One without a watch. The descriptor, or -errno. */
+int inotify_take(fcproc_ctx *ctx);
+/* Done with it and its watch (-1: it has none). */
+void inotify_give(fcproc_ctx *ctx, int *fd, int watch);
+/* Closes them all without waiting for the kernel. */
+void inotify_close_idle(struct inotify_idle *idle);
 
 /* ---- /proc ---- */
 

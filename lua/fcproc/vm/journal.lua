@@ -43,11 +43,8 @@ function M.own_folder(manager, kind)
 end
 
 local function make_folders(manager)
-  local ok, err = manager:ensure_socket_dir()
-  if not ok then return nil, err end
   for _, name in ipairs{ "", "/locks", "/leases" } do
-    local made
-    made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
+    local made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
     if made == nil then return nil, err end
   end
   return true
@@ -67,6 +64,18 @@ function M.lock(manager, id)
       .. "process"):format(id)
   end
   return nil, err
+end
+
+-- The same, for which the folders are made when they are not there.
+local function lock_in_folder(manager, id)
+  local ok, err = manager:ensure_socket_dir()
+  if not ok then return nil, err end
+  local lock
+  lock, err = M.lock(manager, id)
+  if lock or err.code ~= "not_found" then return lock, err end
+  ok, err = make_folders(manager)
+  if not ok then return nil, err end
+  return M.lock(manager, id)
 end
 
 ---Has a manager the VM's lock? Looks only.
@@ -108,7 +117,7 @@ end
 local function lock_new(manager, id)
   local lock, err
   for _ = 1, LOCK_TRIES do
-    lock, err = M.lock(manager, id)
+    lock, err = lock_in_folder(manager, id)
     if lock or err.code ~= "busy" or core.stat(M.folder(manager, id)) then break end
     core.poll_many({}, {}, LOCK_PAUSE)
   end
@@ -121,11 +130,8 @@ end
 ---@return fcproc.Journal?
 ---@return fcproc.Error? err  ERR_CONFLICT: there is a VM, alive or dead, of that id
 function M.create(manager, id)
-  local ok, err = make_folders(manager)
-  if not ok then return nil, err end
-  local lock
   local was_there = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
-  lock, err = lock_new(manager, id)
+  local lock, err = lock_new(manager, id)
   if not lock then return nil, err end
   local folder = M.folder(manager, id)
   local made
@@ -154,10 +160,7 @@ function M.open(manager, id)
       message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
   end
   if not M.exists(manager, id) then return missing() end
-  local ok, err = make_folders(manager)
-  if not ok then return nil, err end
-  local lock
-  lock, err = M.lock(manager, id)
+  local lock, err = lock_in_folder(manager, id)
   if not lock then return nil, err end
   if not core.stat(M.folder(manager, id)) then -- it went while we came
     lock:remove()
@@ -258,7 +261,8 @@ end
 function Journal:save(state)
   local started = core.now()
   self.record.state = state
-  local ok, err = core.write_file(self.folder .. "/vm.json", json.write(self.record), 384) -- 0600
+  local ok, err = core.write_file(self.folder .. "/vm.json", json.write_record(self.record),
+    384) -- 0600
   if not ok then return nil, err end
   self.manager:_log(started, "journal written", { id = self.id, state = state })
   return true

@@ -1,0 +1,36 @@
+-- One measurement of `make bench`, in a process of its own, so that its CPU time and its peak memory
+-- are its own: a fleet from nothing to running and to gone. Prints what bench-bare-vms prints.
+--
+--     fleet.lua FOLDER FIRECRACKER N [BRIDGE [ROUNDS]]
+
+local fcproc = require "fcproc"
+
+local folder, firecracker, n, bridge = arg[1], arg[2], tonumber(arg[3]), arg[4]
+local rounds = tonumber(arg[5]) or 1
+local manager <close> = assert(fcproc.new{
+  runtime_dir = folder, firecracker_bin = firecracker, bridge_name = bridge,
+  bridge_ip = bridge and "172.30.0.1", cidr = bridge and 24,
+})
+local vm = fcproc.vm -- loaded before the clock starts, as the C program is
+
+local function memory()
+  local file <close> = assert(io.open("/proc/self/status"))
+  local text = file:read("a")
+  return tonumber(text:match("VmHWM:%s*(%d+)")), tonumber(text:match("RssAnon:%s*(%d+)"))
+end
+
+local specs = {}
+for i = 1, n do specs[i] = { id = "v" .. i, network = bridge and true or nil } end
+
+local before, up, down = os.clock(), 0, 0
+for _ = 1, rounds do
+  local began = fcproc.now()
+  local fleet = assert(vm.launch_all(manager, specs))
+  local running = fcproc.now()
+  assert(vm.stop_all(fleet, { { "sigkill", 5 } }))
+  up, down = up + running - began, down + fcproc.now() - running
+end
+local cpu = os.clock()
+local hwm, anonymous = memory()
+io.write(('{"up":%.6f,"down":%.6f,"cpu":%.6f,"flow":%.6f,"hwm":%d,"anon":%d}\n'):format(up / rounds,
+  down / rounds, cpu, (cpu - before) / rounds, hwm, anonymous))
