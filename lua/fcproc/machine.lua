@@ -67,15 +67,16 @@ end
 function Machine:failure(step, cause)
   local exit
   local subject = self.process or self.launcher
-  if subject and not subject:alive() then
+  -- One that does not answer any more may be about to end: a SIGKILL takes 15 ms.
+  local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
+  if subject and (cut_off or not subject:alive()) then
     local gone, how = subject:wait(1)
     exit = gone and how
     -- A jailer that has left its VMM behind: its status is not the VMM's.
     if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
   -- An answer says why, also when it ended right after it.
-  if cause and (cause.code == "api" or (not exit and cause.code ~= "not_found"
-    and cause.code ~= "protocol")) then
+  if cause and (cause.code == "api" or not (exit or cut_off)) then
     cause.output = cause.output or self:output()
     return cause
   end
