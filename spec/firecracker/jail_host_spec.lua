@@ -158,6 +158,9 @@ describe("the cgroup of a jail", function()
       { { ["nothing.max"] = "1" }, { cgroup_version = 1 }, "unsupported",
         "no cgroup v1 hierarchy is mounted for nothing.max" },
       { { ["cpu.shares"] = "a=b" }, {}, "invalid", "jailer.cgroups['cpu.shares']" },
+      { { ["pids.max"] = "9" }, { parent_cgroup = "../x" }, "invalid", "jailer.parent_cgroup" },
+      { { ["pids.max"] = "9" }, { parent_cgroup = "/x" }, "invalid", "jailer.parent_cgroup" },
+      { { ["pids.max"] = "9" }, { parent_cgroup = "" }, "invalid", "jailer.parent_cgroup" },
       { { ["../x"] = "1" }, {}, "invalid", "jailer.cgroups['../x']" },
     } do
       local err = fails(case[3], limited(world, case[1], case[2]))

@@ -205,6 +205,10 @@ local function check_jailer(check, manager, spec, binary)
       check:add(place, "the jailer can't set a value with a '=': write it yourself after the start")
     end
   end
+  local parent = jail.parent_cgroup
+  if parent and (parent:find("^/") or ("/" .. parent .. "/"):find("/%.*/")) then
+    check:add("jailer.parent_cgroup", "'%s' must be a path below the hierarchy, like 'a/b'", parent)
+  end
   local place
   place, err = jailer.check_place(manager.config.runtime_dir or "/")
   if not place then check:add("jailer", "%s", err.message) end
