@@ -1,64 +1,26 @@
--- VMs in a jail: the four shapes in which the jailer starts one, who it then is and what it can
--- reach, cgroups and limits that are in force, and every way in which a start can fail.
+-- VMs in a jail: the four shapes in which the jailer starts one, who it then is, which binaries are
+-- taken, and every way in which a start can fail.
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
+local jails = require "spec.support.jails"
 
 local must, fails = support.must, support.fails
-
-local UID, GID = 1234, 2345
-local SHAPES = {
-  foreground = {}, daemonized = { daemonize = true }, ["in a pid namespace"] = { new_pid_ns = true },
-  ["daemonized in a pid namespace"] = { daemonize = true, new_pid_ns = true },
-}
-
--- The spec of a jailed VM: jail({ daemonize = true }, { network = true }).
-local function jail(jailer, spec)
-  local all = { id = "vm", jailer = { uid = UID, gid = GID } }
-  for key, value in pairs(jailer or {}) do all.jailer[key] = value end
-  for key, value in pairs(spec or {}) do all[key] = value end
-  return all
-end
-
-local function launch(world, ...) return fcproc.vm.launch(world.manager, jail(...)) end
-
-local function jailer_binary()
-  return (support.firecracker():gsub("[^/]*$", "jailer"))
-end
-
--- One line of /proc/PID/status, as a list of words.
-local function status_of(pid, name)
-  local text = support.read_file(("/proc/%d/status"):format(pid)) or ""
-  return support.collect(text:match("\n" .. name .. ":([^\n]*)") or "", "%S+")
-end
+local jail, launch, status_of = jails.jail, jails.launch, jails.status_of
+local assert_gone, cgroups = jails.assert_gone, jails.cgroups
+local UID, GID = jails.UID, jails.GID
 
 -- What `find FOLDER -printf FORMAT` says, a line each.
 local function find(folder, ...)
   return support.collect(support.sh{ "find", folder, ... }, "[^\n]+")
 end
 
--- The folders of our cgroups, in all hierarchies.
-local function cgroups()
-  local found = find("/sys/fs/cgroup", "-path", "*/fcproc/*", "-type", "d", "-name", "jx-*")
-  table.sort(found)
-  return found
-end
-
--- Nothing of the VM is left on the host.
-local function assert_gone(world, root)
-  assert.are.same({}, must(core.list_dir(world.folder:file("run/.fcproc/leases"))))
-  assert.are.same({}, must(core.list_dir(world.folder:file("run/.fcproc/locks"))))
-  assert.are.same({ { name = ".fcproc", type = "dir" } }, must(core.list_dir(world.folder:file("run"))))
-  assert.are.same({}, cgroups())
-  if root then fails("not_found", core.stat(root)) end
-end
-
 -- A folder like the one where Firecracker is installed, with these names in it.
 local function installed(world, firecracker, jailer)
   support.sh{ "mkdir", world.folder:file("bin") }
   support.sh{ "cp", support.firecracker(), world.folder:file("bin/" .. firecracker) }
-  if jailer then support.sh{ "cp", jailer_binary(), world.folder:file("bin/" .. jailer) } end
+  if jailer then support.sh{ "cp", jails.jailer_binary(), world.folder:file("bin/" .. jailer) } end
   return world.folder:file("bin/")
 end
 
@@ -66,7 +28,7 @@ describe("a jailed VM", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  for name, shape in pairs(SHAPES) do
+  for name, shape in pairs(jails.SHAPES) do
     it("lives, answers pings, is proved by its socket, and ends: " .. name, function()
       local world <close> = support.bridged_world()
       local vm <close> = must(launch(world, shape, { network = true }))
@@ -180,7 +142,7 @@ describe("a jailed VM", function()
     local deep = base.path
     while #deep < 190 do deep = deep .. "/" .. ("d"):rep(math.min(60, 199 - #deep)) end
     local world <close> = support.bridged_world{ runtime_dir = deep .. ("d"):rep(200 - #deep) }
-    for _, shape in pairs(SHAPES) do
+    for _, shape in pairs(jails.SHAPES) do
       local vm <close> = must(launch(world, shape, { network = true, vsock = { cid = 3 } }))
       assert.are.equal("running", must(vm:info()).state)
       must(vm:stop())
@@ -247,182 +209,6 @@ describe("the binaries of a jail", function()
     local err = fails("invalid", fcproc.vm.launch(manager, jail()))
     assert.are.equal("firecracker_bin", err.problems[1].place)
     fails("not_found", core.stat(world.folder:file("run")))
-  end)
-end)
-
-describe("the files of a jail", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local function disk(world, name, owner, mode)
-    local path = name:sub(1, 1) == "/" and name or world.folder:file(name)
-    support.sh{ "truncate", "-s", "1M", path }
-    support.sh{ "chown", owner, path }
-    support.sh{ "chmod", mode, path }
-    return path
-  end
-
-  it("are linked, or copied when its user can't read them, and info says which", function()
-    local world <close> = support.world()
-    local mine = disk(world, "mine", "1234:2345", "600")
-    local groups = disk(world, "groups", "0:2345", "640")
-    local base = disk(world, "base", "0:0", "644")
-    local vm <close> = must(launch(world, nil, { drives = {
-      { path = mine }, { path = groups, read_only = true }, { path = base, read_only = true },
-      { path = base, id = "own", copy = "reflink" } } }))
-    local placed = {}
-    for i, drive in ipairs(must(vm:info()).drives) do placed[i] = drive.placed end
-    assert.are.same({ "link", "link", "link" }, { table.unpack(placed, 1, 3) })
-    assert.is_truthy(placed[4] == "sparse" or placed[4] == "reflink")
-    local root = vm:record().jail.root
-    assert.are.equal(must(core.stat(mine)).ino, must(core.stat(root .. "/drive-drive1")).ino)
-    local own = must(core.stat(root .. "/drive-own"))
-    assert.are.same({ UID, GID, 384 }, { own.uid, own.gid, own.mode })
-    must(vm:stop())
-    assert.are.equal(1, must(core.stat(mine)).nlink)
-  end)
-
-  it("that its user may not open are named before anything is made", function()
-    local world <close> = support.world()
-    local good = disk(world, "good", "1234:2345", "600")
-    local closed = disk(world, "closed", "0:0", "600")
-    for _, read_only in ipairs{ false, true } do
-      local err = fails("invalid", launch(world, nil, { drives = { { path = good },
-        { path = closed, read_only = read_only } } }))
-      assert.are.equal("drives[2].path", err.problems[1].place)
-      assert.is_truthy(err.message:find("uid 1234", 1, true), err.message)
-      assert.is_truthy(err.message:find(read_only and "read by" or "written by", 1, true))
-    end
-    fails("not_found", core.stat(world.folder:file("run")))
-  end)
-
-  it("on another file system are copied when nobody writes them, and refused when somebody does",
-    function()
-      local world <close> = support.world()
-      local name = "/dev/shm/fcproc-spec-" .. support.own_pid()
-      local _ <close> = setmetatable({}, { __close = function() os.remove(name) end })
-      disk(world, name, "1234:2345", "600")
-      local err = fails("unsupported", launch(world, nil, { drives = { { path = name } } }))
-      assert.are.equal("drives", err.step)
-      assert.is_truthy(err.message:find("drives[1]: " .. name, 1, true), err.message)
-      assert.is_truthy(err.message:find('copy = "reflink"', 1, true))
-      assert_gone(world)
-      for _, drive in ipairs{ { path = name, read_only = true }, { path = name, copy = "sparse" } } do
-        local vm <close> = must(launch(world, nil, { drives = { drive } }))
-        assert.are.equal("sparse", must(vm:info()).drives[1].placed)
-        local stat = must(core.stat(vm:record().jail.root .. "/drive-drive1"))
-        assert.are.same({ UID, drive.copy and 384 or 256 }, { stat.uid, stat.mode })
-      end
-    end)
-
-  it("can't be where devices and programs are not allowed: said before anything is made", function()
-    local dir <close> = support.folder()
-    support.sh{ "mkdir", dir:file("a b") }
-    local script = dir:file("script.lua")
-    support.write_file(script, [[
-local support = require "spec.support"
-local fcproc = require "fcproc"
-local manager <close> = support.must(fcproc.new{ runtime_dir = arg[1] .. "/deeper",
-  firecracker_bin = support.firecracker() })
-local err = support.fails("invalid", fcproc.vm.launch(manager, { jailer = { uid = 1, gid = 1 } }))
-assert(err.problems[1].place == "jailer", err.message)
-assert(err.message:find(arg[1] .. " is mounted " .. arg[2], 1, true), err.message)
-assert(not require("fcproc.core").stat(arg[1] .. "/deeper"))
-local vm <close> = support.must(fcproc.vm.launch(manager, {}))
-]])
-    for _, option in ipairs{ "nodev", "noexec" } do
-      support.sh({ "unshare", "--mount", "sh", "-ec",
-        'mount -t tmpfs -o "$2" none "$1" && exec "$0" "$3" "$1" "$2"', support.lua,
-        dir:file("a b"), option, script }, { timeout = 60 })
-    end
-  end)
-end)
-
-describe("the cgroup of a jail", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  -- The id tells our cgroups from those of others on this host.
-  local function limited(world, groups, more)
-    local jailer = { cgroups = groups }
-    for key, value in pairs(more or {}) do jailer[key] = value end
-    return launch(world, jailer, { id = "jx-" .. support.own_pid() })
-  end
-
-  for name, shape in pairs(SHAPES) do
-    it("holds the VM to its limits and goes with it: " .. name, function()
-      local world <close> = support.world()
-      local vm <close> = must(limited(world, { ["cpu.shares"] = 512, ["pids.max"] = "40",
-        ["memory.limit_in_bytes"] = "200M", ["cpuset.cpus"] = "0,1", ["cpuset.mems"] = "0" }, shape))
-      local mine = must(support.read_file(("/proc/%d/cgroup"):format(vm:pid())))
-      for _, controller in ipairs{ "cpu", "pids", "memory", "cpuset" } do
-        assert.is_truthy(mine:find(":" .. controller .. ":/fcproc/jx-", 1, true), mine)
-      end
-      assert.are.equal(4, #vm:record().jail.cgroups)
-      assert.are.equal(4, #cgroups())
-      assert.are.equal("40\n", support.read_file(("/sys/fs/cgroup/pids/fcproc/%s/pids.max"):format(
-        vm.id)))
-      must(vm:stop())
-      assert_gone(world)
-    end)
-  end
-
-  it("may be one of version 2, beside those of version 1", function()
-    local world <close> = support.world()
-    for _, version in ipairs{ false, 2 } do
-      local vm <close> = must(limited(world, { ["hugetlb.2MB.max"] = "4194304" },
-        { cgroup_version = version or nil }))
-      assert.is_truthy(support.read_file(("/proc/%d/cgroup"):format(vm:pid())):find("0::/fcproc/jx-",
-        1, true))
-      must(vm:stop())
-    end
-    assert_gone(world)
-  end)
-
-  it("in a parent of the caller's goes, and the parent stays", function()
-    local world <close> = support.world()
-    local parent = "/sys/fs/cgroup/pids/fcproc-spec-" .. support.own_pid()
-    support.sh{ "mkdir", parent }
-    local _ <close> = setmetatable({}, { __close = function() os.remove(parent) end })
-    local vm <close> = must(limited(world, { ["pids.max"] = "40" },
-      { parent_cgroup = parent:match("[^/]+$") }))
-    assert.is_truthy(core.stat(parent .. "/" .. vm.id))
-    must(vm:stop())
-    fails("not_found", core.stat(parent .. "/" .. vm.id))
-    assert.is_truthy(core.stat(parent))
-  end)
-
-  it("that can't be had is refused with the reason, and nothing is left", function()
-    local world <close> = support.world()
-    for _, case in ipairs{
-      { { ["cpu.max"] = "1000" }, { cgroup_version = 2 }, "exit_status", "Controller cpu is unavailable" },
-      { { ["cpu.shares"] = "512", ["pids.most"] = "9" }, {}, "exit_status", "pids.most" },
-      { { ["pids.max"] = "many" }, {}, "exit_status", "pids.max: Invalid argument" },
-      { { ["nothing.max"] = "1" }, { cgroup_version = 1 }, "unsupported",
-        "no cgroup v1 hierarchy is mounted for nothing.max" },
-      { { ["cpu.shares"] = "a=b" }, {}, "invalid", "jailer.cgroups['cpu.shares']" },
-      { { ["../x"] = "1" }, {}, "invalid", "jailer.cgroups['../x']" },
-    } do
-      local err = fails(case[3], limited(world, case[1], case[2]))
-      assert.is_truthy(err.message:find(case[4], 1, true), err.message)
-      if case[3] ~= "invalid" then assert_gone(world) end
-    end
-  end)
-
-  it("whose value is not in force ends the VM: a wrapper that drops the limits is found out", function()
-    local world <close> = support.world()
-    local wrapper = world.folder:file("wrapper")
-    -- The jailer ignores what it is told with the other version, and so does this one.
-    for what, line in pairs{
-      ["is '2' in"] = 'set -- "$@"', ["is not in"] = 'set -- $(echo "$@" | sed "s/--cgroup [^ ]*//g")',
-    } do
-      support.write_file(wrapper, ('#!/bin/sh\n%s\nexec "%s" "$@"\n'):format(line, jailer_binary()))
-      support.sh{ "chmod", "755", wrapper }
-      local err = fails("conflict", limited(world, { ["cpu.shares"] = what:find("2") and "0" or "512" },
-        { binary = wrapper }))
-      assert.is_truthy(err.message:find(what, 1, true), err.message)
-      assert_gone(world)
-    end
   end)
 end)
 
@@ -506,7 +292,7 @@ describe("a jail's failures", function()
   it("is removed with all of it when it dies behind our back, by reclaim", function()
     local world <close> = support.world()
     local vm <close> = must(launch(world, { daemonize = true,
-      cgroups = { ["pids.max"] = "40" } }, { id = "jx-" .. support.own_pid() }))
+      cgroups = { ["pids.max"] = "40" } }, { id = jails.own_id() }))
     local process <close> = must(fcproc.process(vm:pid()))
     must(vm:detach())
     must(process:signal("KILL"))

@@ -243,6 +243,10 @@ local function check_jailer(check, manager, spec, binary)
   jail.binary = path and core.absolute_path(path)
   if jail.limits then check:table(jail.limits, "jailer.limits", schema.limits) end
   jail.cgroups = check_cgroups(check, jail.cgroups)
+  local parent = jail.parent_cgroup
+  if parent and (parent:find("^/") or ("/" .. parent .. "/"):find("/%.*/")) then
+    check:add("jailer.parent_cgroup", "'%s' must be a path below the hierarchy, like 'a/b'", parent)
+  end
   local place
   place, err = jailer.check_place(manager.config.runtime_dir or "/")
   if not place then check:add("jailer", "%s", err.message) end

@@ -1,0 +1,67 @@
+-- Shared by the specs of snapshots and of what is restored from them.
+
+local support = require "spec.support"
+local fcproc = require "fcproc"
+local core = require "fcproc.core"
+local check = require "luassert" -- outside of specs `assert` is the plain one
+
+local must = support.must
+
+local M = { JAIL = { uid = 1234, gid = 2345 } }
+
+local TIMES = 1024 -- so that a disk has whole sectors
+
+---What fills a disk.
+function M.content(word)
+  return word:rep(TIMES)
+end
+
+function M.names_in(folder)
+  local names = {}
+  for i, entry in ipairs(must(core.list_dir(folder))) do names[i] = entry.name end
+  return names
+end
+
+---Waits until the guest answers.
+function M.pings(world, vm)
+  support.eventually("a ping of " .. vm:address(), function()
+    return support.pings(world.netns, vm:address())
+  end)
+end
+
+---A running VM with a disk, a network and a vsock; more of its spec in opts.
+function M.launch(world, opts)
+  local disk = world.folder:file("disk")
+  support.write_file(disk, M.content("first"))
+  support.sh{ "chown", "1234", disk }
+  local spec = { id = "original", network = true, vsock = { cid = 3 }, drives = { { path = disk } } }
+  for key, value in pairs(opts or {}) do spec[key] = value end
+  local vm = must(fcproc.vm.launch(world.manager, spec))
+  if not (spec.jailer and spec.jailer.daemonize) then
+    must(must(vm:console()):wait_for("fcproc guest: ready", 10))
+  end
+  return vm, disk
+end
+
+---"running", "paused", ...
+function M.state(vm)
+  return must(vm:info()).state
+end
+
+---A snapshot in a folder of its own, and the world that it was taken in, without the VM.
+function M.snapshot(opts)
+  local world = support.bridged_world()
+  local path = world.folder:file("snap")
+  local vm <close> = M.launch(world, opts)
+  must(vm:snapshot(path))
+  return world, path
+end
+
+---No VM, no lease, no TAP.
+function M.assert_nothing(world)
+  check.are.same({ ".fcproc" }, M.names_in(world.folder:file("run")))
+  check.are.same({}, M.names_in(world.folder:file("run/.fcproc/leases")))
+  check.are.same({}, must(world.manager:list_taps()))
+end
+
+return M
