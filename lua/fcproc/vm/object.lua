@@ -217,12 +217,26 @@ function Vm:snapshot(path, opts, ctx)
   return snapshot.create(self, path, opts, loop.context(ctx))
 end
 
+-- Who stops a VM holds its latch, which the others wait for.
+local function close_latch(vm)
+  vm.stopping, vm.failure = core.context(), nil
+  return vm.stopping
+end
+
+local function open_latch(vm, latch)
+  vm.stopping = nil
+  latch:cancel()
+  latch:close()
+end
+
 -- The second caller waits for the first.
 local function wait_for_other(self, ctx)
   local done, err = loop.complete(ctx, self.stopping:wait_op(nil, ctx))
   if not done then return nil, err end
-  if self.report then return self.report end
-  return nil, self.failure
+  if self.report then return self:stop() end
+  return nil, self.failure or errors.new{ code = "busy", op = "vm.stop",
+    message = ("the stop of the VM '%s' that was under way was left by an error; try again")
+      :format(self.id) }
 end
 
 -- Ends the process, and says whether the rest may be removed.
@@ -291,12 +305,10 @@ function Vm:stop(ladder, ctx)
   end
   if self.stopping then return wait_for_other(self, ctx) end
   if not self.machine then return self:_ended("stop") end
-  local latch <close> = core.context()
-  self.stopping, self.failure = latch, nil
+  local latch = close_latch(self)
   -- However this ends, whoever waits goes on.
   local opening <close> = setmetatable({}, { __close = function() -- luacheck: ignore opening
-    self.stopping = nil
-    latch:cancel()
+    open_latch(self, latch)
   end })
   local report, err = stop_now(self, ladder or stop.LADDER, ctx)
   self.failure = err
@@ -331,17 +343,26 @@ end
 ---@return fcproc.StopReport[]? reports
 ---@return fcproc.Error? err
 function M.stop_all(vms, ladder, ctx)
-  local functions, reports, stopped, failure = {}, {}, {}, nil
+  ctx = loop.context(ctx)
+  local functions, reports, stopped, first, failure = {}, {}, {}, {}, nil
+  local latches <close> = setmetatable({}, { __close = function(all)
+    for vm, latch in pairs(all) do open_latch(vm, latch) end
+  end })
   for i, vm in ipairs(vms) do
+    local again = first[vm]
+    first[vm] = again or i
+    if vm.machine and not vm.stopping then latches[vm] = close_latch(vm) end
     functions[i] = function(run_ctx)
       local err
-      if not vm.machine or vm.stopping then -- its own way
-        reports[i], err = vm:stop(ladder, run_ctx)
-      else
+      if again then return end
+      if latches[vm] then
         reports[i], err = steps.run(vm, "stop", function()
           return vm:_end_process(ladder, run_ctx)
         end, run_ctx)
         if reports[i] then stopped[#stopped + 1] = i end
+        vm.failure = err
+      else -- it has ended, or somebody else is at it
+        reports[i], err = vm:stop(ladder, run_ctx)
       end
       failure = failure or err
     end
@@ -354,7 +375,7 @@ function M.stop_all(vms, ladder, ctx)
     list[#list + 1] = vms[i].journal
   end
   for manager, list in pairs(by_manager) do
-    local left = host.remove(manager, list, loop.context(ctx))
+    local left = host.remove(manager, list, ctx)
     for _, i in ipairs(stopped) do
       if vms[i].manager == manager then
         vms[i]:_forget(reports[i], left)
@@ -363,6 +384,7 @@ function M.stop_all(vms, ladder, ctx)
     end
   end
   if failure then return nil, failure end
+  for i, vm in ipairs(vms) do reports[i] = reports[first[vm]] end
   return reports
 end
 
