@@ -62,20 +62,22 @@ end
 
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
-  local exit
-  local subject = self.process or self.launcher
+  local subject, exit = self.process or self.launcher, nil
+  local dead = subject and not subject:alive()
   -- Its socket is closed some milliseconds before it has ended.
   local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
-  if subject and (cut_off or not subject:alive()) then
+  if dead or (subject and cut_off) then
     local gone, how = subject:wait(EXIT_LIMIT)
-    exit = gone and how
-  end
-  if cause and not exit and not cut_off then
-    cause.output = cause.output or self:output()
-    return cause
+    dead, exit = gone, gone and how
   end
   local output = self:output()
-  local last = exit and exit.status ~= 0 and tail.last_words(output)
+  if cause and not dead then
+    cause.output = cause.output or output
+    return cause
+  end
+  -- What it said last is of interest unless it was killed by somebody.
+  local by_itself = exit and (exit.signal == 6 or (exit.status or 0) ~= 0)
+  local last = by_itself and tail.last_words(output)
   return errors.new{
     code = "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,

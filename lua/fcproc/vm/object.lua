@@ -40,6 +40,14 @@ function Vm:_ended(op)
     message = ("the VM '%s' %s"):format(self.id, what) }
 end
 
+-- The answer; or, when there is none because the VMM has ended, how that came.
+local function explained(self, op, answer, err)
+  if answer == nil and (err.code == "not_found" or err.code == "protocol") then
+    return nil, self.machine:failure(op, err)
+  end
+  return answer, err
+end
+
 -- ---- asking --------------------------------------------------------------------------------
 
 ---The VM's record: what was made for it.
@@ -67,10 +75,10 @@ end
 ---@param body table|string|nil
 ---@param ctx fcproc.Context?
 ---@return any? answer
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_API: Firecracker refused it; ERR_EXIT_STATUS: it has ended
 function Vm:api(method, target, body, ctx)
   if not self.machine then return self:_ended("api") end
-  return self.machine:api(method, target, body, ctx)
+  return explained(self, "api", self.machine:api(method, target, body, ctx))
 end
 
 ---What it is and how it does.
@@ -117,7 +125,7 @@ end
 ---@return fcproc.Error? err
 function Vm:metrics(ctx)
   if not self.machine then return self:_ended("metrics") end
-  local ok, err = self.machine:flush_metrics(ctx)
+  local ok, err = explained(self, "metrics", self.machine:flush_metrics(ctx))
   if not ok then return nil, err end
   local path = self.machine.files.metrics
   local text
@@ -139,8 +147,8 @@ end
 ---@return fcproc.Error? err
 function Vm:mmds(data, ctx)
   if not self.machine then return self:_ended("mmds") end
-  if data then return self.machine:set_mmds(data, ctx) end
-  return self.machine:mmds(ctx)
+  if data then return explained(self, "mmds", self.machine:set_mmds(data, ctx)) end
+  return explained(self, "mmds", self.machine:mmds(ctx))
 end
 
 ---The balloon: reads it, or asks it to grow or shrink.
@@ -150,8 +158,10 @@ end
 ---@return fcproc.Error? err
 function Vm:balloon(amount_mib, ctx)
   if not self.machine then return self:_ended("balloon") end
-  if amount_mib then return self.machine:patch_balloon({ amount_mib = amount_mib }, ctx) end
-  return self.machine:balloon(ctx)
+  if amount_mib then
+    return explained(self, "balloon", self.machine:patch_balloon({ amount_mib = amount_mib }, ctx))
+  end
+  return explained(self, "balloon", self.machine:balloon(ctx))
 end
 
 ---Holds console and log to their size: the oldest bytes are given back to the file system, where
@@ -172,7 +182,7 @@ end
 ---@return fcproc.Error? err
 function Vm:pause(ctx)
   if not self.machine then return self:_ended("pause") end
-  return self.machine:pause(ctx)
+  return explained(self, "pause", self.machine:pause(ctx))
 end
 
 ---Lets them go on. Running already is a success.
@@ -181,7 +191,7 @@ end
 ---@return fcproc.Error? err
 function Vm:resume(ctx)
   if not self.machine then return self:_ended("resume") end
-  return self.machine:resume(ctx)
+  return explained(self, "resume", self.machine:resume(ctx))
 end
 
 ---Waits until it has ended by itself. Its files and network stay until stop, or reclaim.
