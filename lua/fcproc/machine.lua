@@ -43,6 +43,7 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 
 local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
+local SUCCESSOR_LIMIT = 0.1 -- seconds for a jailer's last child to show
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
 
 -- ---- telling what happened ---------------------------------------------------------------------
@@ -60,6 +61,11 @@ function Machine:output()
   return tail.of{ { "log", self.files.log }, { "console", self.files.console } }
 end
 
+-- Does the jailer leave, and the VMM go on as another process?
+local function leaves(shape)
+  return shape.daemonize or shape.new_pid_ns or false
+end
+
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
   local subject, exit = self.process or self.launcher, nil
@@ -75,13 +81,19 @@ function Machine:failure(step, cause)
     cause.output = cause.output or output
     return cause
   end
-  -- What it said last is of interest unless it was killed by somebody.
-  local by_itself = exit and (exit.signal == 6 or (exit.status or 0) ~= 0)
-  local last = by_itself and tail.last_words(output)
+  -- A jailer's leaving says nothing of the VMM that it left behind.
+  if subject == self.launcher and leaves(self.shape) and exit and exit.status == 0 then exit = nil end
+  local text = self:describe_exit(exit)
+  if not exit and self.shape.daemonize then
+    text = text .. ", and what it wrote went to /dev/null: try once without daemonize"
+  end
+  -- What it said last is of interest unless it was killed, or ended well.
+  local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
+  local last = not killed and tail.last_words(output)
   return errors.new{
     code = "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
-    message = ("%s: %s%s"):format(step, self:describe_exit(exit), last and (": " .. last) or ""),
+    message = ("%s: %s%s"):format(step, text, last and (": " .. last) or ""),
   }
 end
 
@@ -166,31 +178,50 @@ end
 
 -- ---- starting ----------------------------------------------------------------------------------
 
--- The VMM behind a jailer that has ended: the process whose root is the jail.
-local function find_jailed(self)
-  local found, err = core.open_by_root(self.files.folder)
-  if found then return found end
-  return nil, self:failure("start", err)
+local function wait_for_server(self, watched, timeout, ctx)
+  local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket, timeout,
+    "firecracker api socket", self.manager.config.without, ctx))
+  if not done then return nil, self:failure("start", listens) end
+  return listens
 end
 
--- Returns when the API's socket listens. A jailer that ends with 0 has made progress: the VMM is
--- its child, and it is that child's end which matters from then on.
-local function wait_for_socket(self, timeout, ctx)
-  local watched = self.launcher
+-- A jailer that leaves by itself forks once or twice, each time inside the jail, before its last
+-- child becomes the VMM; so one that has ended without listening may have a successor, which shows in
+-- a moment.
+local function wait_for_successor(self, timeout, ctx)
+  local deadline, lonely = core.now() + timeout, false
   while true do
-    local done, listens = loop.complete(ctx, watched:wait_server_op(self.files.socket, timeout,
-      "firecracker api socket", self.manager.config.without, ctx))
-    if not done then return nil, self:failure("start", listens) end
-    if listens then return true end
-    local gone, exit = watched:wait(1)
-    local progress = gone and exit and exit.status == 0 and watched == self.launcher
-      and (self.shape.daemonize or self.shape.new_pid_ns)
-    if not progress then return nil, self:failure("start") end
-    local err
-    watched, err = find_jailed(self)
-    if not watched then return nil, err end
-    self.process = watched
+    local found, err = core.open_by_root(self.files.folder)
+    if found then
+      if self.process then self.process:close() end
+      self.process, lonely = found, false
+      local listens
+      listens, err = wait_for_server(self, found, math.max(deadline - core.now(), 0), ctx)
+      if listens then return true end
+      if listens == nil then return nil, err end
+    elseif lonely then
+      return nil, self:failure("start", err)
+    else
+      local done, reason = loop.complete(ctx, core.wait_path(self.files.socket, true,
+        SUCCESSOR_LIMIT, "firecracker api socket", self.manager.config.without, ctx))
+      if done then return true end
+      local status, ended = loop.check(ctx)
+      if not status then return nil, self:failure("start", ended or reason) end
+      lonely = true
+    end
   end
+end
+
+-- Returns when the API's socket listens.
+local function wait_for_socket(self, timeout, ctx)
+  local listens, err = wait_for_server(self, self.launcher, timeout, ctx)
+  if listens == nil then return nil, err end
+  if listens then return true end
+  local gone, exit = self.launcher:wait(EXIT_LIMIT)
+  if gone and exit and exit.status == 0 and leaves(self.shape) then
+    return wait_for_successor(self, timeout, ctx)
+  end
+  return nil, self:failure("start")
 end
 
 -- Which process is the VMM: our own child, or the socket's peer. A wrapper's number proves nothing.
@@ -286,12 +317,19 @@ end
 -- whatever has become of the caller's context.
 function Machine:kill_now()
   local ctx <close> = core.context(nil, 10)
-  for _, handle in ipairs{ self.process or self.launcher, self.launcher } do
+  local function kill(handle)
     if handle:alive() then
       handle:release() -- at its gate still: it ends by the signal all the same
       handle:signal("KILL")
     end
-    process.wait(handle, nil, self.manager.config.without, ctx)
+    return process.wait(handle, nil, self.manager.config.without, ctx)
+  end
+  for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
+  -- The children of a jailer may not have been met yet.
+  local gone = self.shape.jailed
+  while gone do
+    local child <close> = core.open_by_root(self.files.folder)
+    gone = child and kill(child)
   end
   self:close()
 end

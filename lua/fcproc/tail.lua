@@ -76,7 +76,8 @@ end
 function M.last_words(output)
   local found
   for line in output:gmatch("[^\n]+") do
-    if line:find("[Ee]rror") or line:find("panicked") then found = line end
+    local says_why = line:find("[Ee]rror") or line:find("panicked")
+    if says_why and not line:find("Firecracker exiting with error", 1, true) then found = line end
   end
   return found and (found:gsub("^%d[%d%-T:%.]+ ?", ""))
 end
