@@ -67,30 +67,35 @@ end
 
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
-  local exit
-  local subject = self.process or self.launcher
+  local subject, exit = self.process or self.launcher, nil
+  local dead = subject and not subject:alive()
   -- Its socket is closed some milliseconds before it has ended.
   local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
-  if subject and (cut_off or not subject:alive()) then
+  if dead or (subject and cut_off) then
     local gone, how = subject:wait(EXIT_LIMIT)
-    exit = gone and how
+    dead, exit = gone, gone and how
     -- A jailer that has left its VMM behind: its status is not the VMM's.
     if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
   end
+  local output = self:output()
   -- An answer says why, also when it ended right after it.
-  if cause and (cause.code == "api" or not (exit or cut_off)) then
-    cause.output = cause.output or self:output()
+  if cause and (cause.code == "api" or not dead) then
+    cause.output = cause.output or output
     return cause
   end
-  local output = self:output()
   if subject and not exit then -- nobody's child: its log may tell
     local status = output:match("Firecracker exiting [^\n]*exit_code=(%d+)")
     exit = status and { status = math.tointeger(tonumber(status)) }
   end
-  local last = not (exit and exit.status == 0) and tail.last_words(output)
-  -- What it said tells which of the two failed.
+  -- What it said last is of interest unless it was killed, or ended well; and it tells which of the
+  -- two failed.
+  local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
+  local last = not killed and tail.last_words(output)
   local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
     or self:describe_exit(exit)
+  if not exit and self.shape.daemonize then
+    how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
+  end
   return errors.new{
     code = "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
@@ -200,6 +205,18 @@ local function wait_for_socket(self, timeout, ctx)
   end
 end
 
+-- Returns when the API's socket listens.
+local function wait_for_socket(self, timeout, ctx)
+  local listens, err = wait_for_server(self, self.launcher, timeout, ctx)
+  if listens == nil then return nil, err end
+  if listens then return true end
+  local gone, exit = self.launcher:wait(EXIT_LIMIT)
+  if gone and exit and exit.status == 0 and leaves(self.shape) then
+    return wait_for_successor(self, timeout, ctx)
+  end
+  return nil, self:failure("start")
+end
+
 -- Which process is the VMM: our own child, or the socket's peer. A wrapper's number proves nothing.
 local function prove(self)
   if not self.shape.jailed then
@@ -301,12 +318,19 @@ end
 -- whatever has become of the caller's context.
 function Machine:kill_now()
   local ctx <close> = core.context(nil, 10)
-  for _, handle in ipairs{ self.process or self.launcher, self.launcher } do
+  local function kill(handle)
     if handle:alive() then
       handle:release() -- at its gate still: it ends by the signal all the same
       handle:signal("KILL")
     end
-    process.wait(handle, nil, self.manager.config.without, ctx)
+    return process.wait(handle, nil, self.manager.config.without, ctx)
+  end
+  for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
+  -- The children of a jailer may not have been met yet.
+  local gone = self.shape.jailed
+  while gone do
+    local child <close> = core.open_by_root(self.files.folder)
+    gone = child and kill(child)
   end
   -- One that a jailer left behind, and that was not proved to be the VMM.
   while self.shape.jailed do

@@ -140,6 +140,24 @@ describe("a fleet", function()
     assert.are.same(reports, must(fcproc.vm.stop_all(all)))
   end)
 
+  it("may name a VM twice, and be stopped by several at once", function()
+    local all = must(fcproc.vm.launch_all(world.manager, fleet(3)))
+    local a, b, c = all[1], all[2], all[3]
+    local results = fcproc.run{
+      function() return fcproc.vm.stop_all{ a, b, a } end,
+      function() return fcproc.vm.stop_all{ b, c, b } end,
+      function() return a:stop() end,
+      function() return c:kill() end,
+    }
+    for _, result in ipairs(results) do must(result[1], result[2]) end
+    local one, two = results[1][1], results[2][1]
+    assert.are.same({ 3, 3 }, { #one, #two })
+    assert.are.equal(one[1], one[3])
+    assert.are.equal(one[2], two[1])
+    assert.are.equal(one[1], results[3][1])
+    assert.are.equal(two[2], results[4][1])
+  end)
+
   it("runs beside other work in one fcproc.run", function()
     local results = fcproc.run{
       function()

@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local vms = require "spec.support.vms"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
@@ -183,14 +184,44 @@ describe("stopping a VM", function()
       assert.is_truthy(exit.signal == number or exit.status == 150, "Firecracker catches SIGSEGV")
       local info = must(vm:info())
       assert.are.equal("dead", info.state)
-      for _, call in ipairs{ "pause", "resume", "metrics", "mmds" } do
-        local err = select(2, vm[call](vm))
-        assert.is_truthy(err.code == "exit_status" or err.code == "not_found", call .. ": " .. tostring(err))
+      for _, call in ipairs{ "pause", "resume", "metrics", "mmds", "balloon" } do
+        local err = fails("exit_status", vm[call](vm))
+        assert.is_truthy(err.message:find(info.description, 1, true), err.message)
+        assert.is_truthy(err.output:find("fcproc guest: ready", 1, true))
       end
+      fails("exit_status", vm:api("GET", "/"))
       local report = must(vm:stop())
       assert.are.equal("gone", report.step)
       assert.are.equal(info.description, report.description)
     end
+  end)
+
+  it("that loses its socket is told by its own error, and still stopped", function()
+    local vm <close> = vms.ready(world, { network = true })
+    support.sh{ "rm", must(vm:info()).files.socket }
+    must(vm:pause()) -- over the connection that is open
+    vm.machine:disconnect()
+    fails("not_found", vm:resume())
+    local report = must(vm:stop{ { "ctrl_alt_del", 0.05 }, { "sigterm", 5 } })
+    assert.are.equal("sigterm", report.step)
+    assert.is_truthy(report.steps[1].message:find("api.sock", 1, true))
+  end)
+
+  it("that was killed while a snapshot is written tells by what, and none is left", function()
+    local vm <close> = vms.ready(world, { mem_mib = 256 })
+    local folder = world.folder:file("snapshot")
+    local results = fcproc.run{
+      function() return vm:snapshot(folder) end,
+      function()
+        must(world.manager:wait_for_path(folder .. ".partial"))
+        return vm.machine.process:signal("KILL")
+      end,
+    }
+    local err = fails("exit_status", results[1][1], results[1][2])
+    assert.are.equal(9, err.signal)
+    assert.is_nil(core.stat(folder))
+    assert.are.equal("gone", must(vm:stop()).step)
+    assert.is_nil(core.stat(folder .. ".partial"))
   end)
 
   it("that was killed while paused only clears up", function()

@@ -41,6 +41,14 @@ function Vm:_ended(op)
     message = ("the VM '%s' %s"):format(self.id, what) }
 end
 
+-- The answer; or, when there is none because the VMM has ended, how that came.
+local function explained(self, op, answer, err)
+  if answer == nil and (err.code == "not_found" or err.code == "protocol") then
+    return nil, self.machine:failure(op, err)
+  end
+  return answer, err
+end
+
 -- ---- asking --------------------------------------------------------------------------------
 
 ---The VM's record: what was made for it.
@@ -68,10 +76,10 @@ end
 ---@param body table|string|nil
 ---@param ctx fcproc.Context?
 ---@return any? answer
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_API: Firecracker refused it; ERR_EXIT_STATUS: it has ended
 function Vm:api(method, target, body, ctx)
   if not self.machine then return self:_ended("api") end
-  return self.machine:api(method, target, body, ctx)
+  return explained(self, "api", self.machine:api(method, target, body, ctx))
 end
 
 ---What it is and how it does.
@@ -118,7 +126,7 @@ end
 ---@return fcproc.Error? err
 function Vm:metrics(ctx)
   if not self.machine then return self:_ended("metrics") end
-  local ok, err = self.machine:flush_metrics(ctx)
+  local ok, err = explained(self, "metrics", self.machine:flush_metrics(ctx))
   if not ok then return nil, err end
   local path = self.machine.files.metrics
   local text
@@ -140,8 +148,8 @@ end
 ---@return fcproc.Error? err
 function Vm:mmds(data, ctx)
   if not self.machine then return self:_ended("mmds") end
-  if data then return self.machine:set_mmds(data, ctx) end
-  return self.machine:mmds(ctx)
+  if data then return explained(self, "mmds", self.machine:set_mmds(data, ctx)) end
+  return explained(self, "mmds", self.machine:mmds(ctx))
 end
 
 ---The balloon: reads it, or asks it to grow or shrink.
@@ -151,8 +159,10 @@ end
 ---@return fcproc.Error? err
 function Vm:balloon(amount_mib, ctx)
   if not self.machine then return self:_ended("balloon") end
-  if amount_mib then return self.machine:patch_balloon({ amount_mib = amount_mib }, ctx) end
-  return self.machine:balloon(ctx)
+  if amount_mib then
+    return explained(self, "balloon", self.machine:patch_balloon({ amount_mib = amount_mib }, ctx))
+  end
+  return explained(self, "balloon", self.machine:balloon(ctx))
 end
 
 ---Holds console and log to their size: the oldest bytes are given back to the file system, where
@@ -173,7 +183,7 @@ end
 ---@return fcproc.Error? err
 function Vm:pause(ctx)
   if not self.machine then return self:_ended("pause") end
-  return self.machine:pause(ctx)
+  return explained(self, "pause", self.machine:pause(ctx))
 end
 
 ---Lets them go on. Running already is a success.
@@ -182,7 +192,7 @@ end
 ---@return fcproc.Error? err
 function Vm:resume(ctx)
   if not self.machine then return self:_ended("resume") end
-  return self.machine:resume(ctx)
+  return explained(self, "resume", self.machine:resume(ctx))
 end
 
 ---Waits until it has ended by itself. Its files and network stay until stop, or reclaim.
@@ -218,12 +228,26 @@ function Vm:snapshot(path, opts, ctx)
   return snapshot.create(self, path, opts, loop.context(ctx))
 end
 
+-- Who stops a VM holds its latch, which the others wait for.
+local function close_latch(vm)
+  vm.stopping, vm.failure = core.context(), nil
+  return vm.stopping
+end
+
+local function open_latch(vm, latch)
+  vm.stopping = nil
+  latch:cancel()
+  latch:close()
+end
+
 -- The second caller waits for the first.
 local function wait_for_other(self, ctx)
   local done, err = loop.complete(ctx, self.stopping:wait_op(nil, ctx))
   if not done then return nil, err end
-  if self.report then return self.report end
-  return nil, self.failure
+  if self.report then return self:stop() end
+  return nil, self.failure or errors.new{ code = "busy", op = "vm.stop",
+    message = ("the stop of the VM '%s' that was under way was left by an error; try again")
+      :format(self.id) }
 end
 
 -- Ends the process, and says whether the rest may be removed.
@@ -292,12 +316,10 @@ function Vm:stop(ladder, ctx)
   end
   if self.stopping then return wait_for_other(self, ctx) end
   if not self.machine then return self:_ended("stop") end
-  local latch <close> = core.context()
-  self.stopping, self.failure = latch, nil
+  local latch = close_latch(self)
   -- However this ends, whoever waits goes on.
   local opening <close> = setmetatable({}, { __close = function() -- luacheck: ignore opening
-    self.stopping = nil
-    latch:cancel()
+    open_latch(self, latch)
   end })
   local report, err = stop_now(self, ladder or stop.LADDER, ctx)
   self.failure = err
@@ -332,17 +354,26 @@ end
 ---@return fcproc.StopReport[]? reports
 ---@return fcproc.Error? err
 function M.stop_all(vms, ladder, ctx)
-  local functions, reports, stopped, failure = {}, {}, {}, nil
+  ctx = loop.context(ctx)
+  local functions, reports, stopped, first, failure = {}, {}, {}, {}, nil
+  local latches <close> = setmetatable({}, { __close = function(all)
+    for vm, latch in pairs(all) do open_latch(vm, latch) end
+  end })
   for i, vm in ipairs(vms) do
+    local again = first[vm]
+    first[vm] = again or i
+    if vm.machine and not vm.stopping then latches[vm] = close_latch(vm) end
     functions[i] = function(run_ctx)
       local err
-      if not vm.machine or vm.stopping then -- its own way
-        reports[i], err = vm:stop(ladder, run_ctx)
-      else
+      if again then return end
+      if latches[vm] then
         reports[i], err = steps.run(vm, "stop", function()
           return vm:_end_process(ladder, run_ctx)
         end, run_ctx)
         if reports[i] then stopped[#stopped + 1] = i end
+        vm.failure = err
+      else -- it has ended, or somebody else is at it
+        reports[i], err = vm:stop(ladder, run_ctx)
       end
       failure = failure or err
     end
@@ -355,7 +386,7 @@ function M.stop_all(vms, ladder, ctx)
     list[#list + 1] = vms[i].journal
   end
   for manager, list in pairs(by_manager) do
-    local left = host.remove(manager, list, loop.context(ctx))
+    local left = host.remove(manager, list, ctx)
     for _, i in ipairs(stopped) do
       if vms[i].manager == manager then
         vms[i]:_forget(reports[i], left)
@@ -364,6 +395,7 @@ function M.stop_all(vms, ladder, ctx)
     end
   end
   if failure then return nil, failure end
+  for i, vm in ipairs(vms) do reports[i] = reports[first[vm]] end
   return reports
 end
 
