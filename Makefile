@@ -243,6 +243,16 @@ bench: deps
 	@$(MAKE) -s module $(BUILD)/bench-bare
 	@$(FROM_CHECKOUT) $(LUA) spec/bench/bench.lua $(BUILD) $(FIRECRACKER)
 
+# A thousand VMs, twenty at a time: nothing may be left of them.
+SOAK_CYCLES ?= 1000
+SOAK_AT_ONCE ?= 20
+
+soak: DEPS_EXTRA = $(DEPS_TEST)
+soak: deps
+	@$(MAKE) -s module
+	@$(SPEC_ENV) LUA_PATH='./?.lua;./?/init.lua;lua/?.lua;lua/?/init.lua;;' \
+		$(LUA) spec/support/soak.lua $(SOAK_CYCLES) $(SOAK_AT_ONCE)
+
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)
 rock: deps
@@ -258,5 +268,5 @@ lint:
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind bench rock \
+.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind bench soak rock \
 	test-programs lint clean
