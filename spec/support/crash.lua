@@ -66,7 +66,7 @@ local function main()
   elseif order.action == "reclaim" then
     for _ = 1, order.times do
       local report = assert(fcproc.vm.reclaim(manager))
-      if report.failed[1] then error(report.failed[1].left[1].what .. ": " .. tostring(report.failed[1].left[1].err)) end
+      for _, failed in ipairs(report.failed) do error(tostring(failed.left[1].err)) end
     end
   elseif order.action == "restore" then
     counting = true

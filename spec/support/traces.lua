@@ -18,7 +18,8 @@ local function links(world, lines)
 end
 
 local function files(world, lines)
-  for path in support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }:gmatch("[^\n]+") do
+  local found = support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }
+  for path in found:gmatch("[^\n]+") do
     lines[#lines + 1] = "file " .. path
   end
 end
