@@ -40,7 +40,7 @@ local function recover(world, before, what)
       assert.are.same({ world.id }, report.reclaimed, what)
     end
   end
-  traces.same(before, world, what)
+  traces.same(before, world, what, function() must(fcproc.vm.reclaim(manager)) end)
 end
 
 -- Crashes after the first step, the second, and so on, until it comes through. Returns the steps.
@@ -150,13 +150,13 @@ describe("a manager that is killed", function()
     for i = 1, 100 do
       os.remove(world.output)
       do
-        local process <close> = traces.start(world, { action = "stop", at = 1000,
+        local process <close> = traces.start(world, { action = "cycle",
           spec = { id = world.id, network = { nat = "up0" } } })
         support.eventually("it begins", function()
           return not process:alive() or support.read_file(world.output):find("begins", 1, true)
         end)
         generator = (generator * 1103515245 + 12345) & 0x7fffffff
-        core.poll_many({}, {}, (generator >> 8) % 4000 / 1e5)
+        core.poll_many({}, {}, (generator >> 8) % 6000 / 1e5)
         process:signal("KILL")
         must(process:wait(10))
       end

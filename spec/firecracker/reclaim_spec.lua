@@ -7,6 +7,7 @@ local traces = require "spec.support.traces"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local jailer = require "fcproc.jailer"
+local nat = require "fcproc.vm.nat"
 
 local must = support.must
 
@@ -41,7 +42,7 @@ describe("reclaim", function()
 
   it("has nothing to do where there is nothing", function()
     local world <close> = support.world()
-    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0 },
+    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, nat = 0 },
       must(fcproc.vm.reclaim(world.manager)))
     assert.is_nil(core.stat(world.manager.config.runtime_dir))
   end)
@@ -87,6 +88,20 @@ describe("reclaim", function()
     must(core.symlink("ghost", own .. "/leases/ip-172.30.0.9"))
     must(must(fcproc.vm.launch(world.manager, { network = { address = "172.30.0.9" } })):kill())
     traces.same(before, world, "after the launch")
+  end)
+
+  it("removes NAT that came when its VM was gone: from an nft that has outlived its manager", function()
+    local world <close> = traces.world()
+    must(must(fcproc.vm.launch(world.manager, { id = "first" })):kill())
+    local before = traces.of(world)
+    must(nat.add(world.manager, { tap = "late0", address = "172.30.0.77",
+      mac = "06:00:00:00:00:77", uplink = "up0", id = world.id }))
+    local living <close> = must(fcproc.vm.launch(world.manager, { id = "living", network = { nat = "up0" } }))
+    assert.are.equal(1, must(fcproc.vm.reclaim(world.manager)).nat)
+    local entries = must(nat.list(world.manager))
+    assert.are.same({ 1, "living" }, { #entries, entries[1].id })
+    must(living:kill())
+    traces.same(before, world, "after reclaim")
   end)
 
   it("keeps a TAP that was there before under a name that somebody chose", function()

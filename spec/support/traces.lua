@@ -58,12 +58,14 @@ function M.of(world)
   return lines
 end
 
----Fails unless the host is as it was. A process that was killed needs a moment to go.
-function M.same(before, world, what)
+---Fails unless the host is as it was. A process that was killed needs a moment to go; again() is called
+---between the looks.
+function M.same(before, world, what, again)
   local after
   for _ = 1, 200 do
     after = M.of(world)
     if table.concat(after, "\n") == table.concat(before, "\n") then return end
+    if again then again() end
     core.poll_many({}, {}, 0.005)
   end
   local seen = {}
