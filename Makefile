@@ -247,6 +247,7 @@ bench: deps
 SOAK_CYCLES ?= 1000
 SOAK_AT_ONCE ?= 20
 
+.PHONY: soak
 soak: DEPS_EXTRA = $(DEPS_TEST)
 soak: deps
 	@$(MAKE) -s module
@@ -268,5 +269,5 @@ lint:
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind bench soak rock \
+.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind bench rock \
 	test-programs lint clean

@@ -61,10 +61,6 @@ local function matrix(world, order)
   error("it never came through")
 end
 
-local function crash_snapshot(world, path, at)
-  return traces.crash(world, { action = "snapshot", path = path, at = at, spec = { id = world.id } })
-end
-
 local function new_world()
   local world = traces.world()
   -- What the first VM makes and the last leaves: the runtime folder.
@@ -167,16 +163,16 @@ describe("a manager that is killed", function()
   it("during a snapshot leaves the VM paused, which adopting ends", function()
     local world <close> = new_world()
     local path, before = world.folder:file("snap"), traces.of(world)
-    -- After the folder of the snapshot was made.
-    assert.is_true(crash_snapshot(world, path, 5))
-    assert.is_truthy(core.stat(path .. ".partial"))
+    traces.crash_in_snapshot(world, path)
+    local partial = traces.partial(world)
+    assert.is_truthy(core.stat(partial))
     local socket = world.manager.config.runtime_dir .. "/" .. world.id .. "/api.sock"
     assert.are.equal("Paused", must(fcproc.request(socket, "GET", "/")).state)
     assert.are.same({ world.id }, must(fcproc.vm.reclaim(world.manager)).alive)
     assert.are.equal("Paused", must(fcproc.request(socket, "GET", "/")).state)
-    assert.is_truthy(core.stat(path .. ".partial"))
+    assert.is_truthy(core.stat(partial))
     local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
-    assert.is_nil(core.stat(path .. ".partial"))
+    assert.is_nil(core.stat(partial))
     assert.are.equal("running", must(vm:info()).state)
     must(vm:snapshot(path))
     must(vm:kill())
@@ -187,7 +183,7 @@ describe("a manager that is killed", function()
   it("during a snapshot of a VM that then dies leaves the parts to reclaim", function()
     local world <close> = new_world()
     local path, before = world.folder:file("snap"), traces.of(world)
-    assert.is_true(crash_snapshot(world, path, 6))
+    traces.crash_in_snapshot(world, path)
     local pid = must(fcproc.vm.list(world.manager))[1].pid
     do
       local process <close> = must(fcproc.process(pid))
@@ -209,7 +205,7 @@ describe("a manager that is killed", function()
     local order = { action = "restore", path = path, spec = { id = world.id } }
     assert.is_false(traces.crash(world, order)) -- to see after which step its API has first answered
     must(must(fcproc.vm.adopt(world.manager, world.id)):kill())
-    order.at = tonumber(support.read_file(world.output):match("(%d+) request\n"))
+    order.at = traces.step_of(world, "request", 1)
     assert.is_true(traces.crash(world, order))
     local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
     assert.are.equal("not started", must(vm:info()).state)

@@ -136,12 +136,10 @@ describe("reclaim", function()
       must(must(fcproc.vm.launch(world.manager, { id = "first" })):kill())
       local before = traces.of(world)
       local path = world.folder:file("snap")
-      os.remove(world.output)
-      assert.is_true(traces.crash(world, { action = "snapshot", at = 6, path = path,
-        spec = { id = world.id, network = { nat = "up0" } } }))
+      traces.crash_in_snapshot(world, path, { network = { nat = "up0" } })
       kill(must(fcproc.vm.list(world.manager))[1].pid)
       local place = (inside == "folder" and world.manager.config.runtime_dir .. "/" .. world.id
-        or path .. ".partial") .. "/mounted"
+        or traces.partial(world)) .. "/mounted"
       support.sh{ "mkdir", place }
       support.sh{ "mount", "-t", "tmpfs", "none", place }
       local unmount <close> = setmetatable({}, { __close = function()

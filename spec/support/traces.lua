@@ -107,6 +107,35 @@ function M.crash(world, order)
     support.read_file(world.output)), 2)
 end
 
+---The number of the n-th step of that name in what a manager wrote: see spec/support/crash.lua.
+function M.step_of(world, name, nth)
+  local number
+  for step in (support.read_file(world.output) or ""):gmatch("(%d+) " .. name .. "\n") do
+    number = step
+    nth = nth - 1
+    if nth == 0 then break end
+  end
+  return math.tointeger(tonumber(number)) or error("no step " .. name)
+end
+
+---Where a snapshot is written that is not finished, as the VM's journal says.
+function M.partial(world)
+  local path = ("%s/%s/vm.json"):format(world.manager.config.runtime_dir, world.id)
+  return cjson.decode(support.read_file(path)).snapshot
+end
+
+---A manager dies in the middle of a snapshot of a new VM: its folder is there, the VM is paused.
+function M.crash_in_snapshot(world, path, spec)
+  local order = { action = "snapshot", path = path, spec = { id = world.id } }
+  for key, value in pairs(spec or {}) do order.spec[key] = value end
+  os.remove(world.output)
+  assert(not M.crash(world, order)) -- to see its steps
+  support.must(support.must(fcproc.vm.adopt(world.manager, world.id)):kill())
+  support.sh{ "rm", "-r", path }
+  order.at = M.step_of(world, "make_dir", 1) + 1
+  assert(M.crash(world, order))
+end
+
 ---A manager in a process of its own that has a VM in its hands, killed at the end of its block.
 function M.holder(world, spec)
   os.remove(world.output)

@@ -84,15 +84,16 @@ end
 
 -- A snapshot that was under way is undone, and the journal says who the VMM is.
 local function take_over(vm, ctx)
-  local record, started = vm.journal.record, core.now()
+  local record = vm.journal.record
+  local started = core.now()
   -- While it writes a snapshot it answers nothing else.
   local bounded <close> = core.context(ctx or core.default_context(),
     record.snapshot and SNAPSHOT_LIMIT or ANSWER_LIMIT)
   local state, err = vm.machine:state(bounded)
   if state then
-    local ok
-    ok, err = snapshot.finish_interrupted(vm, ctx)
-    if not ok then return nil, err end
+    local undone
+    undone, err = snapshot.finish_interrupted(vm, ctx)
+    if not undone then return nil, err end
   elseif (err.code ~= "wait_timeout" and err.code ~= "deadline") or not loop.check(ctx) then
     return nil, vm.machine:failure("adopt", err)
   else
