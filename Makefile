@@ -268,6 +268,17 @@ bench: deps
 	@for part in $(BENCH); do \
 		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(FIRECRACKER) || exit 1; done
 
+# A thousand VMs, twenty at a time: nothing may be left of them.
+SOAK_CYCLES ?= 1000
+SOAK_AT_ONCE ?= 20
+
+.PHONY: soak
+soak: DEPS_EXTRA = $(DEPS_TEST)
+soak: deps
+	@$(MAKE) -s module
+	@$(SPEC_ENV) LUA_PATH='./?.lua;./?/init.lua;lua/?.lua;lua/?/init.lua;;' \
+		$(LUA) spec/support/soak.lua $(SOAK_CYCLES) $(SOAK_AT_ONCE)
+
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)
 rock: deps

@@ -7,6 +7,7 @@ local traces = require "spec.support.traces"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local jailer = require "fcproc.jailer"
+local nat = require "fcproc.vm.nat"
 
 local must = support.must
 
@@ -41,7 +42,7 @@ describe("reclaim", function()
 
   it("has nothing to do where there is nothing", function()
     local world <close> = support.world()
-    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0 },
+    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, nat = 0 },
       must(fcproc.vm.reclaim(world.manager)))
     assert.is_nil(core.stat(world.manager.config.runtime_dir))
   end)
@@ -89,6 +90,20 @@ describe("reclaim", function()
     traces.same(before, world, "after the launch")
   end)
 
+  it("removes NAT that came when its VM was gone: from an nft that has outlived its manager", function()
+    local world <close> = traces.world()
+    must(must(fcproc.vm.launch(world.manager, { id = "first" })):kill())
+    local before = traces.of(world)
+    must(nat.add(world.manager, { tap = "late0", address = "172.30.0.77",
+      mac = "06:00:00:00:00:77", uplink = "up0", id = world.id }))
+    local living <close> = must(fcproc.vm.launch(world.manager, { id = "living", network = { nat = "up0" } }))
+    assert.are.equal(1, must(fcproc.vm.reclaim(world.manager)).nat)
+    local entries = must(nat.list(world.manager))
+    assert.are.same({ 1, "living" }, { #entries, entries[1].id })
+    must(living:kill())
+    traces.same(before, world, "after reclaim")
+  end)
+
   it("keeps a TAP that was there before under a name that somebody chose", function()
     local world <close> = traces.world()
     must(world.manager:create_tap("mine0"))
@@ -121,12 +136,10 @@ describe("reclaim", function()
       must(must(fcproc.vm.launch(world.manager, { id = "first" })):kill())
       local before = traces.of(world)
       local path = world.folder:file("snap")
-      os.remove(world.output)
-      assert.is_true(traces.crash(world, { action = "snapshot", at = 6, path = path,
-        spec = { id = world.id, network = { nat = "up0" } } }))
+      traces.crash_in_snapshot(world, path, { network = { nat = "up0" } })
       kill(must(fcproc.vm.list(world.manager))[1].pid)
       local place = (inside == "folder" and world.manager.config.runtime_dir .. "/" .. world.id
-        or path .. ".partial") .. "/mounted"
+        or traces.partial(world)) .. "/mounted"
       support.sh{ "mkdir", place }
       support.sh{ "mount", "-t", "tmpfs", "none", place }
       local unmount <close> = setmetatable({}, { __close = function()

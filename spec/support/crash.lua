@@ -1,7 +1,8 @@
 -- A manager that kills itself: crash.lua JSON, run as a process of its own. The JSON says
 --   config   for fcproc.new
---   action   "launch", "stop", "snapshot", "restore"; "hold": launches it, says "holds", and waits for
---            somebody to kill it; "churn": launches and kills it `times` times; "reclaim": `times` times
+--   action   "launch", "stop", "snapshot", "restore"; "cycle": says "begins", launches and stops;
+--            "hold": launches it, says "holds", and waits for somebody to kill it; "churn": launches
+--            and kills it `times` times; "reclaim": so many times
 --   spec     of the VM
 --   path     the snapshot's
 --   at       after which call that changes the host it dies by SIGKILL, counted from the action's
@@ -66,15 +67,18 @@ local function main()
   elseif order.action == "reclaim" then
     for _ = 1, order.times do
       local report = assert(fcproc.vm.reclaim(manager))
-      if report.failed[1] then error(report.failed[1].left[1].what .. ": " .. tostring(report.failed[1].left[1].err)) end
+      for _, failed in ipairs(report.failed) do error(tostring(failed.left[1].err)) end
     end
   elseif order.action == "restore" then
     counting = true
     assert(fcproc.vm.restore(manager, order.path, order.spec)):detach()
+  elseif order.action == "cycle" then
+    counting = true
+    step("begins")
+    assert(assert(fcproc.vm.launch(manager, order.spec)):stop())
   else
     local vm = assert(fcproc.vm.launch(manager, order.spec))
     counting = true
-    step("begins")
     if order.action == "stop" then
       assert(vm:stop{ { "ctrl_alt_del", 0.3 }, { "sigkill", 5 } })
     else

@@ -18,7 +18,8 @@ local function links(world, lines)
 end
 
 local function files(world, lines)
-  for path in support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }:gmatch("[^\n]+") do
+  local found = support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }
+  for path in found:gmatch("[^\n]+") do
     lines[#lines + 1] = "file " .. path
   end
 end
@@ -57,12 +58,14 @@ function M.of(world)
   return lines
 end
 
----Fails unless the host is as it was. A process that was killed needs a moment to go.
-function M.same(before, world, what)
+---Fails unless the host is as it was. A process that was killed needs a moment to go; again() is called
+---between the looks.
+function M.same(before, world, what, again)
   local after
   for _ = 1, 200 do
     after = M.of(world)
     if table.concat(after, "\n") == table.concat(before, "\n") then return end
+    if again then again() end
     core.poll_many({}, {}, 0.005)
   end
   local seen = {}
@@ -102,6 +105,35 @@ function M.crash(world, order)
   if exit.status == 0 then return false end
   error(("the manager ended with %s: %s"):format(exit.status or exit.signal,
     support.read_file(world.output)), 2)
+end
+
+---The number of the n-th step of that name in what a manager wrote: see spec/support/crash.lua.
+function M.step_of(world, name, nth)
+  local number
+  for step in (support.read_file(world.output) or ""):gmatch("(%d+) " .. name .. "\n") do
+    number = step
+    nth = nth - 1
+    if nth == 0 then break end
+  end
+  return math.tointeger(tonumber(number)) or error("no step " .. name)
+end
+
+---Where a snapshot is written that is not finished, as the VM's journal says.
+function M.partial(world)
+  local path = ("%s/%s/vm.json"):format(world.manager.config.runtime_dir, world.id)
+  return cjson.decode(support.read_file(path)).snapshot
+end
+
+---A manager dies in the middle of a snapshot of a new VM: its folder is there, the VM is paused.
+function M.crash_in_snapshot(world, path, spec)
+  local order = { action = "snapshot", path = path, spec = { id = world.id } }
+  for key, value in pairs(spec or {}) do order.spec[key] = value end
+  os.remove(world.output)
+  assert(not M.crash(world, order)) -- to see its steps
+  support.must(support.must(fcproc.vm.adopt(world.manager, world.id)):kill())
+  support.sh{ "rm", "-r", path }
+  order.at = M.step_of(world, "make_dir", 1) + 1
+  assert(M.crash(world, order))
 end
 
 ---A manager in a process of its own that has a VM in its hands, killed at the end of its block.

@@ -16,7 +16,7 @@ local M = {}
 
 local FORMAT = 1
 local MOST_ID = 64 -- bytes, as Firecracker's
-local LOCK_TRIES, LOCK_PAUSE = 20, 0.001 -- seconds
+local LOCK_TRIES, LOCK_PAUSE = 100, 0.002 -- seconds
 
 ---@class fcproc.Journal
 ---@field manager fcproc.Manager

@@ -10,6 +10,7 @@ local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
+local nat = require "fcproc.vm.nat"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local snapshot = require "fcproc.vm.snapshot"
@@ -190,6 +191,7 @@ end
 ---@field busy string[]       in the hands of a manager
 ---@field failed { id: string, left: fcproc.Left[] }[]
 ---@field leases integer      leases without a VM that were dropped
+---@field nat integer         guests' NAT without a VM that was removed
 
 -- "dead" with its journal and lock; "alive", "busy", "gone"; or "failed" with why.
 local function open_dead(manager, id)
@@ -232,6 +234,24 @@ local function reclaim_one(manager, id, report, ctx)
   end
 end
 
+-- NAT of VMs that are gone: an nft that was under way when its manager died ends its work all the same,
+-- perhaps after somebody has reclaimed the VM. Under the VM's lock, so that no new one of that id is
+-- harmed.
+local function sweep_nat(manager, ctx)
+  local removed = 0
+  for _, entry in ipairs(manager.config.bridge_name and nat.list(manager, ctx) or {}) do
+    local id = entry.id
+    local lock = id and not journals.exists(manager, id) and journals.lock(manager, id)
+    if lock then
+      if not journals.exists(manager, id) and nat.remove(manager, { entry }, ctx) then
+        removed = removed + 1
+      end
+      lock:remove()
+    end
+  end
+  return removed
+end
+
 ---Removes all that dead VMs left: TAPs, NAT, jails, cgroups, leases, folders. VMs that run and VMs
 ---that a manager has in its hands are not touched, nor is what fcproc has not made.
 ---@param manager fcproc.Manager
@@ -245,7 +265,7 @@ function M.reclaim(manager, ctx)
   local ids
   ids, err = journals.ids(manager)
   if not ids then return nil, err end
-  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0 }
+  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, nat = 0 }
   for _, id in ipairs(ids) do
     ok, err = loop.check(ctx)
     if not ok then return nil, err end
@@ -253,6 +273,7 @@ function M.reclaim(manager, ctx)
   end
   journals.sweep(manager)
   report.leases = lease.sweep(manager)
+  report.nat = sweep_nat(manager, ctx)
   return report
 end
 

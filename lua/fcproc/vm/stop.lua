@@ -29,6 +29,8 @@ M.KILL = { { "sigkill", 5 } }
 -- When Ctrl-Alt-Del is sent, in seconds after the step's begin: right after the boot it is lost as
 -- long as the guest has no keyboard, and more than 7 in 2 s make systemd reboot by force.
 local PRESSES, EVERY = { 0, 0.2, 0.5, 1 }, 2
+local LOG_TAIL = 4096 -- bytes
+local ANSWER_LIMIT = 1 -- second for one press
 
 local function wait(machine, timeout, ctx)
   local gone, exit = machine:wait(timeout, ctx)
@@ -45,15 +47,35 @@ function rungs.wait(machine, limit, ctx)
   return wait(machine, limit, ctx)
 end
 
+-- Firecracker (1.12 at least) waits for its API thread while it stops, and that for the answer to a
+-- request that came meanwhile: for ever. Then the guest has ended, and only a signal helps. Its log
+-- tells; a mere silence may be an API that is slow, with a guest that is about to save its files.
+local function hangs_after_reset(machine, err, step)
+  if err.code ~= "deadline" or not machine.process:alive() then return false end
+  machine:disconnect() -- no answer will come on it, or one to the wrong question
+  local log = core.read_file(machine.files.log, -LOG_TAIL) or ""
+  if not log:find("Vmm is stopping", 1, true) then return false end
+  step.message = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
+  return true
+end
+
 ---The guest is asked, again and again.
 function rungs.ctrl_alt_del(machine, limit, ctx, step)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
   local began, presses = core.now(), 0
   local bounded <close> = core.context(ctx or core.default_context(), limit)
-  if machine:state(bounded) == "Paused" then machine:resume(bounded) end
+  do
+    local look <close> = core.context(bounded, ANSWER_LIMIT)
+    local state, err = machine:state(look)
+    if state == "Paused" then machine:resume(bounded) end
+    if state == "Not started" then return "skip", "its guest was never started" end
+    if err and hangs_after_reset(machine, err, step) then return false end
+  end
   while true do
-    local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, bounded)
+    local press <close> = core.context(bounded, ANSWER_LIMIT)
+    local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, press)
     if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
+    if not ok and hangs_after_reset(machine, err, step) then return false end
     presses = presses + 1
     local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
     local until_press = math.min(next_press, limit) - (core.now() - began)

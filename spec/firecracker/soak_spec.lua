@@ -1,0 +1,21 @@
+-- The short form of `make soak`: VMs come and go, many at a time, and leave nothing.
+
+local support = require "spec.support"
+local soak = require "spec.support.soak"
+
+local CYCLES, AT_ONCE = 60, 20
+local MOST_KIB = 1024
+
+describe("sixty VMs, twenty at a time,", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("leave no link, file, process or descriptor, and memory as it was", function()
+    local result = soak.run(CYCLES, AT_ONCE)
+    assert.is_true(result.descriptors <= 0, result.descriptors .. " descriptors")
+    assert.is_true(result.grown_kib < MOST_KIB, result.grown_kib .. " KiB")
+    local ended = 0
+    for _, n in pairs(result.steps) do ended = ended + n end
+    assert.are.equal(CYCLES, ended)
+  end)
+end)
