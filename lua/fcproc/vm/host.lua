@@ -284,7 +284,7 @@ local function remove_networks(manager, journals, ctx, left)
   end
 end
 
-local function remove_rest(manager, journal, left)
+local function remove_rest(manager, journal, names, left)
   local record = journal.record
   if record.snapshot then
     note(left, record.snapshot, core.remove_tree(record.snapshot))
@@ -292,9 +292,7 @@ local function remove_rest(manager, journal, left)
   for _, folder in ipairs(record.jail and record.jail.cgroups or {}) do
     if core.stat(folder) then note(left, folder, os.remove(folder)) end
   end
-  for _, entry in ipairs(lease.list(manager, record.id)) do
-    note(left, entry.name, lease.release(manager, entry.name, record.id))
-  end
+  for _, name in ipairs(names) do note(left, name, lease.release(manager, name, record.id)) end
   note(left, journal.folder, journal:remove())
 end
 
@@ -308,7 +306,15 @@ function M.remove(manager, journals, ctx)
   local left = {}
   remove_networks(manager, journals, ctx, left)
   if #left > 0 then return left end
-  for _, journal in ipairs(journals) do remove_rest(manager, journal, left) end
+  -- All are listed once: once for each VM would be the square of the fleet's size.
+  local names = {}
+  for _, entry in ipairs(lease.list(manager, #journals == 1 and journals[1].record.id or nil)) do
+    names[entry.owner] = names[entry.owner] or {}
+    table.insert(names[entry.owner], entry.name)
+  end
+  for _, journal in ipairs(journals) do
+    remove_rest(manager, journal, names[journal.record.id] or {}, left)
+  end
   return left
 end
 
