@@ -39,8 +39,7 @@ end
 
 local function make_folders(manager)
   for _, name in ipairs{ "", "/locks", "/leases" } do
-    local made
-    made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
+    local made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
     if made == nil then return nil, err end
   end
   return true
