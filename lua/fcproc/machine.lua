@@ -193,7 +193,7 @@ local function wait_for_socket(self, timeout, ctx)
       math.max(deadline - core.now(), 0), "firecracker api socket", self.manager.config.without, ctx))
     if not done then return nil, self:failure("start", listens) end
     if listens then return true end
-    local gone, exit = watched:wait(1)
+    local gone, exit = watched:wait(EXIT_LIMIT)
     local progress = leaves(self) and gone
       and (watched ~= self.launcher or (exit and exit.status == 0))
     if not progress then return nil, self:failure("start") end
@@ -203,18 +203,6 @@ local function wait_for_socket(self, timeout, ctx)
     if self.process then self.process:close() end
     self.process = watched
   end
-end
-
--- Returns when the API's socket listens.
-local function wait_for_socket(self, timeout, ctx)
-  local listens, err = wait_for_server(self, self.launcher, timeout, ctx)
-  if listens == nil then return nil, err end
-  if listens then return true end
-  local gone, exit = self.launcher:wait(EXIT_LIMIT)
-  if gone and exit and exit.status == 0 and leaves(self.shape) then
-    return wait_for_successor(self, timeout, ctx)
-  end
-  return nil, self:failure("start")
 end
 
 -- Which process is the VMM: our own child, or the socket's peer. A wrapper's number proves nothing.

@@ -1,6 +1,7 @@
 -- Files, folders and sockets: waiting for them, and making them ours.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local loop = require "fcproc.loop"
 
@@ -113,6 +114,37 @@ end
 describe("wait_for_path", function()
   before_each(support.before_each)
   after_each(support.after_each)
+
+  -- A user has 128 inotify instances by default, and closing one takes the kernel some 14 ms.
+  it("uses the instance of the wait before, under one context", function()
+    local function instances()
+      local n = 0
+      for _, entry in ipairs(must(core.list_dir("/proc/self/fd"))) do
+        local target = core.read_link("/proc/self/fd/" .. entry.name)
+        if target and target:find("inotify", 1, true) then n = n + 1 end
+      end
+      return n
+    end
+    local dir <close> = support.folder()
+    local manager <close> = must(fcproc.new{})
+    do
+      local ctx <close> = must(fcproc.context())
+      for i = 1, 20 do
+        fails("deadline", manager:wait_for_path(dir:file("none" .. i), 0.001, nil, ctx))
+        assert.are.equal(1, instances())
+        support.write_file(dir:file("other" .. i), "")
+      end
+      local waits = {}
+      for i = 1, 20 do
+        waits[i] = function()
+          fails("deadline", manager:wait_for_path(dir:file("none" .. i), 0.1, nil, ctx))
+        end
+      end
+      loop.run(waits, ctx)
+      support.eventually("at most eight are kept", function() return instances() <= 8 end)
+    end
+    support.eventually("none is left", function() return instances() == 0 end)
+  end)
 
   it("takes a relative path, and refuses what is none", function()
     local manager <close> = must(fcproc.new())

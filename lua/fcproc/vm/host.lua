@@ -379,7 +379,7 @@ end
 
 -- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there
 -- what to try again.
-local function remove_rest(manager, journal, left)
+local function remove_rest(manager, journal, leases, left)
   local record, before, id = journal.record, #left, journal.id
   if record.snapshot and record.snapshot:find("%.partial$") then
     note(left, id, record.snapshot, core.remove_tree(record.snapshot))
@@ -388,9 +388,7 @@ local function remove_rest(manager, journal, left)
     note(left, id, folder, remove_cgroup(folder))
   end
   if #left > before then return end
-  for _, entry in ipairs(lease.list(manager, id)) do
-    note(left, id, entry.name, lease.release(manager, entry.name, id))
-  end
+  for _, name in ipairs(leases) do note(left, id, name, lease.release(manager, name, id)) end
   if #left > before then return end
   note(left, id, journal.folder, journal:remove())
 end
@@ -405,7 +403,13 @@ function M.remove(manager, list, ctx)
   local left = {}
   remove_networks(manager, list, ctx, left)
   if #left > 0 then return left end
-  for _, journal in ipairs(list) do remove_rest(manager, journal, left) end
+  -- All are listed once: once for each VM would be the square of the fleet's size.
+  local leases = {}
+  for _, entry in ipairs(lease.list(manager, #list == 1 and list[1].id or nil)) do
+    leases[entry.owner] = leases[entry.owner] or {}
+    table.insert(leases[entry.owner], entry.name)
+  end
+  for _, journal in ipairs(list) do remove_rest(manager, journal, leases[journal.id] or {}, left) end
   return left
 end
 

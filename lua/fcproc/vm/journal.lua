@@ -42,8 +42,9 @@ function M.own_folder(manager, kind)
   return ("%s/.fcproc/%s"):format(manager.config.runtime_dir, kind)
 end
 
+-- The locks' last: when it is there, all are, though a crash came in between.
 local function make_folders(manager)
-  for _, name in ipairs{ "", "/locks", "/leases" } do
+  for _, name in ipairs{ "", "/leases", "/locks" } do
     local made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
     if made == nil then return nil, err end
   end
