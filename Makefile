@@ -27,18 +27,20 @@ BUILD ?= build
 HARDENING := -D_FORTIFY_SOURCE=2
 endif
 LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(shell $(PKG_CONFIG) --cflags $(LUA_PC)))
-LIBS_PC := libnl-3.0 libcurl
+LIBS_PC := libnl-3.0
+# Only its headers: it is loaded at the first request.
+HEADERS_PC := libcurl
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
-CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC)) \
+CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC) $(HEADERS_PC)) \
 	-DFCPROC_GUEST_PATH='"$(INST_LIBDIR)/fcproc/guest.elf"'
 CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 CORE := error context op path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
-	child gate spawn command netlink link tap removal unixhttp guest host
+	child gate spawn command netlink link tap removal curl unixhttp guest host
 BINDING := core error context op path file capper process spawn net client log checks
 LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \

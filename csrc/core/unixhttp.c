@@ -6,15 +6,13 @@
  * reused N makes the same path.
  */
 #include <ctype.h>
-#include <curl/curl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
-#include "private.h"
+#include "curl.h"
 
 enum {
     MOST_HEADER_BYTES = 64 * 1024,
@@ -135,19 +133,13 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
 
 /* ---- the client ---- */
 
-static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
-
-static void curl_start(void)
-{
-    (void)curl_global_init(CURL_GLOBAL_ALL);
-}
-
 FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_error *err)
 {
     fcproc_client *c;
-    int r;
+    int r = curl_load(err);
 
-    (void)pthread_once(&curl_once, curl_start);
+    if (r < 0)
+        return r;
     c = calloc(1, sizeof(*c));
     if (!c)
         return error_nomem(err, op_name);
@@ -164,13 +156,13 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
         return error_set(err, FCPROC_ERR_INVALID, op_name, ENAMETOOLONG, UNIX_NAME_TOO_LONG ": %s",
                          path);
     }
-    c->multi = curl_multi_init();
+    c->multi = curl()->multi_init();
     if (!c->multi ||
-        curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
-        curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
-        curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
-        curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
-        curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 1L) != CURLM_OK) {
+        curl()->multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
+        curl()->multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
+        curl()->multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
+        curl()->multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
+        curl()->multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 1L) != CURLM_OK) {
         fcproc_client_close(c);
         return error_nomem(err, op_name);
     }
@@ -182,7 +174,7 @@ FCPROC_API void fcproc_client_close(fcproc_client *c)
 {
     if (!c || --c->references > 0)
         return;
-    (void)curl_multi_cleanup(c->multi);
+    (void)curl()->multi_cleanup(c->multi);
     close_fd(&c->at.dir_fd);
     free(c->path);
     free(c);
@@ -225,7 +217,7 @@ static int request_failure(const struct request_op *w, fcproc_error *err)
         return error_nomem(err, op_name);
     return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0, "%s: no usable answer from %s: %s",
                      w->title, path,
-                     w->curl_text[0] ? w->curl_text : curl_easy_strerror(w->result));
+                     w->curl_text[0] ? w->curl_text : curl()->easy_strerror(w->result));
 }
 
 /* What libcurl takes for a success or for want of memory and is neither. */
@@ -250,7 +242,7 @@ static int request_add(struct request_op *w, fcproc_error *err)
     w->connect_errno = 0;
     w->no_memory = false;
     w->curl_text[0] = '\0';
-    if (curl_multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
+    if (curl()->multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
         return error_nomem(err, op_name);
     w->added = true;
     return 0;
@@ -259,7 +251,7 @@ static int request_add(struct request_op *w, fcproc_error *err)
 static void request_remove(struct request_op *w)
 {
     if (w->added)
-        (void)curl_multi_remove_handle(w->client->multi, w->client->easy);
+        (void)curl()->multi_remove_handle(w->client->multi, w->client->easy);
     w->added = false;
 }
 
@@ -286,12 +278,12 @@ static CURLMcode request_pump(struct request_op *w)
             mask |= CURL_CSELECT_OUT;
         if (events[i].events & EPOLLERR)
             mask |= CURL_CSELECT_ERR;
-        code = curl_multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
+        code = curl()->multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
         worst = code == CURLM_OK ? worst : code;
     }
-    code = curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    code = curl()->multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
     worst = code == CURLM_OK ? worst : code;
-    while ((message = curl_multi_info_read(multi, &left)))
+    while ((message = curl()->multi_info_read(multi, &left)))
         if (message->msg == CURLMSG_DONE) {
             w->finished = true;
             w->result = message->data.result;
@@ -321,17 +313,17 @@ static int request_step(fcproc_op *op, fcproc_error *err)
         return code == CURLM_OUT_OF_MEMORY
                    ? error_nomem(err, op_name)
                    : error_set(err, FCPROC_ERR_SYSTEM, op_name, 0, "%s: libcurl gave up on %s: %s",
-                               w->title, w->client->path, curl_multi_strerror(code));
+                               w->title, w->client->path, curl()->multi_strerror(code));
     }
     if (!w->finished)
         return 0;
     judge_result(w);
     if (w->result == CURLE_OK)
-        (void)curl_easy_getinfo(w->client->easy, CURLINFO_RESPONSE_CODE, &status);
+        (void)curl()->easy_getinfo(w->client->easy, CURLINFO_RESPONSE_CODE, &status);
     if (w->result == CURLE_COULDNT_CONNECT) {
         long e = 0;
 
-        (void)curl_easy_getinfo(w->client->easy, CURLINFO_OS_ERRNO, &e);
+        (void)curl()->easy_getinfo(w->client->easy, CURLINFO_OS_ERRNO, &e);
         /* libcurl waits after EAGAIN, which a full accept queue gives, and then knows no errno. */
         w->connect_errno = e ? (int)e : EAGAIN;
     }
@@ -365,9 +357,9 @@ static void request_destroy(fcproc_op *op)
 
     request_remove(w);
     w->client->current = NULL;
-    curl_easy_cleanup(w->client->easy);
+    curl()->easy_cleanup(w->client->easy);
     w->client->easy = NULL;
-    curl_slist_free_all(w->headers);
+    curl()->slist_free_all(w->headers);
     fcproc_client_close(w->client);
     free(w->title);
     free(w->body);
@@ -380,7 +372,7 @@ static int set_headers(struct request_op *w)
                                          "Content-Type: application/json", "Expect:" };
 
     for (size_t i = 0; i < ELEMENTS(lines); i++) {
-        struct curl_slist *longer = curl_slist_append(w->headers, lines[i]);
+        struct curl_slist *longer = curl()->slist_append(w->headers, lines[i]);
 
         if (!longer)
             return -ENOMEM;
@@ -401,7 +393,7 @@ static int set_options(struct request_op *w, const char *method, const char *tar
         url = NULL;
         return -ENOMEM;
     }
-#define SET(option, value) (bad = curl_easy_setopt(easy, option, value) != CURLE_OK || bad)
+#define SET(option, value) (bad = curl()->easy_setopt(easy, option, value) != CURLE_OK || bad)
     SET(CURLOPT_URL, url);
     SET(CURLOPT_UNIX_SOCKET_PATH, w->client->address);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
@@ -469,7 +461,7 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
     w->client = client;
     client->references++;
     client->current = w;
-    client->easy = curl_easy_init();
+    client->easy = curl()->easy_init();
     if (asprintf(&w->title, "%s %s", method, target) < 0)
         w->title = NULL;
     if (!client->easy || !w->title || set_headers(w) < 0 ||
