@@ -246,17 +246,24 @@ local function configure(self, config, metadata, ctx)
 end
 
 -- A request that waits while Firecracker builds the VM from its file hides why that failed: it is
--- answered with a panic and status 148 instead of the reason. So the log, where it says it, is asked
--- first; where it does not, in time, the API is.
+-- answered with a panic and status 148 instead of the reason. And one that comes while a guest ends in
+-- its first moments may hang for ever, with Firecracker. So the log is asked, which has a line for the
+-- VM that runs; where that does not come in time, or not at all, the API is.
 local function wait_for_boot(self, opts, ctx)
-  if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return true end
-  local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
-  if found == false then return nil, self:failure("start") end
-  if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+  if opts.config and opts.boot ~= "api" and not launch.QUIET[opts.log_level] then
+    local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
+    if found == false then return nil, self:failure("start") end
+    if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+    self.version = found and (core.read_file(self.files.log, 0, 1024) or ""):match(launch.VERSION)
+    self.started = self.version ~= nil
+    if self.started then return true end
+  end
+  local state, err = self:state(ctx)
+  if not state then return nil, self:failure("start", err) end
   return true
 end
 
--- From the gate to the point where its API has answered.
+-- From the gate to the point where the VM runs, or where its API has answered.
 local function bring_up(self, opts, ctx)
   local ok, err = true, nil
   if opts.before_release then
@@ -267,9 +274,6 @@ local function bring_up(self, opts, ctx)
   if ok then ok, err = prove(self) end
   if ok then ok, err = wait_for_boot(self, opts, ctx) end
   if not ok then return nil, err end
-  local state
-  state, err = self:state(ctx)
-  if not state then return nil, self:failure("start", err) end
   if opts.config and opts.boot == "api" then return configure(self, opts.config, opts.metadata, ctx) end
   return true
 end
