@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Waiting until a file that another process writes has grown: a guest's console.
+ * Waiting until a file that another process writes has grown, or holds a text: a guest's console, a
+ * VMM's log.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,26 +14,59 @@
 struct file_op {
     fcproc_op op;
     char *path;
-    int64_t size;
+    int64_t size; /* the wait for growth */
+    int fd;       /* the wait for a text */
+    char *text, *buffer;
+    size_t text_len, buffer_size;
+    int64_t from; /* what was looked at already, but for a piece that may begin the text */
+    bool found;
     fcproc_process *writer;
     int inotify_fd;
     int watch;
     int64_t delay_ms; /* without inotify, the timer's */
 };
 
-enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50 };
+enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50, LEAST_BUFFER = 4096 };
+
+/* 1: there; 0: not in what there is so far; -errno */
+static int look_for_text(struct file_op *w)
+{
+    for (;;) {
+        ssize_t n = pread(w->fd, w->buffer, w->buffer_size, w->from);
+
+        if (n < 0)
+            return -errno;
+        if (memmem(w->buffer, (size_t)n, w->text, w->text_len))
+            return 1;
+        if ((size_t)n < w->text_len)
+            return 0;
+        w->from += n - (ssize_t)w->text_len + 1;
+        if ((size_t)n < w->buffer_size)
+            return 0;
+    }
+}
+
+/* 1: has it; 0: not yet; -errno */
+static int look_for_growth(const struct file_op *w)
+{
+    struct stat st;
+
+    return stat(w->path, &st) < 0 ? -errno : st.st_size > w->size;
+}
 
 static int file_step(fcproc_op *op, fcproc_error *err)
 {
     struct file_op *w = (struct file_op *)op;
     bool alive = fcproc_process_alive(w->writer); /* before the look: what it wrote last counts */
     char events[4096] __attribute__((aligned(8)));
-    struct stat st;
+    int r;
 
     while (w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) > 0) { }
-    if (stat(w->path, &st) < 0)
-        return error_errno(err, op->class->name, errno, "can't look at %s", w->path);
-    if (st.st_size > w->size || !alive)
+    r = w->text ? look_for_text(w) : look_for_growth(w);
+    if (r < 0)
+        return error_errno(err, op->class->name, -r, "can't look at %s", w->path);
+    w->found = r > 0;
+    if (w->found || !alive)
         return 1;
     if (w->watch < 0)
         op_backoff(op, &w->delay_ms, TIMER_FIRST_MS, TIMER_MOST_MS);
@@ -41,7 +75,12 @@ static int file_step(fcproc_op *op, fcproc_error *err)
 
 static void file_describe(const fcproc_op *op, char *buf, size_t size)
 {
-    (void)snprintf(buf, size, "%s has not grown", ((const struct file_op *)op)->path);
+    const struct file_op *w = (const struct file_op *)op;
+
+    if (w->text)
+        (void)snprintf(buf, size, "'%.100s' is not in %s", w->text, w->path);
+    else
+        (void)snprintf(buf, size, "%s has not grown", w->path);
 }
 
 static void file_destroy(fcproc_op *op)
@@ -50,12 +89,14 @@ static void file_destroy(fcproc_op *op)
 
     inotify_give(op->ctx, &w->inotify_fd, w->watch);
     fcproc_process_close(w->writer);
+    close_fd(&w->fd);
+    free(w->text);
+    free(w->buffer);
     free(w->path);
 }
 
-FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *writer,
-                                int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
-                                fcproc_error *err)
+static int file_wait_new(const char *path, fcproc_process *writer, int64_t timeout_ms,
+                         fcproc_ctx *ctx, struct file_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "file.wait",
                                            .step = file_step,
@@ -68,8 +109,8 @@ FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *
     if (r < 0)
         return r;
     w = (struct file_op *)op;
+    w->fd = -EBADF;
     w->writer = process_ref(writer);
-    w->size = size;
     w->path = strdup(path);
     /* A user has 128 instances by default; when they ran out, the timer serves. */
     w->inotify_fd = inotify_take(ctx);
@@ -85,6 +126,51 @@ FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *
         fcproc_op_close(op);
         return r;
     }
-    *ret = op;
+    *ret = w;
     return 0;
+}
+
+FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *writer,
+                                int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
+                                fcproc_error *err)
+{
+    struct file_op *w = NULL;
+    int r = file_wait_new(path, writer, timeout_ms, ctx, &w, err);
+
+    if (r < 0)
+        return r;
+    w->size = size;
+    *ret = &w->op;
+    return 0;
+}
+
+FCPROC_API int fcproc_text_wait(const char *path, const char *text, fcproc_process *writer,
+                                int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
+                                fcproc_error *err)
+{
+    struct file_op *w = NULL;
+    int r = file_wait_new(path, writer, timeout_ms, ctx, &w, err);
+
+    if (r < 0)
+        return r;
+    w->text_len = strlen(text);
+    w->buffer_size = 2 * w->text_len > LEAST_BUFFER ? 2 * w->text_len : LEAST_BUFFER;
+    w->text = strdup(text);
+    w->buffer = malloc(w->buffer_size);
+    w->fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (!w->text || !w->buffer)
+        r = error_nomem(err, w->op.class->name);
+    else if (w->fd < 0)
+        r = error_errno(err, w->op.class->name, errno, "can't open %s", path);
+    if (r < 0) {
+        fcproc_op_close(&w->op);
+        return r;
+    }
+    *ret = &w->op;
+    return 0;
+}
+
+FCPROC_API bool fcproc_text_wait_result(const fcproc_op *op)
+{
+    return ((const struct file_op *)op)->found;
 }

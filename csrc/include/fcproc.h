@@ -350,6 +350,13 @@ FCPROC_CHECKED int fcproc_file_wait(const char *path, int64_t size, fcproc_proce
                                     int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
                                     fcproc_error *err);
 
+/* Operation: the file holds the text, from before or from now, or the process that writes to it has
+ * ended; fcproc_text_wait_result says whether it holds it. */
+FCPROC_CHECKED int fcproc_text_wait(const char *path, const char *text, fcproc_process *writer,
+                                    int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
+                                    fcproc_error *err);
+FCPROC_API bool fcproc_text_wait_result(const fcproc_op *op);
+
 /* ---- network namespaces --------------------------------------------------------------------- */
 
 typedef struct fcproc_netns fcproc_netns;

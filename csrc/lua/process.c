@@ -259,6 +259,28 @@ static int l_process_wait_file_op(lua_State *L)
     return 1;
 }
 
+static int push_text_result(lua_State *L, fcproc_op *op)
+{
+    lua_pushboolean(L, fcproc_text_wait_result(op));
+    return 1;
+}
+
+/* process:wait_text_op(path, text, timeout?, ctx?) -> op */
+static int l_process_wait_text_op(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    const char *path = bind_check_string(L, 2);
+    const char *text = bind_check_string(L, 3);
+    int64_t timeout_ms = bind_timeout_ms(L, 4);
+    fcproc_ctx *ctx = bind_ctx(L, 5);
+    struct bind_op *b = bind_new_op(L, push_text_result);
+
+    if (fcproc_text_wait(path, text, p, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
 /* ---- network namespaces ---- */
 
 static int l_netns_close(lua_State *L)
@@ -305,6 +327,7 @@ void bind_open_process(lua_State *L)
         { "wait_op", l_process_wait_op },
         { "wait_server_op", l_process_wait_server_op },
         { "wait_file_op", l_process_wait_file_op },
+        { "wait_text_op", l_process_wait_text_op },
         { NULL, NULL },
     };
     static const luaL_Reg netns_methods[] = { { "fd", l_netns_fd }, { NULL, NULL } };

@@ -120,6 +120,15 @@ function Process:release() end
 ---@return fcproc.Operation?, fcproc.Error?
 function Process:wait_op(timeout, without, ctx) end
 
+---Waits until the file holds the text (no pattern), or the process has ended; its result is whether
+---the text is there.
+---@param path string
+---@param text string
+---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Process:wait_text_op(path, text, timeout, ctx) end
+
 ---Waits until the file has more than so many bytes, or the process has ended.
 ---@param path string
 ---@param size integer      bytes

@@ -13,6 +13,7 @@ M.TIMEOUT = 10 -- seconds until its API must listen
 
 -- What the log says when a VM from a configuration file runs, and the levels that leave it out.
 M.BOOTED = "Successfully started microvm"
+M.VERSION = "Running Firecracker v(%d+%.%d+%.%d+[%w.-]*)"
 M.QUIET = { Off = true, Error = true, Warning = true }
 
 ---@class fcproc.Launch

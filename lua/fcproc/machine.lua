@@ -160,7 +160,9 @@ end
 ---@return any? answer
 ---@return fcproc.Error? err  ERR_UNSUPPORTED, ERR_CONFLICT or ERR_INVALID from the check
 function Machine:call(method, target, body, ctx)
-  local ok, err = endpoints.check(self.version, self.started, method, target, body)
+  local ok, err = true, nil
+  if not self.version then ok, err = self:state(ctx) end
+  if ok then ok, err = endpoints.check(self.version, self.started, method, target, body) end
   if not ok then return nil, err end
   return self:api(method, target, body, ctx)
 end
@@ -227,37 +229,52 @@ local function configure(self, config, metadata, ctx)
 end
 
 -- A request that waits while Firecracker builds the VM from its file hides why that failed: it is
--- answered with a panic and status 148 instead of the reason. So the log, where it says it, is asked
--- first; where it does not, in time, the API is.
-local function wait_for_boot(self, opts, ctx)
-  if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return true end
+-- answered with a panic and status 148 instead of the reason. And one that comes while a guest ends in
+-- its first moments may hang for ever, with Firecracker. So the log is asked, which has a line for the
+-- VM that runs; where that does not come in time, or not at all (false), the API is.
+local function boots_by_log(self, opts, ctx)
+  if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return false end
   local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
   if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+  self.version = found and (core.read_file(self.files.log, 0, 1024) or ""):match(launch.VERSION)
+  self.started = self.version ~= nil
+  return self.started
+end
+
+-- The VM runs, or the API of an empty Firecracker has answered.
+local function wait_until_up(self, opts, ctx)
+  local up, err
+  if not self.shape.jailed then -- it listens before its log has that line
+    self.process = self.launcher
+    up, err = boots_by_log(self, opts, ctx)
+    if up ~= false then return up, err end
+  end
+  up, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx)
+  if up then up, err = prove(self) end
+  if up and self.shape.jailed then
+    up, err = boots_by_log(self, opts, ctx)
+    if up ~= false then return up, err end
+    up = true
+  end
+  if not up then return nil, err end
+  up, err = self:state(ctx)
+  if not up then return nil, self:failure("start", err) end
   return true
 end
 
--- From the gate to the point where its API has answered.
+-- From the gate to the point where the VM runs, or where its API has answered.
 local function bring_up(self, opts, ctx)
   local ok, err = true, nil
   if opts.before_release then
     ok, err = opts.before_release(self.launcher)
     if ok then ok, err = self.launcher:release() end
   end
-  -- While the VMM starts: libcurl's first use takes longer than a request. What fails here fails
-  -- again, and is told, when it is needed.
-  client_of(self)
-  if ok then ok, err = wait_for_socket(self, opts.timeout or launch.TIMEOUT, ctx) end
-  if ok then ok, err = prove(self) end
-  if ok then ok, err = wait_for_boot(self, opts, ctx) end
-  if not ok then return nil, err end
-  local state
-  state, err = self:state(ctx)
-  if not state then return nil, self:failure("start", err) end
-  if opts.config and opts.boot == "api" then
-    local configured, reason = configure(self, opts.config, opts.metadata, ctx)
-    if not configured then return nil, reason end
+  if ok then ok, err = wait_until_up(self, opts, ctx) end
+  if ok and opts.config and opts.boot == "api" then
+    ok, err = configure(self, opts.config, opts.metadata, ctx)
   end
+  if not ok then return nil, err end
   -- A connection costs its VM four descriptors and 50 KiB here; to open it again takes 0.1 ms.
   self:disconnect()
   return true
@@ -314,18 +331,11 @@ function Machine:kill_now()
     return process.wait(handle, nil, self.manager.config.without, ctx)
   end
   for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
-  -- The children of a jailer may not have been met yet.
-  local gone = self.shape.jailed
-  while gone do
-    local child <close> = core.open_by_root(self.files.folder)
-    gone = child and kill(child)
-  end
   -- One that a jailer left behind, and that was not proved to be the VMM.
   while self.shape.jailed do
     local other <close> = jailer.find(self.files.folder)
     if not other then break end
-    other:signal("KILL")
-    if not process.wait(other, nil, self.manager.config.without, ctx) then break end
+    if not kill(other) then break end
   end
   self:close()
 end

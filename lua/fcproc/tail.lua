@@ -32,21 +32,6 @@ function M.of(list)
   return table.concat(parts, "\n")
 end
 
-local CHUNK = 65536
-
--- Looks from the position to the end: is it there, and where to look on; a piece of the text may be
--- before that.
-local function search(path, text, from)
-  local most = math.max(CHUNK, 2 * #text)
-  while true do
-    local chunk, err = core.read_file(path, from, most)
-    if not chunk then return nil, err end
-    if chunk:find(text, 1, true) then return true end
-    if #chunk < most then return false, from + #chunk end
-    from = from + math.max(#chunk - #text + 1, 1)
-  end
-end
-
 ---Waits until the text (no pattern) is in the file, now or in the past. Wakes when the file is
 ---written to, and when the process that writes it ends.
 ---@param process fcproc.Process
@@ -57,17 +42,9 @@ end
 ---@return boolean? found  false: the process has ended without it
 ---@return fcproc.Error? err
 function M.wait_for(process, path, text, timeout, ctx)
-  local deadline, from = timeout and core.now() + timeout, 0
-  while true do
-    local alive = process:alive() -- before the look: what a dead one has written is all there
-    local found, upto = search(path, text, from)
-    if found == nil then return nil, upto end
-    if found or not alive then return found end
-    from = math.max(upto - #text + 1, 0)
-    local left = deadline and math.max(deadline - core.now(), 0)
-    local done, err = loop.complete(ctx, process:wait_file_op(path, upto, left, ctx))
-    if not done then return nil, err end
-  end
+  local done, found = loop.complete(ctx, process:wait_text_op(path, text, timeout, ctx))
+  if not done then return nil, found end
+  return found
 end
 
 ---The last line that says what went wrong, without Firecracker's time stamp.

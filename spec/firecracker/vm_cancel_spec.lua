@@ -141,9 +141,9 @@ describe("a launch", function()
     assert.is_truthy(err.message:find("the VM's state now: unknown", 1, true), err.message)
     must(machine.process:signal("CONT"))
     endpoints.limit = limit
-    support.eventually("the pause that was sent is done", function()
-      return must(vm:info()).state == "paused"
-    end)
+    -- Firecracker drops a request whose sender has gone, if it has not read it yet.
+    local state = must(vm:info()).state
+    assert.is_truthy(state == "paused" or state == "running", state)
     must(vm:resume())
     assert.is_true(support.pings(world.netns, vm:address()))
   end)
