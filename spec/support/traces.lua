@@ -5,7 +5,6 @@ local support = require "spec.support"
 local core = require "fcproc.core"
 local cjson = require "cjson"
 local fcproc = require "fcproc"
-local jailer = require "fcproc.jailer"
 
 local M = {}
 
@@ -29,9 +28,20 @@ local function rules(world, lines)
   for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
 end
 
+---Where cgroup hierarchies are mounted: the points, and that of version 2.
+function M.hierarchies()
+  local points, unified = {}, nil
+  for line in support.read_file("/proc/self/mountinfo"):gmatch("[^\n]+") do
+    local point, kind = line:match("^%d+ %d+ %S+ %S+ (%S+) .- %- (cgroup2?) ")
+    if point then points[#points + 1] = point end
+    if kind == "cgroup2" then unified = unified or point end
+  end
+  return points, unified
+end
+
 -- The folders that jailers make, but for their common parent.
 local function cgroups(_, lines)
-  for _, point in pairs(jailer.hierarchies()) do
+  for _, point in ipairs(M.hierarchies()) do
     for _, entry in ipairs(core.list_dir(point .. "/fcproc-spec") or {}) do
       if entry.type == "dir" then
         lines[#lines + 1] = ("cgroup %s/fcproc-spec/%s"):format(point, entry.name)
@@ -81,7 +91,7 @@ end
 
 ---Gives the specs' own cgroup back, if the jailer made one.
 function M.drop_cgroups()
-  for _, point in pairs(jailer.hierarchies()) do os.remove(point .. "/fcproc-spec") end
+  for _, point in ipairs(M.hierarchies()) do os.remove(point .. "/fcproc-spec") end
 end
 
 ---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
