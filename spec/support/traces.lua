@@ -161,6 +161,14 @@ function M.holder(world, spec)
   return holder
 end
 
+-- What a test that failed half-way has left running.
+local function end_vms(world)
+  for _, entry in ipairs(fcproc.vm.list(world.manager) or {}) do
+    local process <close> = entry.pid and fcproc.process(entry.pid)
+    if process then process:signal("KILL") end
+  end
+end
+
 ---A bridged world with an uplink, whose managers write what they do to world.output.
 function M.world(config)
   local world = support.bridged_world(config)
@@ -168,7 +176,11 @@ function M.world(config)
   world.output = world.folder:file("output")
   support.sh({ "ip", "tuntap", "add", "up0", "mode", "tap" }, { netns = world.netns })
   support.sh({ "ip", "link", "set", "up0", "up" }, { netns = world.netns })
-  return world
+  local close = getmetatable(world).__close
+  return setmetatable(world, { __close = function(self)
+    end_vms(self)
+    close(self)
+  end })
 end
 
 return M
