@@ -81,7 +81,7 @@ describe("a manager that is killed", function()
 
   it("while it launches a VM leaves what can be found", function()
     local world <close> = new_world()
-    assert.is_true(matrix(world, { action = "launch", spec = full(world) }) > 20)
+    assert.is_true(matrix(world, { action = "launch", spec = full(world) }) > 15)
   end)
 
   for name, shape in pairs(SHAPES) do

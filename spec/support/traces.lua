@@ -5,7 +5,6 @@ local support = require "spec.support"
 local core = require "fcproc.core"
 local cjson = require "cjson"
 local fcproc = require "fcproc"
-local jailer = require "fcproc.jailer"
 
 local M = {}
 
@@ -29,9 +28,20 @@ local function rules(world, lines)
   for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
 end
 
+---Where cgroup hierarchies are mounted: the points, and that of version 2.
+function M.hierarchies()
+  local points, unified = {}, nil
+  for line in support.read_file("/proc/self/mountinfo"):gmatch("[^\n]+") do
+    local point, kind = line:match("^%d+ %d+ %S+ %S+ (%S+) .- %- (cgroup2?) ")
+    if point then points[#points + 1] = point end
+    if kind == "cgroup2" then unified = unified or point end
+  end
+  return points, unified
+end
+
 -- The folders that jailers make, but for their common parent.
 local function cgroups(_, lines)
-  for _, point in pairs(jailer.hierarchies()) do
+  for _, point in ipairs(M.hierarchies()) do
     for _, entry in ipairs(core.list_dir(point .. "/fcproc-spec") or {}) do
       if entry.type == "dir" then
         lines[#lines + 1] = ("cgroup %s/fcproc-spec/%s"):format(point, entry.name)
@@ -81,7 +91,7 @@ end
 
 ---Gives the specs' own cgroup back, if the jailer made one.
 function M.drop_cgroups()
-  for _, point in pairs(jailer.hierarchies()) do os.remove(point .. "/fcproc-spec") end
+  for _, point in ipairs(M.hierarchies()) do os.remove(point .. "/fcproc-spec") end
 end
 
 ---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
@@ -151,6 +161,14 @@ function M.holder(world, spec)
   return holder
 end
 
+-- What a test that failed half-way has left running.
+local function end_vms(world)
+  for _, entry in ipairs(fcproc.vm.list(world.manager) or {}) do
+    local process <close> = entry.pid and fcproc.process(entry.pid)
+    if process then process:signal("KILL") end
+  end
+end
+
 ---A bridged world with an uplink, whose managers write what they do to world.output.
 function M.world(config)
   local world = support.bridged_world(config)
@@ -158,7 +176,11 @@ function M.world(config)
   world.output = world.folder:file("output")
   support.sh({ "ip", "tuntap", "add", "up0", "mode", "tap" }, { netns = world.netns })
   support.sh({ "ip", "link", "set", "up0", "up" }, { netns = world.netns })
-  return world
+  local close = getmetatable(world).__close
+  return setmetatable(world, { __close = function(self)
+    end_vms(self)
+    close(self)
+  end })
 end
 
 return M
