@@ -38,8 +38,8 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 CORE := error context op path file tree filelink lock copy filewait socket procfs process identity netns \
-	child gate spawn command netlink link tap removal unixhttp guest host
-BINDING := core error context op path file process spawn net client log checks
+	child gate spawn command netlink link tap removal unixhttp guest host signal
+BINDING := core error context op path file process spawn net client log checks terminal
 LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \

@@ -512,6 +512,19 @@ function core.disk_free(path) end
 ---@return true?, fcproc.Error?
 function core.reflink_check(folder) end
 
+---Is the descriptor a terminal?
+---@param fd integer  2: stderr
+---@return boolean
+function core.is_terminal(fd) end
+
+---Waits for one of the signals; its result is the number. From the call on they are blocked in this
+---thread, for good: only for programs that own their process.
+---@param numbers integer[]  1 to 8 of them
+---@param timeout number?    seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.wait_signal(numbers, timeout, ctx) end
+
 ---Has a C host set a log?
 ---@return boolean
 function core.host_logging() end

@@ -262,6 +262,42 @@ function M.list(manager, ctx)
   return list
 end
 
+---@class fcproc.VmInfo: fcproc.VmSummary
+---@field console string?   its file; nil: a daemonized jailer has closed it
+---@field identity table?   of the process that was started, for fcproc.process
+
+---Looks at a VM without taking it: it may be in the hands of another manager, and stays there.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.VmInfo? info  as vm:info gives it; state may be "dead" or "making", too
+---@return fcproc.Error? err    ERR_NOT_FOUND: there is none
+function M.inspect(manager, id, ctx)
+  options.argument(id, "string", "vm.inspect", "id")
+  ctx = loop.context(ctx)
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  if not specs.check_id(id) or not journals.exists(manager, id) then
+    return journals.missing(manager, id, "vm.inspect")
+  end
+  local record = journals.read(manager, id)
+  local holder = journals.holder(manager, id)
+  local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
+  local process = find_process(record)
+  local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore closing
+    if vm.machine then vm.machine:close() end
+  end })
+  if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
+  local info
+  info, err = vm:info(ctx)
+  if not info then return nil, err end
+  info.managed, info.manager = journals.is_locked(manager, id), holder
+  if not process then info.state = info.managed and "making" or "dead" end
+  info.identity = process and process:identity()
+  info.console = record.files and not record.shape.daemonize and record.files.console or nil
+  return info
+end
+
 -- ---- removing what dead VMs left -------------------------------------------------------------
 
 ---@class fcproc.Reclaimed

@@ -117,6 +117,12 @@ end, function()
   collectgarbage() -- a lock that found no owner goes
   remove_files()
 end)
+add("is_terminal wait_signal", function()
+  core.is_terminal(2)
+  local op <close> = fine(core.wait_signal({ 12 }, 0.001, ctx)) -- SIGUSR2
+  tostring(op)
+  op:step()
+end)
 add("kvm_check tun_check disk_free reflink_check", function()
   fine(core.kvm_check("/dev/kvm"))
   fine(core.tun_check("/dev/net/tun"))

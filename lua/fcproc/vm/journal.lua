@@ -48,6 +48,18 @@ local function make_folders(manager)
   return true
 end
 
+---Which process has the VM's lock, as the kernel's list of locks tells; nil: none that is seen here.
+---@param manager fcproc.Manager
+---@param id string
+---@return integer? pid
+function M.holder(manager, id)
+  local stat = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
+  local text = stat and core.read_file("/proc/locks") or ""
+  for pid, inode in text:gmatch("FLOCK +%u+ +%u+ (%d+) %x+:%x+:(%d+) ") do
+    if tonumber(inode) == stat.ino then return tonumber(pid) end
+  end
+end
+
 ---Takes the VM's lock.
 ---@param manager fcproc.Manager
 ---@param id string
@@ -58,8 +70,9 @@ function M.lock(manager, id)
   local lock, err = core.lock_file(path)
   if lock then return lock end
   if err.code == "busy" then
-    err.message = ("the VM '%s' is in the hands of another manager; wait for it, or end that "
-      .. "process"):format(id)
+    err.pid = M.holder(manager, id)
+    err.message = ("the VM '%s' is in the hands of another manager%s; wait for it, or end that "
+      .. "process"):format(id, err.pid and (", pid %d"):format(err.pid) or "")
   end
   return nil, err
 end
@@ -110,6 +123,17 @@ function M.create(manager, id)
   }
 end
 
+---The error for a VM that is not there.
+---@param manager fcproc.Manager
+---@param id string
+---@param op string
+---@return nil
+---@return fcproc.Error err
+function M.missing(manager, id, op)
+  return nil, errors.new{ code = "not_found", op = op, path = M.folder(manager, id),
+    message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
+end
+
 ---The lock and the journal of a VM that is there. A folder whose journal was never written, or
 ---cut by a crash of the host, has a record that says so.
 ---@param manager fcproc.Manager
@@ -117,11 +141,7 @@ end
 ---@return fcproc.Journal?
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM; ERR_BUSY: another manager has it
 function M.open(manager, id)
-  local function missing()
-    return nil, errors.new{ code = "not_found", op = "vm.adopt", path = M.folder(manager, id),
-      message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
-  end
-  if not M.exists(manager, id) then return missing() end
+  if not M.exists(manager, id) then return M.missing(manager, id, "vm.adopt") end
   local ok, err = make_folders(manager)
   if not ok then return nil, err end
   local lock
@@ -129,7 +149,7 @@ function M.open(manager, id)
   if not lock then return nil, err end
   if not M.exists(manager, id) then -- it went while we came
     lock:remove()
-    return missing()
+    return M.missing(manager, id, "vm.adopt")
   end
   return new(manager, id, lock, M.read(manager, id))
 end
