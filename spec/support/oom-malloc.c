@@ -69,9 +69,10 @@ static int call_signal_wait(void)
     static const int one[] = { SIGUSR2 };
     fcproc_op *op = NULL;
 
-    return finish(fcproc_signal_wait(one, 1, 0, NULL, &op, NULL), op) == FCPROC_ERR_WAIT_TIMEOUT
-               ? 0
-               : FCPROC_ERR_NOMEM;
+    int r = fcproc_signal_wait(one, 1, 0, NULL, &op, NULL);
+
+    r = finish(r, op);
+    return r == FCPROC_ERR_WAIT_TIMEOUT ? 0 : r;
 }
 
 static int call_path_wait(void)
