@@ -40,8 +40,9 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path file tree filelink lock copy filewait socket procfs process identity netns \
 	child gate spawn command netlink link tap removal unixhttp guest host signal
 BINDING := core error context op path file process spawn net client log checks terminal
-LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
+LUA_FILES := init api bodies calls config context endpoints error exit fields guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
+	cli cli/console cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/console vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
 	vm/natrules vm/nft vm/object vm/schema vm/snapshot vm/spec vm/steps vm/stop
