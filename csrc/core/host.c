@@ -104,11 +104,6 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
-FCPROC_API bool fcproc_is_terminal(int fd)
-{
-    return isatty(fd) == 1;
-}
-
 FCPROC_API int fcproc_reflink_check(const char *folder, fcproc_error *err)
 {
     static const char op[] = "reflink.check";

@@ -13,6 +13,20 @@ static int l_is_terminal(lua_State *L)
     return 1;
 }
 
+/* core.wait_reader(fd, timeout?, ctx?) -> op */
+static int l_wait_reader(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int fd = (int)luaL_checkinteger(L, 1);
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    struct bind_op *b = bind_new_op(L, NULL);
+
+    if (fcproc_reader_wait(fd, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
 static int push_signal(lua_State *L, fcproc_op *op)
 {
     lua_pushinteger(L, fcproc_signal_wait_result(op));
@@ -47,6 +61,7 @@ void bind_open_terminal(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "is_terminal", l_is_terminal },
+        { "wait_reader", l_wait_reader },
         { "wait_signal", l_wait_signal },
         { NULL, NULL },
     };

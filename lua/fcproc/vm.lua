@@ -217,7 +217,9 @@ function M.adopt(manager, id, ctx)
     return nil, err
   end
   ok, err = snapshot.finish_interrupted(vm, ctx)
-  if ok and record.state ~= "running" then
+  local own = journals.own_pid()
+  if ok and (record.state ~= "running" or record.manager ~= own) then
+    record.manager = own
     record.process = process:identity()
     ok, err = journal:save("running")
   end
@@ -263,6 +265,7 @@ function M.list(manager, ctx)
 end
 
 ---@class fcproc.VmInfo: fcproc.VmSummary
+---@field manager integer?  the pid of who has it in his hands
 ---@field console string?   its file; nil: a daemonized jailer has closed it
 ---@field identity table?   of the process that was started, for fcproc.process
 
@@ -281,7 +284,6 @@ function M.inspect(manager, id, ctx)
     return journals.missing(manager, id, "vm.inspect")
   end
   local record = journals.read(manager, id)
-  local holder = journals.holder(manager, id)
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
   local process = find_process(record)
   local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore closing
@@ -291,7 +293,8 @@ function M.inspect(manager, id, ctx)
   local info
   info, err = vm:info(ctx)
   if not info then return nil, err end
-  info.managed, info.manager = journals.is_locked(manager, id), holder
+  info.managed = journals.is_locked(manager, id)
+  info.manager = info.managed and journals.holder(manager, id) or nil
   if not process then info.state = info.managed and "making" or "dead" end
   info.identity = process and process:identity()
   info.console = record.files and not record.shape.daemonize and record.files.console or nil

@@ -72,6 +72,11 @@ static int call_signal_wait(void)
     int r = fcproc_signal_wait(one, 1, 0, NULL, &op, NULL);
 
     r = finish(r, op);
+    if (r != FCPROC_ERR_WAIT_TIMEOUT)
+        return r;
+    op = NULL;
+    r = fcproc_reader_wait(fcproc_netns_fd(netns), 0, NULL, &op, NULL);
+    r = finish(r, op);
     return r == FCPROC_ERR_WAIT_TIMEOUT ? 0 : r;
 }
 

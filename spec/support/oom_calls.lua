@@ -117,8 +117,11 @@ end, function()
   collectgarbage() -- a lock that found no owner goes
   remove_files()
 end)
-add("is_terminal wait_signal", function()
+add("is_terminal wait_signal wait_reader", function()
   core.is_terminal(2)
+  local reader <close> = fine(core.wait_reader(server:pidfd(), 0.001, ctx))
+  tostring(reader)
+  reader:step()
   local op <close> = fine(core.wait_signal({ 12 }, 0.001, ctx)) -- SIGUSR2
   tostring(op)
   op:step()

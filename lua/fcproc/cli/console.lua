@@ -1,6 +1,7 @@
 -- A guest's console on stdout: what is there, and what comes. It is a file, so it can be read
 -- whoever has the VM in his hands.
 
+local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
@@ -11,6 +12,7 @@ local vms = require "fcproc.vm"
 local M = {}
 
 local CHUNK = 65536
+local STDOUT = 1
 local EVERY = 5 -- seconds between two calls of tick
 
 -- Writes what is in the file from the position on. The position after it; nil, err.
@@ -52,6 +54,41 @@ function M.follow(path, writer, from, write, ctx, tick)
   end
 end
 
+---Runs the work beside watchers, which end with it. Each gets a context that Ctrl-C cancels.
+---@param ctx fcproc.Context?
+---@param work fun(ctx: fcproc.Context): any ...
+---@param ... fun(ctx: fcproc.Context)
+---@return any ...  what the work returned
+function M.watched(ctx, work, ...)
+  local watching
+  local functions = { function(run_ctx)
+    local made <close> = context.new{ parent = run_ctx }
+    watching = made
+    local done <close> = setmetatable({}, { -- luacheck: ignore done
+      __close = function() made:cancel() end,
+    })
+    return work(run_ctx)
+  end }
+  for _, watcher in ipairs{ ... } do
+    functions[#functions + 1] = function(run_ctx)
+      if watching:status() then watcher(watching, run_ctx) end
+    end
+  end
+  local results = loop.run(functions, ctx)
+  return table.unpack(results[1], 1, results[1].n)
+end
+
+---A watcher that calls the function when nobody reads stdout any more.
+---@param cli fcproc.Cli
+---@param gone fun()
+---@return fun(ctx: fcproc.Context)
+function M.reader(cli, gone)
+  return function(ctx)
+    if cli.output.out ~= io.stdout then return end
+    if loop.complete(ctx, core.wait_reader(STDOUT, nil, ctx)) then gone() end
+  end
+end
+
 -- Where the last lines begin.
 local function start_of(path, lines)
   if not lines then return 0 end
@@ -82,14 +119,20 @@ function M.console(cli)
         .. "closed it"):format(cli.args.id) }
   end
   local writer <close> = cli.args.follow and info.identity and process.open(info.identity) or nil
-  local to, from = cli.output, nil
+  local to, from = cli.output
   from, err = start_of(info.console, cli.args.lines)
   if not from then return nil, err end
   if not to.json then
+    local reading
     local ok
-    ok, err = M.follow(info.console, writer, from, function(text) return to:write(text) end, cli.ctx)
-    if not ok and err.code ~= "closed" then return nil, err end
-    return true
+    ok, err = M.watched(cli.ctx, function(ctx)
+      local until_unread <close> = context.new{ parent = ctx }
+      reading = until_unread
+      return M.follow(info.console, writer, from, function(text) return to:write(text) end, reading)
+    end, M.reader(cli, function() reading:cancel() end))
+    if ok or err.code == "closed" then return true end
+    if err.code == "cancelled" and cli.ctx:status() then return true end
+    return nil, err
   end
   local parts = {}
   local ok

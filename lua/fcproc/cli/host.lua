@@ -42,15 +42,13 @@ end
 
 -- ---- the bridge ----------------------------------------------------------------------------
 
-local net = {}
-
 -- What the bridge is to be: the manager's configuration.
 local function bridge_of(cli)
   local config = cli.manager.config
   return { bridge = config.bridge_name, address = config.bridge_ip, prefix = config.prefix }
 end
 
-function net.up(cli)
+local function net_up(cli)
   local ok, err = cli.manager:ensure_bridge(cli.ctx)
   if not ok then return nil, err end
   cli.output:result(bridge_of(cli), nil, function(b)
@@ -59,7 +57,7 @@ function net.up(cli)
   return true
 end
 
-function net.down(cli)
+local function net_down(cli)
   local ok, err = cli.manager:delete_bridge(cli.ctx)
   if not ok then return nil, err end
   cli.output:result({ bridge = cli.args.bridge }, nil, function(b)
@@ -88,7 +86,7 @@ local function show_text(shown)
   return table.concat(text, "\n")
 end
 
-function net.show(cli)
+local function net_show(cli)
   local manager, shown = cli.manager, bridge_of(cli)
   local err
   shown.exists = manager.net:link_exists(shown.bridge) and true or false
@@ -101,6 +99,8 @@ function net.show(cli)
   cli.output:result(shown, { fields = { taps = LIST, leases = LIST, nat = LIST } }, show_text)
   return true
 end
+
+local net = { up = net_up, down = net_down, show = net_show }
 
 ---fcproc net up|down|show
 ---@param cli fcproc.Cli

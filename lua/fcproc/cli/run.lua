@@ -119,7 +119,8 @@ local function work(cli, state)
   began(cli, vm, started)
   local gone, why = accompany(cli, vm, state.patience)
   if not gone and not state.signal and why.code ~= "closed" then
-    cli.output:note("%s is stopped: %s", vm.id, why.message)
+    cli.output:note("%s is stopped: %s", vm.id, why.code == "deadline" and "its time is up"
+      or why.code == "cancelled" and "nobody reads its console any more" or why.message)
   end
   local report
   report, err = end_vm(vm, cli.args.ladder, state.urgent)
@@ -159,18 +160,10 @@ local function foreground(cli)
   first:close()
   local patience <close> = context.new{ timeout = cli.args.timeout }
   local urgent <close> = context.new()
-  local watching <close> = context.new()
   local state = { patience = patience, urgent = urgent }
-  local results = loop.run{
-    function()
-      local done <close> = setmetatable({}, { -- luacheck: ignore done
-        __close = function() watching:cancel() end,
-      })
-      return work(cli, state)
-    end,
-    function() watch(cli, state, signals, watching) end,
-  }
-  local status, failure = results[1][1], results[1][2]
+  local status, failure = console.watched(nil, function() return work(cli, state) end,
+    function(ctx) watch(cli, state, signals, ctx) end,
+    console.reader(cli, function() patience:cancel() end))
   if status then return status end
   if state.signal and failure.code == "cancelled" then
     cli.output:note("interrupted; nothing is left")

@@ -66,7 +66,7 @@ end
 ---@return table? spec
 ---@return fcproc.Error? err
 function M.of(args)
-  local spec, err = {}, nil
+  local spec, err = {}
   if args.spec then
     spec, err = read(args.spec)
     if not spec then return nil, err end
