@@ -219,10 +219,10 @@ FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;
 # The command from the checkout: build/bin/fcproc, from any folder. exec: signals are the command's.
 build/bin/fcproc: Makefile
 	@mkdir -p $(@D)
-	printf '#!/bin/sh\n%s\n%s\n' '# Made by make: fcproc as it is in the checkout.' \
-		"LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' \
-		LUA_CPATH='$(CURDIR)/build/?.so;;' PATH=\"\$$PATH:$(CURDIR)/build/bin\" \
-		exec $(LUA) '$(CURDIR)/lua/bin/fcproc' \"\$$@\"" > $@
+	printf '%s\n' '#!/bin/sh' '# Made by make: fcproc as it is in the checkout.' \
+		"export LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;'" \
+		"export LUA_CPATH='$(CURDIR)/build/?.so;;' PATH=\"\$$PATH:$(CURDIR)/build/bin\"" \
+		"exec $(LUA) '$(CURDIR)/lua/bin/fcproc' \"\$$@\"" > $@
 	chmod 755 $@
 
 demo: deps
@@ -272,7 +272,7 @@ rock: deps
 	@sh spec/support/rock.sh
 
 lint:
-	luacheck -q lua spec examples rockspec csrc
+	luacheck -q lua lua/bin/fcproc spec examples rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
 		csrc/core csrc/lua spec/support spec/bench
