@@ -60,18 +60,21 @@ end
 ---@param ... fun(ctx: fcproc.Context)
 ---@return any ...  what the work returned
 function M.watched(ctx, work, ...)
-  local watching
+  local watching, ended
   local functions = { function(run_ctx)
     local made <close> = context.new{ parent = run_ctx }
     watching = made
     local done <close> = setmetatable({}, { -- luacheck: ignore done
-      __close = function() made:cancel() end,
+      __close = function()
+        ended = true
+        made:cancel()
+      end,
     })
     return work(run_ctx)
   end }
   for _, watcher in ipairs{ ... } do
-    functions[#functions + 1] = function(run_ctx)
-      if watching:status() then watcher(watching, run_ctx) end
+    functions[#functions + 1] = function()
+      if not ended then watcher(watching) end
     end
   end
   local results = loop.run(functions, ctx)

@@ -18,7 +18,7 @@ local M = {}
 
 local HUP, INT, PIPE, TERM = 1, 2, 13, 15
 local KILL = { { "sigkill", 5 } }
-local GUEST_FAILED = 1
+local FAILED = 1
 
 local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
   network = "making its network", start = "starting Firecracker", cleanup = "cleaning up" }
@@ -42,10 +42,17 @@ local function launch(cli, ctx)
       message = "hooks: are functions, which a file can't hold; write a script with fcproc.vm" }
   end
   add_progress(cli, spec)
+  local vm
   if cli.args.command == "restore" then
-    return vms.restore(cli.manager, cli.args.path, spec, ctx)
+    vm, err = vms.restore(cli.manager, cli.args.path, spec, ctx)
+  else
+    vm, err = vms.launch(cli.manager, spec, ctx)
   end
-  return vms.launch(cli.manager, spec, ctx)
+  if vm then return vm end
+  if err.code == "exit_status" or err.code == "permission" then
+    cli.output:note("it was not started; `fcproc doctor` tells what this host lacks")
+  end
+  return nil, err
 end
 
 -- ---- in the background ---------------------------------------------------------------------
@@ -107,7 +114,7 @@ local function began(cli, vm, started)
 end
 
 local function status_of_end(exit)
-  return exit and exit.status == 0 and 0 or GUEST_FAILED
+  return exit and exit.status == 0 and 0 or FAILED
 end
 
 -- The work itself. state.signal: the first that came.
@@ -131,7 +138,7 @@ local function work(cli, state)
   end
   if state.signal then return 128 + state.signal end
   if gone then return status_of_end(report.exit) end
-  return output.status_of(why)
+  return why.code == "deadline" and output.status_of(why) or FAILED
 end
 
 -- Waits for signals until its context ends.
