@@ -280,9 +280,11 @@ function M.inspect(manager, id, ctx)
   ctx = loop.context(ctx)
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
-  if not specs.check_id(id) or not journals.exists(manager, id) then
-    return journals.missing(manager, id, "vm.inspect")
+  local valid, reason = specs.check_id(id)
+  if not valid then
+    return nil, errors.new{ code = "invalid", op = "vm.inspect", message = "id: " .. reason }
   end
+  if not journals.exists(manager, id) then return journals.missing(manager, id, "vm.inspect") end
   local record = journals.read(manager, id)
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
   local process = find_process(record)

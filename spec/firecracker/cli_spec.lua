@@ -81,7 +81,7 @@ describe("the fcproc command", function()
     assert.are.equal("running", cli.json(world, "resume", "a").state)
     local shown = cli.json(world, "net", "show")
     assert.are.equal("a", shown.taps[1].vm)
-    assert.are.equal(2, #shown.leases)
+    assert.are.equal("a", shown.leases[1].owner)
     contains(cli.ok(world, "net", "show"), "ip-" .. info.address)
     contains(cli.ok(world, "stop", "a"), "a: ended by ctrl_alt_del")
     assert.are.equal("[]\n", cli.ok(world, "--json", "ps"))
@@ -200,7 +200,7 @@ describe("the fcproc command", function()
     local world <close> = support.world()
     cli.ok(world, "run", "--id", "a", "--net", "172.30.0.9", "-d")
     for _, case in ipairs{ { 3, "not_found", "info", "b" }, { 3, "not_found", "console", "b" },
-      { 3, "not_found", "pause", "../b" }, { 4, "conflict", "run", "--id", "a" },
+      { 3, "not_found", "pause", "b" }, { 2, "invalid", "info", "../b" }, { 4, "conflict", "run", "--id", "a" },
       { 4, "conflict", "run", "--net", "172.30.0.9" }, { 2, "invalid", "run", "--id", "a_b" },
       { 3, "not_found", "ps", "--netns", "nowhere" }, { 124, "deadline", "pause", "a", "--timeout", "0" },
       { 2, "invalid", "run", "--firecracker", "/nowhere" } } do
