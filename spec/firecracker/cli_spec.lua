@@ -200,7 +200,8 @@ describe("the fcproc command", function()
     local world <close> = support.world()
     cli.ok(world, "run", "--id", "a", "--net", "172.30.0.9", "-d")
     for _, case in ipairs{ { 3, "not_found", "info", "b" }, { 3, "not_found", "console", "b" },
-      { 3, "not_found", "pause", "b" }, { 2, "invalid", "info", "../b" }, { 4, "conflict", "run", "--id", "a" },
+      { 3, "not_found", "pause", "b" }, { 2, "invalid", "info", "../b" },
+      { 4, "conflict", "run", "--id", "a" },
       { 4, "conflict", "run", "--net", "172.30.0.9" }, { 2, "invalid", "run", "--id", "a_b" },
       { 3, "not_found", "ps", "--netns", "nowhere" }, { 124, "deadline", "pause", "a", "--timeout", "0" },
       { 2, "invalid", "run", "--firecracker", "/nowhere" } } do
