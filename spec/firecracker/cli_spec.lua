@@ -28,7 +28,7 @@ describe("the fcproc command", function()
   after_each(support.after_each)
 
   it("tells how it is used", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local help = cli.ok(world, "--help")
     for _, name in ipairs{ "run", "restore", "ps", "info", "console", "stop", "kill", "pause", "resume",
       "snapshot", "reclaim", "net", "doctor", "version" } do
@@ -50,7 +50,7 @@ describe("the fcproc command", function()
   end)
 
   it("tells versions", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local versions = cli.json(world, "version")
     assert.are.equal(fcproc.VERSION, versions.fcproc)
     assert.is_truthy(versions.firecracker:find("^%d+%.%d+%.%d+"))
@@ -62,7 +62,7 @@ describe("the fcproc command", function()
   end)
 
   it("runs a VM in the background, shows it, pauses it, and stops it", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     assert.are.equal("a\n", cli.ok(world, "run", "--id", "a", "--net", "--detach"))
     local vm = cli.json(world, "ps")[1]
     assert.are.equal("a running false", ("%s %s %s"):format(vm.id, vm.state, vm.managed))
@@ -89,7 +89,7 @@ describe("the fcproc command", function()
   end)
 
   it("stops several, gently or not, and says of each what became of it", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     for _, id in ipairs{ "a", "b", "c" } do cli.ok(world, "run", "--id", id, "-d") end
     local out, err = cli.fails(world, 3, "stop", "a", "nobody", "b", "--ladder", "sigterm:5")
     contains(out, "a: ended by sigterm")
@@ -101,7 +101,7 @@ describe("the fcproc command", function()
   end)
 
   it("takes a VM's spec from a file, and options beside it", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local disk, path = world.folder:file("disk"), world.folder:file("vm.json")
     support.sh{ "truncate", "-s", "1M", disk }
     support.write_file(path, cjson.encode{ id = "a", mem_mib = 24, entropy = true })
@@ -126,7 +126,7 @@ describe("the fcproc command", function()
   end)
 
   it("runs one in a jail", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     cli.ok(world, "run", "--id", "j", "-d", "--jailer", "1234:1234", "--daemonize", "--net")
     local _, err = cli.fails(world, 1, "console", "j")
     contains(err, "has no console")
@@ -135,7 +135,7 @@ describe("the fcproc command", function()
   end)
 
   it("writes a snapshot and launches from it", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local path = world.folder:file("snap")
     cli.ok(world, "run", "--id", "a", "-d")
     local made = cli.json(world, "snapshot", "a", path)
@@ -153,7 +153,7 @@ describe("the fcproc command", function()
   end)
 
   it("makes the bridge and removes it, twice without harm", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     for _ = 1, 2 do contains(cli.ok(world, "net", "up"), "fcbr0 is up, 172.30.0.1/24") end
     assert.is_true(cli.json(world, "net", "show").exists)
     cli.ok(world, "run", "--id", "a", "--net", "-d")
@@ -168,7 +168,7 @@ describe("the fcproc command", function()
   end)
 
   it("reclaims what the dead left, and lets the living alone", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     for _, id in ipairs{ "dead", "alive" } do cli.ok(world, "run", "--id", id, "--net", "-d") end
     local process <close> = support.must(fcproc.process(cli.json(world, "info", "dead").pid))
     process:signal("KILL")
@@ -184,7 +184,7 @@ describe("the fcproc command", function()
   end)
 
   it("checks the host, and says in its status whether VMs can run", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local checks = cjson.decode(cli.run(world, { "doctor", "--json" }).out)
     assert.is_true(#checks > 10)
     local done = cli.run(world, { "doctor", "--boot" })
@@ -197,7 +197,7 @@ describe("the fcproc command", function()
   end)
 
   it("gives each kind of failure a status of its own, and its error as JSON", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     cli.ok(world, "run", "--id", "a", "--net", "172.30.0.9", "-d")
     for _, case in ipairs{ { 3, "not_found", "info", "b" }, { 3, "not_found", "console", "b" },
       { 3, "not_found", "pause", "b" }, { 2, "invalid", "info", "../b" },
@@ -219,7 +219,7 @@ describe("the fcproc command", function()
   end)
 
   it("tells with --verbose what it changes on the host", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local done = cli.run(world, { "-v", "run", "--id", "a", "--net", "-d" })
     contains(done.err, "debug: TAP created: ")
     contains(done.err, "debug: journal written: ")
@@ -227,7 +227,7 @@ describe("the fcproc command", function()
   end)
 
   it("as an ordinary user says what is missing", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     support.sh{ "chmod", "755", world.folder.path }
     support.sh{ "install", "-d", "-m", "777", world.folder:file("open") }
     local opts = { uid = NOBODY, gid = NOBODY,
@@ -251,7 +251,7 @@ describe("fcproc run in the foreground", function()
   after_each(support.after_each)
 
   it("shows the console and ends as the guest does", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     -- The guest resets itself at Ctrl-Alt-Del, which comes from elsewhere.
     local function run_to_its_end(...)
       local run <close> = cli.start(world, { "run", "--id", "a", ... })
@@ -274,7 +274,7 @@ describe("fcproc run in the foreground", function()
   end)
 
   it("fails when its Firecracker is killed", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local run <close> = cli.start(world, { "run", "--id", "a" })
     run:shows("ready")
     local process <close> = support.must(fcproc.process(cli.json(world, "info", "a").pid))
@@ -286,7 +286,7 @@ describe("fcproc run in the foreground", function()
 
   for name, status in pairs{ INT = 130, TERM = 143, HUP = 129 } do
     it("stops its VM at a SIG" .. name, function()
-      local world <close> = support.world()
+      local world <close> = cli.world()
       local run <close> = cli.start(world, { "run", "--id", "a", "--net" })
       run:shows("ready")
       run.process:signal(name)
@@ -297,7 +297,7 @@ describe("fcproc run in the foreground", function()
   end
 
   it("kills its VM at a second Ctrl-C", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local run <close> = cli.start(world, { "run", "--id", "a", "--boot-args", "fcproc.ignore_cad" })
     run:shows("ready")
     run.process:signal("INT")
@@ -311,7 +311,7 @@ describe("fcproc run in the foreground", function()
   end)
 
   it("leaves nothing when it is interrupted while it starts", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     for _ = 1, 5 do
       local run <close> = cli.start(world, { "run", "--id", "a", "--net", "-v" })
       support.eventually("it has begun", function()
@@ -324,7 +324,7 @@ describe("fcproc run in the foreground", function()
   end)
 
   it("stops its VM when its time is up, and when nobody reads any more", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local _, err = cli.fails(world, 124, "run", "--id", "a", "--timeout", "0.5")
     contains(err, "its time is up")
     assert_clean(world)
@@ -343,7 +343,7 @@ describe("fcproc run in the foreground", function()
   end)
 
   it("has its VM to itself: others can look, and are told whose it is", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local run <close> = cli.start(world, { "run", "--id", "a" })
     run:shows("ready")
     local _, err = cli.fails(world, 4, "stop", "a")
@@ -358,7 +358,7 @@ describe("fcproc run in the foreground", function()
   end)
 
   it("console --follow ends with the VM, and at Ctrl-C without harm to it", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     cli.ok(world, "run", "--id", "a", "-d")
     local first <close> = cli.start(world, { "console", "a", "--follow" })
     local second <close> = cli.start(world, { "console", "a", "-f" })

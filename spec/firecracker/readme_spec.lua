@@ -97,7 +97,7 @@ describe("the README", function()
 
   for section, text in pairs(scripts("lua")) do
     it("in Lua: " .. section, function()
-      local world <close> = support.world()
+      local world <close> = cli.world()
       local result = run(world, { support.lua }, text)
       assert_promises(text, result.stdout)
       assert_clean(world)
@@ -106,14 +106,14 @@ describe("the README", function()
 
   for section, text in pairs(scripts("sh")) do
     it("in a shell: " .. section, function()
-      local world <close> = support.world()
+      local world <close> = cli.world()
       run(world, { "sh", "-eu" }, text:gsub("lua5%.4", support.lua))
       assert_clean(world)
     end)
   end
 
   it("names every command and option that there is", function()
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local readme = support.read_file("README.md")
     for _, command in ipairs{ "run", "restore", "console", "stop", "snapshot", "doctor" } do
       for option in cli.ok(world, command, "--help"):gmatch("%s(%-%-%l[%l%-]+)") do
@@ -128,7 +128,7 @@ describe("the example", function()
   after_each(support.after_each)
 
   local function example(name, ...)
-    local world <close> = support.world()
+    local world <close> = cli.world()
     local path = os.getenv("PATH") .. ":" .. support.firecracker():match("^(.*)/")
     local result = support.must(fcproc.runner():run({ support.lua, "examples/" .. name, ... },
       { env = cli.env(world, { PATH = path }), timeout = 120 }))

@@ -14,6 +14,19 @@ local function argv_of(args)
   return { support.lua, "lua/bin/fcproc", table.unpack(args) }
 end
 
+---As support.world; VMs that a failed test left in the background end with it.
+function M.world()
+  local world = support.world()
+  local close = getmetatable(world).__close
+  return setmetatable(world, { __close = function(self)
+    for _, entry in ipairs(fcproc.vm.list(self.manager) or {}) do
+      local vm = entry.state == "running" and fcproc.vm.adopt(self.manager, entry.id)
+      if vm then vm:kill() end
+    end
+    close(self)
+  end })
+end
+
 ---The environment that the command gets.
 function M.env(world, more)
   local env = { PATH = os.getenv("PATH"), FCPROC_RUNTIME_DIR = world.folder:file("run"),
