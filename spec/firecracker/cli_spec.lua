@@ -210,7 +210,7 @@ describe("the fcproc command", function()
       assert.are.equal(case[2], plain.code)
       contains(err, "fcproc: " .. plain.message)
     end
-    local out, err = cli.fails(world, 1, "run", "--id", "k", "--kernel", "/etc/passwd")
+    local out, err = cli.fails(world, 1, "run", "--id", "k", "--kernel", "/bin/true")
     assert.are.equal("", out)
     contains(err, "\n  | ")
     contains(err, "fcproc doctor")
