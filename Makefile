@@ -10,6 +10,7 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 INST_LIBDIR ?= $(LIBDIR)/lua/5.4
 INST_LUADIR ?= $(PREFIX)/share/lua/5.4
+INST_BINDIR ?= $(PREFIX)/bin
 CC ?= gcc
 CFLAGS ?= -O2 -g
 LIBFLAG ?= -shared
@@ -40,10 +41,11 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 CORE := error context op path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
-	child gate spawn command netlink link tap removal curl unixhttp guest host
-BINDING := core error context op path file capper process spawn net client log checks
-LUA_FILES := init api bodies calls cli config context endpoints error exit fields guest identity jailer json \
+	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
+BINDING := core error context op path file capper process spawn net client log checks terminal
+LUA_FILES := init api bodies calls config context endpoints error exit fields guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
+	cli cli/console cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/console vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
 	vm/natrules vm/nft vm/object vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop
@@ -56,7 +58,7 @@ CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
 BINDING_OBJS := $(BINDING:%=$(BUILD)/obj/lua/%.o)
 LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
 
-all: module library lua-library
+all: module library lua-library build/bin/fcproc
 
 module: $(BUILD)/fcproc/core.so $(GUEST)
 
@@ -136,7 +138,7 @@ $(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
 
 # ---- install -------------------------------------------------------------------------------
 
-# What the rock installs: the module, the guest and the Lua files.
+# The module, the guest and the Lua files.
 install-lua: module
 	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
 	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
@@ -144,7 +146,18 @@ install-lua: module
 	for name in $(LUA_FILES) core.d; do install -D -m 644 lua/fcproc/$$name.lua \
 		$(DESTDIR)$(INST_LUADIR)/fcproc/$$name.lua || exit 1; done
 
+# What the rock installs; LuaRocks wraps the command, so that it finds the module.
+install-rock: install-lua
+	install -D -m 755 lua/bin/fcproc $(DESTDIR)$(INST_BINDIR)/fcproc
+
+# Here the command is told where the module is: the prefix may be none that Lua looks in.
 install: all install-lua
+	install -d $(DESTDIR)$(INST_BINDIR)
+	sed -e '1s|.*|#!/usr/bin/env $(LUA)|' \
+		-e '1apackage.path = "$(INST_LUADIR)/?.lua;$(INST_LUADIR)/?/init.lua;" .. package.path' \
+		-e '1apackage.cpath = "$(INST_LIBDIR)/?.so;" .. package.cpath' \
+		lua/bin/fcproc > $(DESTDIR)$(INST_BINDIR)/fcproc
+	chmod 755 $(DESTDIR)$(INST_BINDIR)/fcproc
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 $(BUILD)/libfcproc.a $(BUILD)/libfcproc-lua.a $(DESTDIR)$(LIBDIR)/
@@ -155,6 +168,7 @@ install: all install-lua
 
 uninstall:
 	rm -rf $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
+	rm -f $(DESTDIR)$(INST_BINDIR)/fcproc
 	cd $(DESTDIR)$(LIBDIR) && rm -f libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 \
 		libfcproc-lua.so libfcproc-lua.so.0 pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
 	cd $(DESTDIR)$(INCLUDEDIR) && rm -f fcproc.h fcproc_lua.h
@@ -163,7 +177,7 @@ uninstall:
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
-DEPS_RUN := lua5.4 lua-cjson iproute2 iputils-ping nftables
+DEPS_RUN := lua5.4 lua-cjson lua-argparse iproute2 iputils-ping nftables
 DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
 	python3 util-linux mount xfsprogs
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
@@ -204,6 +218,15 @@ build/bin/firecracker:
 
 FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;' \
 	PATH="$$PATH:$(CURDIR)/build/bin"
+
+# The command from the checkout: build/bin/fcproc, from any folder. exec: signals are the command's.
+build/bin/fcproc: Makefile
+	@mkdir -p $(@D)
+	printf '%s\n' '#!/bin/sh' '# Made by make: fcproc as it is in the checkout.' \
+		"export LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;'" \
+		"export LUA_CPATH='$(CURDIR)/build/?.so;;' PATH=\"\$$PATH:$(CURDIR)/build/bin\"" \
+		"exec $(LUA) '$(CURDIR)/lua/bin/fcproc' \"\$$@\"" > $@
+	chmod 755 $@
 
 demo: deps
 	@$(MAKE) -s module
@@ -287,7 +310,7 @@ rock: deps
 	@sh spec/support/rock.sh
 
 lint:
-	luacheck -q lua spec examples rockspec csrc
+	luacheck -q lua lua/bin/fcproc spec examples rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
 		csrc/core csrc/lua spec/support spec/bench
@@ -296,5 +319,5 @@ lint:
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
+.PHONY: all module library lua-library install install-lua install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
 	test-programs lint clean

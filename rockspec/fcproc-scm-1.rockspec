@@ -10,7 +10,7 @@ forking ip, pgrep, chown or kill; cancellable, race-free, with exact errors.]],
   license = "MIT",
 }
 supported_platforms = { "linux" }
-dependencies = { "lua >= 5.4, < 5.5", "lua-cjson >= 2.1" }
+dependencies = { "lua >= 5.4, < 5.5", "lua-cjson >= 2.1", "argparse >= 0.7" }
 -- Only the libraries are looked for: LuaRocks does not search Debian's multiarch include folders.
 external_dependencies = {
   LIBNL = { library = "nl-3" },
@@ -20,9 +20,11 @@ test = { type = "command", command = "make test" }
 build = {
   type = "make",
   build_target = "module",
-  install_target = "install-lua",
+  install_target = "install-rock",
   build_variables = {
     CFLAGS = "$(CFLAGS)", LIBFLAG = "$(LIBFLAG)", LUA_INCDIR = "$(LUA_INCDIR)", LUA = "$(LUA)",
   },
-  install_variables = { INST_LIBDIR = "$(LIBDIR)", INST_LUADIR = "$(LUADIR)" },
+  install_variables = {
+    INST_LIBDIR = "$(LIBDIR)", INST_LUADIR = "$(LUADIR)", INST_BINDIR = "$(BINDIR)",
+  },
 }

@@ -546,6 +546,22 @@ FCPROC_CHECKED int fcproc_disk_free(const char *path, struct fcproc_disk *ret, f
  * room. FCPROC_ERR_UNSUPPORTED: its file system can't. */
 FCPROC_CHECKED int fcproc_reflink_check(const char *folder, fcproc_error *err);
 
+/* ---- for programs that own their process: their terminal and their signals ---------------------- */
+
+FCPROC_API bool fcproc_is_terminal(int fd);
+
+/* Operation: nobody reads the pipe, socket or terminal any more. A regular file always has its
+ * readers. */
+FCPROC_CHECKED int fcproc_reader_wait(int fd, int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
+                                      fcproc_error *err);
+
+/* Operation: one of these signals (at least one) has come. From then on they are blocked in the
+ * calling thread, for good, so that none is lost between two waits; the other threads of the
+ * program must block them themselves. Processes that fcproc starts have them unblocked. */
+FCPROC_CHECKED int fcproc_signal_wait(const int *signals, size_t n, int64_t timeout_ms,
+                                      fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+FCPROC_API int fcproc_signal_wait_result(const fcproc_op *op); /* its number */
+
 /* The file of the built-in guest as installed. */
 FCPROC_API const char *fcproc_default_guest_path(void);
 

@@ -80,5 +80,6 @@ void bind_open_file(lua_State *L);
 void bind_open_capper(lua_State *L);
 void bind_open_log(lua_State *L);
 void bind_open_checks(lua_State *L);
+void bind_open_terminal(lua_State *L);
 
 #endif

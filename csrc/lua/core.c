@@ -164,5 +164,6 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_capper(L);
     bind_open_log(L);
     bind_open_checks(L);
+    bind_open_terminal(L);
     return 1;
 }

@@ -1,0 +1,78 @@
+-- The fcproc command, as a function: what the script that is installed calls. The script alone ends
+-- the process.
+
+local context = require "fcproc.context"
+local errors = require "fcproc.error"
+local managers = require "fcproc.manager"
+local output = require "fcproc.cli.output"
+local parsers = require "fcproc.cli.parser"
+
+local M = {}
+
+-- Where each command is.
+local modules = {
+  run = "run", restore = "run", ps = "vms", info = "vms", console = "console", stop = "vms",
+  kill = "vms", pause = "vms", resume = "vms", snapshot = "vms", reclaim = "host", net = "host",
+  doctor = "host", version = "host",
+}
+
+-- The arguments, or the status to end with.
+local function parse(argv, out, err)
+  local help
+  local parser = parsers.new(function(text)
+    help = text
+    error("help", 0)
+  end)
+  local called, ok, args = pcall(parser.pparse, parser, argv)
+  if help then
+    out:write(help, "\n")
+    return nil, 0
+  end
+  if not called then error(ok, 0) end
+  if ok then return args end
+  err:write("fcproc: ", (args:gsub("\n", "; ")), "; see fcproc --help\n")
+  return nil, output.WRONG_USE
+end
+
+---@class fcproc.Cli  what a command gets
+---@field args table
+---@field output fcproc.CliOutput
+---@field manager fcproc.Manager
+---@field ctx fcproc.Context
+
+local function run(args, to)
+  local manager <close>, err = managers.new{
+    runtime_dir = args.runtime_dir, bridge_name = args.bridge, bridge_ip = args.bridge_ip.address,
+    cidr = args.bridge_ip.prefix, firecracker_bin = args.firecracker, netns = args.netns,
+    logger = args.verbose and to:logger() or nil,
+  }
+  if not manager then return to:fail(err) end
+  local ctx <close> = context.new{ timeout = args.timeout }
+  local commands = require("fcproc.cli." .. modules[args.command])
+  local done, failure = commands[args.command]{ args = args, output = to, manager = manager, ctx = ctx }
+  if done then return math.type(done) == "integer" and done or 0 end
+  return to:fail(failure)
+end
+
+---Runs the command.
+---@param argv string[]
+---@param out file*
+---@param err file*
+---@return integer status  the exit status, see the end of fcproc --help
+function M.main(argv, out, err)
+  local args, status = parse(argv, out, err)
+  if not args then return status end
+  local to = output.new(out, err, args.json)
+  local ok, result = pcall(run, args, to)
+  if ok then return result end
+  -- lua.c's Ctrl-C is an error that comes from anywhere; closing variables have run.
+  if type(result) == "string" and result:find("interrupted!", 1, true) then
+    to:note("interrupted")
+    return output.INTERRUPTED
+  end
+  if errors.is_error(result) then return to:fail(result) end
+  to:note("a mistake in fcproc: %s", tostring(result))
+  return 1
+end
+
+return M

@@ -541,6 +541,26 @@ function core.disk_free(path) end
 ---@return true?, fcproc.Error?
 function core.reflink_check(folder) end
 
+---Is the descriptor a terminal?
+---@param fd integer  2: stderr
+---@return boolean
+function core.is_terminal(fd) end
+
+---Waits until nobody reads the pipe, socket or terminal any more.
+---@param fd integer
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.wait_reader(fd, timeout, ctx) end
+
+---Waits for one of the signals; its result is the number. From the call on they are blocked in this
+---thread, for good: only for programs that own their process.
+---@param numbers integer[]  1 to 8 of them
+---@param timeout number?    seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.wait_signal(numbers, timeout, ctx) end
+
 ---Has a C host set a log?
 ---@return boolean
 function core.host_logging() end

@@ -187,6 +187,7 @@ end
 -- ---- what others have left -----------------------------------------------------------------
 
 M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
+M.inspect = recover.inspect
 
 -- ---- fleets --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
  * oom-malloc FOLDER SOCKET
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,22 @@ static int call_poll(void)
     for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
         fds[i] = fcproc_netns_fd(netns);
     return fcproc_poll(fds, NULL, sizeof(fds) / sizeof(fds[0]), 0, NULL) < 0 ? FCPROC_ERR_NOMEM : 0;
+}
+
+static int call_signal_wait(void)
+{
+    static const int one[] = { SIGUSR2 };
+    fcproc_op *op = NULL;
+
+    int r = fcproc_signal_wait(one, 1, 0, NULL, &op, NULL);
+
+    r = finish(r, op);
+    if (r != FCPROC_ERR_WAIT_TIMEOUT)
+        return r;
+    op = NULL;
+    r = fcproc_reader_wait(fcproc_netns_fd(netns), 0, NULL, &op, NULL);
+    r = finish(r, op);
+    return r == FCPROC_ERR_WAIT_TIMEOUT ? 0 : r;
 }
 
 static int call_path_wait(void)
@@ -524,6 +541,7 @@ int main(int argc, char **argv)
     static const struct call calls[] = {
         { "context", NULL, call_context, NULL, false },
         { "poll", NULL, call_poll, NULL, false },
+        { "signal", NULL, call_signal_wait, NULL, false },
         { "path wait", NULL, call_path_wait, NULL, false },
         { "paths", NULL, call_paths, NULL, false },
         { "reflink", NULL, call_reflink, NULL, false },

@@ -33,6 +33,16 @@ lua_in() { # lua_in TREE ARGUMENTS...
     LUA_CPATH="$tree/lib/lua/5.4/?.so;;" lua5.4 "$@")
 }
 
+# The installed command, outside the checkout, in a folder of its own.
+command_works() { # command_works FCPROC
+  (cd / && export FCPROC_RUNTIME_DIR="$scratch/run" && set -e
+    "$1" version | grep -q '^firecracker *[0-9]'
+    [ "$("$1" run --id rock --detach)" = rock ]
+    "$1" ps | grep -q '^rock *running'
+    "$1" stop rock
+    [ "$("$1" --json ps)" = '[]' ])
+}
+
 nothing_left() {
   ! find "$1" -path '*fcproc*' -print | grep .
 }
@@ -44,11 +54,18 @@ check "require outside the checkout" lua_in "$scratch/made" -e '
   local guest = assert(require("fcproc").guest_path())
   assert(guest:find("/made/", 1, true), guest)'
 check "the demo from the rock" lua_in "$scratch/made" "$top/examples/hello.lua"
+check "the command from the rock" command_works "$scratch/made/bin/fcproc"
 check "luarocks pack" sh -c "cd '$scratch' &&
   luarocks --lua-version 5.4 --tree '$scratch/made' pack fcproc"
 check "luarocks install of the packed rock" rocks "$scratch/second" install "$(ls "$scratch"/*.rock)"
 check "the demo from the packed rock" lua_in "$scratch/second" "$top/examples/hello.lua"
+check "the command from the packed rock" command_works "$scratch/second/bin/fcproc"
 check "luarocks remove" rocks "$scratch/made" remove fcproc
 check "nothing is left of it" nothing_left "$scratch/made"
+check "make install, away from where Lua looks" \
+  make -s install BUILD="$scratch/build" PREFIX="$scratch/prefix"
+check "the command from make install" command_works "$scratch/prefix/bin/fcproc"
+check "make uninstall" make -s uninstall PREFIX="$scratch/prefix"
+check "nothing is left of that" nothing_left "$scratch/prefix"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -51,6 +51,22 @@ local function make_folders(manager)
   return true
 end
 
+---Our own pid, for the journal: so that others can say who has the VM.
+---@return integer?
+function M.own_pid()
+  return tonumber((core.read_link("/proc/self")))
+end
+
+---Which process has the VM's lock, as its journal says; nil: nobody knows.
+---@param manager fcproc.Manager
+---@param id string
+---@return integer? pid
+function M.holder(manager, id)
+  local record = M.read(manager, id)
+  local pid = record and math.type(record.manager) == "integer" and record.manager
+  return pid and core.stat(("/proc/%d"):format(pid)) and pid or nil
+end
+
 ---Takes the VM's lock.
 ---@param manager fcproc.Manager
 ---@param id string
@@ -61,8 +77,9 @@ function M.lock(manager, id)
   local lock, err = core.lock_file(path)
   if lock then return lock end
   if err.code == "busy" then
-    err.message = ("the VM '%s' is in the hands of another manager; wait for it, or end that "
-      .. "process"):format(id)
+    err.pid = M.holder(manager, id)
+    err.message = ("the VM '%s' is in the hands of another manager%s; wait for it, or end that "
+      .. "process"):format(id, err.pid and (", pid %d"):format(err.pid) or "")
   end
   return nil, err
 end
@@ -139,7 +156,7 @@ function M.create(manager, id)
   made, err = core.make_dir(folder, 448)
   if made then
     return new(manager, id, lock, { format = FORMAT, id = id, created = os.time(),
-      boot_id = boot_id() })
+      boot_id = boot_id(), manager = M.own_pid() })
   end
   -- A lock file left here would make a stranger's folder look like ours.
   if was_there then lock:close() else lock:remove() end
@@ -150,22 +167,29 @@ function M.create(manager, id)
   }
 end
 
+---The error for a VM that is not there.
+---@param manager fcproc.Manager
+---@param id string
+---@param op string
+---@return nil
+---@return fcproc.Error err
+function M.missing(manager, id, op)
+  return nil, errors.new{ code = "not_found", op = op, path = M.folder(manager, id),
+    message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
+end
+
 ---The lock and the journal of a VM that is there.
 ---@param manager fcproc.Manager
 ---@param id string
 ---@return fcproc.Journal? journal  its record is nil when there is none that can be read: see err
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM; ERR_BUSY: another manager has it
 function M.open(manager, id)
-  local function missing()
-    return nil, errors.new{ code = "not_found", op = "vm.adopt", path = M.folder(manager, id),
-      message = ("there is no VM '%s' in %s"):format(id, manager.config.runtime_dir) }
-  end
-  if not M.exists(manager, id) then return missing() end
+  if not M.exists(manager, id) then return M.missing(manager, id, "vm.adopt") end
   local lock, err = lock_in_folder(manager, id)
   if not lock then return nil, err end
   if not core.stat(M.folder(manager, id)) then -- it went while we came
     lock:remove()
-    return missing()
+    return M.missing(manager, id, "vm.adopt")
   end
   local record
   record, err = M.read(manager, id)

@@ -92,7 +92,9 @@ local function take_over(vm, ctx)
     vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
       pid = vm.machine.process:pid(), reason = err.message })
   end
-  if record.state == "running" and record.process then return true end
+  local own = journals.own_pid()
+  if record.state == "running" and record.process and record.manager == own then return true end
+  record.manager = own
   record.process, err = vm.machine.process:identity()
   if not record.process then return nil, err end
   return vm.journal:save("running")
@@ -181,6 +183,49 @@ function M.list(manager, ctx)
     list[#list + 1] = summary
   end
   return list
+end
+
+---@class fcproc.VmInfo: fcproc.VmSummary
+---@field manager integer?  the pid of who has it in his hands
+---@field console string?   its file; nil: a daemonized jailer has closed it
+---@field identity table?   of the process that was started, for fcproc.process
+
+---Looks at a VM without taking it: it may be in the hands of another manager, and stays there.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.VmInfo? info  as vm:info gives it; state may be "dead" or "making", too
+---@return fcproc.Error? err    ERR_NOT_FOUND: there is none
+function M.inspect(manager, id, ctx)
+  options.argument(id, "string", "vm.inspect", "id")
+  ctx = loop.context(ctx)
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  local valid, reason = specs.check_id(id)
+  if not valid then
+    return nil, errors.new{ code = "invalid", op = "vm.inspect", message = "id: " .. reason }
+  end
+  if not journals.exists(manager, id) then return journals.missing(manager, id, "vm.inspect") end
+  local managed = journals.is_locked(manager, id)
+  local record
+  record, err = record_of(manager, id, journals.read(manager, id))
+  if not record then return nil, err end
+  local process
+  process, err = find_process(record)
+  if err then return nil, err end
+  local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
+  local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore closing
+    if vm.machine then vm.machine:close() end
+  end })
+  if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
+  local info
+  info, err = vm:info(ctx)
+  if not info then return nil, err end
+  info.managed, info.manager = managed, managed and journals.holder(manager, id) or nil
+  if not process then info.state = managed and "making" or "dead" end
+  info.identity = process and process:identity()
+  info.console = record.files and not record.shape.daemonize and record.files.console or nil
+  return info
 end
 
 -- ---- removing what dead VMs left -------------------------------------------------------------

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * For programs that own their process, as the fcproc command: its terminal and its signals.
+ */
+#include "binding.h"
+
+enum { MOST_SIGNALS = 8 };
+
+/* core.is_terminal(fd) -> boolean */
+static int l_is_terminal(lua_State *L)
+{
+    lua_pushboolean(L, fcproc_is_terminal((int)luaL_checkinteger(L, 1)));
+    return 1;
+}
+
+/* core.wait_reader(fd, timeout?, ctx?) -> op */
+static int l_wait_reader(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int fd = (int)luaL_checkinteger(L, 1);
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    struct bind_op *b = bind_new_op(L, NULL);
+
+    if (fcproc_reader_wait(fd, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+static int push_signal(lua_State *L, fcproc_op *op)
+{
+    lua_pushinteger(L, fcproc_signal_wait_result(op));
+    return 1;
+}
+
+/* core.wait_signal(numbers, timeout?, ctx?) -> op */
+static int l_wait_signal(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    fcproc_ctx *ctx = bind_ctx(L, 3);
+    int signals[MOST_SIGNALS];
+    struct bind_op *b;
+    size_t n;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    n = lua_rawlen(L, 1);
+    luaL_argcheck(L, n >= 1 && n <= MOST_SIGNALS, 1, "1 to 8 signals");
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 1, (lua_Integer)i + 1);
+        signals[i] = (int)luaL_checkinteger(L, -1);
+        lua_pop(L, 1);
+    }
+    b = bind_new_op(L, push_signal);
+    if (fcproc_signal_wait(signals, n, timeout_ms, ctx, &b->op, &err) < 0)
+        return bind_fail(L, &err);
+    return 1;
+}
+
+void bind_open_terminal(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "is_terminal", l_is_terminal },
+        { "wait_reader", l_wait_reader },
+        { "wait_signal", l_wait_signal },
+        { NULL, NULL },
+    };
+
+    luaL_setfuncs(L, functions, 0);
+}

@@ -1,0 +1,159 @@
+-- fcproc reclaim, net, doctor, version: the host around the VMs.
+
+local core = require "fcproc.core"
+local doctor = require "fcproc.doctor"
+local lease = require "fcproc.vm.lease"
+local nat = require "fcproc.vm.nat"
+local output = require "fcproc.cli.output"
+local vms = require "fcproc.vm"
+
+local M = {}
+
+local LIST = { kind = "list" }
+
+---fcproc reclaim
+---@param cli fcproc.Cli
+---@return integer|true|nil done
+---@return fcproc.Error? err
+function M.reclaim(cli)
+  local report, err = vms.reclaim(cli.manager, cli.ctx)
+  if not report then return nil, err end
+  for _, failed in ipairs(report.failed) do
+    for _, entry in ipairs(failed.left) do
+      cli.output:note("%s: %s stays: %s", failed.id, entry.what, tostring(entry.err))
+    end
+    failed.left = output.left(failed.left)
+  end
+  local types = { fields = { reclaimed = LIST, alive = LIST, busy = LIST, failed = LIST } }
+  cli.output:result(report, types, function()
+    local lines = {}
+    for _, id in ipairs(report.reclaimed) do lines[#lines + 1] = ("%s: reclaimed\n"):format(id) end
+    for _, id in ipairs(report.alive) do lines[#lines + 1] = ("%s: runs, not touched\n"):format(id) end
+    for _, id in ipairs(report.busy) do
+      lines[#lines + 1] = ("%s: in the hands of another manager, not touched\n"):format(id)
+    end
+    if report.leases > 0 then
+      lines[#lines + 1] = ("%d leases without a VM: dropped\n"):format(report.leases)
+    end
+    return table.concat(lines)
+  end)
+  return #report.failed == 0 and true or 1
+end
+
+-- ---- the bridge ----------------------------------------------------------------------------
+
+-- What the bridge is to be: the manager's configuration.
+local function bridge_of(cli)
+  local config = cli.manager.config
+  return { bridge = config.bridge_name, address = config.bridge_ip, prefix = config.prefix }
+end
+
+local function net_up(cli)
+  local ok, err = cli.manager:ensure_bridge(cli.ctx)
+  if not ok then return nil, err end
+  cli.output:result(bridge_of(cli), nil, function(b)
+    return ("%s is up, %s/%d\n"):format(b.bridge, b.address, b.prefix)
+  end)
+  return true
+end
+
+local function net_down(cli)
+  local ok, err = cli.manager:delete_bridge(cli.ctx)
+  if not ok then return nil, err end
+  cli.output:result({ bridge = cli.args.bridge }, nil, function(b)
+    return b.bridge .. " is gone\n"
+  end)
+  return true
+end
+
+local function show_text(shown)
+  local text = { ("bridge  %s\n"):format(shown.exists and ("%s, %s/%d"):format(shown.bridge,
+    shown.address, shown.prefix) or shown.bridge .. ": there is none; fcproc net up makes it") }
+  local rows = { { "TAP", "VM", "STATE", "MAC", "ISOLATED" } }
+  for _, tap in ipairs(shown.taps) do
+    rows[#rows + 1] = { tap.name, tap.vm or "-", tap.in_use and "in use" or "idle", tap.mac,
+      tap.isolated and "yes" or "no" }
+  end
+  if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  rows = { { "LEASE", "VM" } }
+  for _, entry in ipairs(shown.leases) do rows[#rows + 1] = { entry.name, entry.owner } end
+  if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  rows = { { "NAT", "VM", "ADDRESS", "UPLINK" } }
+  for _, entry in ipairs(shown.nat or {}) do
+    rows[#rows + 1] = { entry.tap, entry.id or "-", entry.address, entry.uplink or "-" }
+  end
+  if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  return table.concat(text, "\n")
+end
+
+local function net_show(cli)
+  local manager, shown = cli.manager, bridge_of(cli)
+  local err
+  shown.exists = manager.net:link_exists(shown.bridge) and true or false
+  shown.taps, err = manager:list_taps(cli.ctx)
+  if not shown.taps then return nil, err end
+  shown.leases = lease.list(manager)
+  for _, tap in ipairs(shown.taps) do tap.vm = lease.owner(manager, "tap-" .. tap.name) end
+  shown.nat, err = nat.list(manager, cli.ctx)
+  if not shown.nat then cli.output:note("the guests with NAT can't be read: %s", err.message) end
+  cli.output:result(shown, { fields = { taps = LIST, leases = LIST, nat = LIST } }, show_text)
+  return true
+end
+
+local net = { up = net_up, down = net_down, show = net_show }
+
+---fcproc net up|down|show
+---@param cli fcproc.Cli
+---@return integer|true|nil done
+---@return fcproc.Error? err
+function M.net(cli)
+  return net[cli.args.net_command](cli)
+end
+
+-- ---- what it can do ------------------------------------------------------------------------
+
+---fcproc doctor
+---@param cli fcproc.Cli
+---@return integer|true|nil done
+---@return fcproc.Error? err
+function M.doctor(cli)
+  local to, args = cli.output, cli.args
+  local user = args.user or {}
+  local checks, err = doctor.run(cli.manager, {
+    boot = args.boot, uplink = args.uplink, uid = user.uid, gid = user.gid,
+    progress = function(check)
+      if to.json then to:progress("%s: %s", check.name, check.status)
+      else to:write(doctor.format(check) .. "\n") end
+    end,
+  }, cli.ctx)
+  if not checks then return nil, err end
+  local failed = 0
+  for _, check in ipairs(checks) do failed = failed + (check.status == "fail" and 1 or 0) end
+  to:result(checks, LIST, function()
+    return failed == 0 and "VMs can run here\n"
+      or ("%d of %d checks failed\n"):format(failed, #checks)
+  end)
+  return failed == 0 and true or 1
+end
+
+---fcproc version
+---@param cli fcproc.Cli
+---@return integer|true|nil done
+---@return fcproc.Error? err
+function M.version(cli)
+  local versions = { fcproc = core.version, lua = _VERSION,
+    kernel = (core.read_file("/proc/sys/kernel/osrelease") or ""):match("%S*") }
+  local err
+  versions.firecracker, err = cli.manager:binary_version(cli.ctx)
+  if not versions.firecracker then
+    if err.code == "cancelled" or err.code == "deadline" then return nil, err end
+    cli.output:note("%s", err.message)
+  end
+  cli.output:result(versions, nil, function()
+    return output.fields{ { "fcproc", versions.fcproc }, { "firecracker", versions.firecracker or "-" },
+      { "kernel", versions.kernel }, { "lua", versions.lua } }
+  end)
+  return true
+end
+
+return M

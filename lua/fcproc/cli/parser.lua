@@ -1,0 +1,207 @@
+-- The fcproc command's arguments.
+
+local argparse = require "argparse"
+
+local M = {}
+
+local EPILOG = [[
+Options may also come from the environment: FCPROC_RUNTIME_DIR, FCPROC_BRIDGE,
+FCPROC_BRIDGE_IP, FCPROC_FIRECRACKER, FCPROC_NETNS.
+
+Exit status: 0 done; 1 failed; 2 wrong use, or a value that can never work;
+3 no such VM or file; 4 in use, or in the way; 5 a permission is missing;
+124 timed out; 130 interrupted (143: by SIGTERM, 129: by SIGHUP). With --json
+an error is {"error": {...}} on stdout, beside its line on stderr.]]
+
+-- An option's default: from the environment, unless it is empty there.
+local function from_env(name, default)
+  local value = os.getenv(name)
+  return value ~= "" and value or default
+end
+
+local function whole(text)
+  return math.tointeger(tonumber(text))
+end
+
+local function seconds(text)
+  local number = tonumber(text)
+  if number and number >= 0 and number < 1e9 then return number end
+  return nil, ("malformed time '%s': a number of seconds"):format(text)
+end
+
+local function address_and_prefix(text)
+  local address, prefix = text:match("^([^/]+)/(%d+)$")
+  if address then return { address = address, prefix = whole(prefix) } end
+  return nil, ("malformed address '%s': it is written like 172.30.0.1/24"):format(text)
+end
+
+local function user_and_group(text)
+  local uid, gid = text:match("^(%d+):(%d+)$")
+  if uid then return { uid = whole(uid), gid = whole(gid) } end
+  return nil, ("malformed user '%s': it is written like 1000:1000"):format(text)
+end
+
+local function key_and_value(text)
+  local key, value = text:match("^([^=]+)=(.*)$")
+  if key then return { key = key, value = value } end
+  return nil, ("malformed setting '%s': it is written like cpu.shares=512"):format(text)
+end
+
+-- The words after a path, from its end: /disk.img:ro:copy.
+local function drive(text)
+  local words = { ro = "read_only", root = "root", copy = "copy" }
+  local made = {}
+  while true do
+    local path, word = text:match("^(.+):(%a+)$")
+    if not path or not words[word] then break end
+    made[words[word]] = word == "copy" and "reflink" or true
+    text = path
+  end
+  made.path = text
+  return made
+end
+
+local function ladder(text)
+  local steps = {}
+  for part in text:gmatch("[^,]+") do
+    local name, limit = part:match("^([%l_]+):([%d.]+)$")
+    local known = name == "ctrl_alt_del" or name == "wait" or name == "sigterm" or name == "sigkill"
+    if not known or not tonumber(limit) then
+      return nil, ("malformed step '%s': steps are like ctrl_alt_del:10,sigterm:3,sigkill:5; "
+        .. "there are ctrl_alt_del, wait, sigterm, sigkill"):format(part)
+    end
+    steps[#steps + 1] = { name, tonumber(limit) }
+  end
+  if #steps == 0 then return nil, "the ladder has no step" end
+  return steps
+end
+
+-- ---- the commands --------------------------------------------------------------------------
+
+local function add_network(command)
+  command:option("--net", "A network interface; its address is a free one unless one is given.")
+    :args("?"):count("*"):argname("<address>"):target("networks")
+  command:option("--nat", "Let the guest out to the world by this interface of the host.")
+    :argname("<uplink>")
+  command:option("--tap", "The TAP's name."):argname("<name>")
+  command:option("--mac", "The guest's MAC address."):argname("<mac>")
+end
+
+local function add_jailer(command)
+  command:option("--jailer", "Run Firecracker in a jail, as this user and group.")
+    :argname("<uid:gid>"):convert(user_and_group)
+  command:flag("--daemonize", "Jailer: cut its ties to the terminal; there is no console then.")
+  command:flag("--new-pid-ns", "Jailer: a PID namespace of its own.")
+  command:option("--cgroup", "Jailer: a cgroup setting, as cpu.shares=512; several may be given.")
+    :argname("<file=value>"):count("*"):convert(key_and_value):target("cgroups")
+end
+
+local function add_launching(command)
+  command:option("--id", "The VM's name; default: a random one."):argname("<id>")
+  add_network(command)
+  add_jailer(command)
+  command:option("--spec", "A JSON file with the VM's spec; options add to it. -: stdin.")
+    :argname("<file>")
+  command:flag("-d --detach", "Leave it running in the background, and print its id.")
+  command:flag("--no-console", "In the foreground: do not show the guest's console.")
+end
+
+local function add_ladder(command)
+  command:option("--ladder", "How to end it; default: ctrl_alt_del:10,sigterm:3,sigkill:5")
+    :argname("<step:seconds,...>"):convert(ladder)
+end
+
+local function add_vms(parser, command)
+  local run = command(parser, "run", "Launch a VM; without a kernel, the built-in guest.")
+  add_launching(run)
+  run:option("--kernel", "An uncompressed kernel."):argname("<file>")
+  run:option("--initrd"):argname("<file>")
+  run:option("--boot-args", "The kernel's command line."):argname("<text>")
+  run:option("--vcpus"):argname("<n>"):convert(whole)
+  run:option("--mem", "Memory in MiB."):argname("<mib>"):convert(whole)
+  run:option("--drive", "A disk; after it :ro, :root (the guest's root device), :copy (the VM gets "
+    .. "a copy of its own). Several may be given.")
+    :argname("<path[:ro][:root][:copy]>"):count("*"):convert(drive):target("drives")
+  run:option("--vsock", "A vsock with this context id, 3 or more."):argname("<cid>"):convert(whole)
+  add_ladder(run)
+
+  local restore = command(parser, "restore", "Launch a VM from a snapshot.")
+  restore:argument("path", "The snapshot's folder.")
+  add_launching(restore)
+  restore:flag("--paused", "Do not let it run yet; only with --detach.")
+  restore:flag("--any-cpu", "Though this host's CPU is another than the snapshot's.")
+  add_ladder(restore)
+
+  command(parser, "ps", "List the VMs, alive and dead.")
+  command(parser, "info", "All about a VM."):argument("id")
+  local console = command(parser, "console", "What a guest wrote to its console.")
+  console:argument("id")
+  console:flag("-f --follow", "Go on until the VM ends.")
+  console:option("-n --lines", "Begin with the last lines."):argname("<n>"):convert(whole)
+  local stop = command(parser, "stop", "Stop VMs, gently first, and remove all that they had.")
+  stop:argument("id"):args("+"):target("ids")
+  add_ladder(stop)
+  command(parser, "kill", "Stop VMs at once, and remove all that they had."):argument("id")
+    :args("+"):target("ids")
+  command(parser, "pause", "Stop a VM's CPUs."):argument("id")
+  command(parser, "resume", "Let them go on."):argument("id")
+  local snapshot = command(parser, "snapshot", "Write a VM's snapshot into a new folder.")
+  snapshot:argument("id")
+  snapshot:argument("path", "The folder; it must not be there.")
+  snapshot:flag("--diff", "Only what changed since the last one; the VM needs track_dirty_pages.")
+  snapshot:flag("--keep-paused", "Do not let it go on afterwards.")
+  command(parser, "reclaim", "Remove what dead VMs left. VMs that run are not touched.")
+end
+
+local function add_host(parser, command)
+  local net = command(parser, "net", "The bridge of the VMs.")
+  net:command_target("net_command")
+  net:require_command(true)
+  command(net, "up", "The bridge is there, has its address and is up.")
+  command(net, "down", "The bridge is gone; refused while a VM is on it.")
+  command(net, "show", "The bridge, its TAPs, the leases and the guests with NAT.")
+  local doctor = command(parser, "doctor", "Check what the host can do, and say what mends it.")
+  doctor:flag("--boot", "Prove it: boot the built-in guest on a TAP and ping it.")
+  doctor:option("--uplink", "Check NAT by this interface, too."):argname("<interface>")
+  doctor:option("--user", "Who is to run Firecracker."):argname("<uid:gid>"):convert(user_and_group)
+  command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
+end
+
+---The parser. help(text) is called, and must not return, when a help text is asked for.
+---@param help fun(text: string)
+---@return table parser  argparse's
+function M.new(help)
+  local function add_help(parser)
+    parser:add_help{ name = "-h --help", description = "Show this and end.",
+      action = function() help(parser:get_help()) end }
+  end
+  local function command(parser, name, description)
+    local made = parser:command(name, description)
+    made:add_help(false)
+    add_help(made)
+    return made
+  end
+  local parser = argparse("fcproc", "Launches, inspects and tears down Firecracker microVMs.", EPILOG)
+  parser:add_help(false)
+  add_help(parser)
+  parser:command_target("command")
+  parser:option("--runtime-dir", "Where the VMs' folders are."):argname("<folder>")
+    :default(from_env("FCPROC_RUNTIME_DIR", "/run/fcproc"))
+  parser:option("--bridge", "The VMs' bridge."):argname("<name>")
+    :default(from_env("FCPROC_BRIDGE", "fcbr0"))
+  parser:option("--bridge-ip", "Its address."):argname("<address/prefix>")
+    :default(from_env("FCPROC_BRIDGE_IP", "172.30.0.1/24")):convert(address_and_prefix)
+  parser:option("--firecracker", "The binary; default: the one on PATH."):argname("<path>")
+    :default(from_env("FCPROC_FIRECRACKER"))
+  parser:option("--netns", "The network namespace of bridge and TAPs."):argname("<name>")
+    :default(from_env("FCPROC_NETNS"))
+  parser:option("--timeout", "Give up after so many seconds; run stops its VM then.")
+    :argname("<seconds>"):convert(seconds)
+  parser:flag("--json", "Results as JSON.")
+  parser:flag("-v --verbose", "Tell of each change on the host, on stderr.")
+  add_vms(parser, command)
+  add_host(parser, command)
+  return parser
+end
+
+return M

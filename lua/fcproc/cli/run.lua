@@ -1,0 +1,207 @@
+-- fcproc run and restore: launches a VM, and in the foreground stays with it to its end.
+--
+-- In the foreground signals are waited for like everything else, beside the work: the first stops
+-- the VM by its ladder, a second one kills it. A reader of stdout that goes away (SIGPIPE) counts
+-- as a first one. So nothing is left of a VM whose command has been ended, but by SIGKILL.
+
+local console = require "fcproc.cli.console"
+local context = require "fcproc.context"
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local output = require "fcproc.cli.output"
+local report_text = require "fcproc.cli.report"
+local specs = require "fcproc.cli.spec"
+local vms = require "fcproc.vm"
+
+local M = {}
+
+local HUP, INT, PIPE, TERM = 1, 2, 13, 15
+local KILL = { { "sigkill", 5 } }
+local FAILED = 1
+
+local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
+  network = "making its network", start = "starting Firecracker", cleanup = "cleaning up" }
+
+-- Tells of each step as it begins, to who watches.
+local function add_progress(cli, spec)
+  if not cli.output.shows_progress then return end
+  spec.hooks = spec.hooks or {}
+  for step, text in pairs(STEPS) do
+    spec.hooks["before_" .. step] = function(vm)
+      cli.output:progress("%s: %s", vm.id, text)
+    end
+  end
+end
+
+local function launch(cli, ctx)
+  local spec, err = specs.of(cli.args)
+  if not spec then return nil, err end
+  if spec.hooks then
+    return nil, errors.new{ code = "invalid", op = "cli.run",
+      message = "hooks: are functions, which a file can't hold; write a script with fcproc.vm" }
+  end
+  add_progress(cli, spec)
+  local vm
+  if cli.args.command == "restore" then
+    vm, err = vms.restore(cli.manager, cli.args.path, spec, ctx)
+  else
+    vm, err = vms.launch(cli.manager, spec, ctx)
+  end
+  if vm then return vm end
+  if err.code == "exit_status" or err.code == "permission" then
+    cli.output:note("it was not started; `fcproc doctor` tells what this host lacks")
+  end
+  return nil, err
+end
+
+-- ---- in the background ---------------------------------------------------------------------
+
+local function detached(cli)
+  local vm, err = launch(cli, cli.ctx)
+  if not vm then return nil, err end
+  local info
+  info, err = vm:info(cli.ctx)
+  if not info then
+    vm:kill()
+    return nil, err
+  end
+  vm:detach()
+  local types = { fields = { taps = { kind = "list" }, drives = { kind = "list" } } }
+  cli.output:result(info, types, function() return info.id .. "\n" end)
+  return true
+end
+
+-- ---- in the foreground ---------------------------------------------------------------------
+
+-- A signal that we were started to ignore (nohup) stays ignored.
+local function ignored()
+  local text = core.read_file("/proc/self/status") or ""
+  return tonumber(text:match("SigIgn:%s*(%x+)") or "0", 16)
+end
+
+local function wanted_signals()
+  local mask, list = ignored(), { INT, PIPE } -- lua.c has set SIGINT's in any case
+  for _, number in ipairs{ HUP, TERM } do
+    if mask & (1 << (number - 1)) == 0 then list[#list + 1] = number end
+  end
+  return list
+end
+
+-- With the VM until it ends by itself, or the context does.
+local function accompany(cli, vm, ctx)
+  local to = cli.output
+  local shown = not to.json and not cli.args.no_console and vm:console()
+  if shown then
+    local ok, err = console.follow(shown.path, vm.machine.process, 0,
+      function(text) return to:write(text) end, ctx, function() vm:cap() end)
+    if not ok then return nil, err end
+  end
+  return vm:wait(nil, ctx)
+end
+
+-- By the ladder; a second signal ends that context, and the VM is killed.
+local function end_vm(vm, ladder, urgent)
+  local report, err = vm:stop(ladder, urgent)
+  if report or urgent:status() then return report, err end
+  return vm:stop(KILL)
+end
+
+local function began(cli, vm, started)
+  cli.output:note("%s runs, %s%s; Ctrl-C stops it", vm.id, "pid " .. vm:pid(),
+    vm:address() and ", address " .. vm:address() or "")
+  cli.output:progress("%s: started in %.0f ms", vm.id, (core.now() - started) * 1000)
+end
+
+local function status_of_end(exit)
+  return exit and exit.status == 0 and 0 or FAILED
+end
+
+-- The work itself. state.signal: the first that came.
+local function work(cli, state)
+  local started = core.now()
+  local vm, err = launch(cli, state.patience)
+  if not vm then return nil, err end
+  local holding <close> = vm -- luacheck: ignore holding
+  began(cli, vm, started)
+  local gone, why = accompany(cli, vm, state.patience)
+  if not gone and not state.signal and why.code ~= "closed" then
+    cli.output:note("%s is stopped: %s", vm.id, why.code == "deadline" and "its time is up"
+      or why.code == "cancelled" and "nobody reads its console any more" or why.message)
+  end
+  local report
+  report, err = end_vm(vm, cli.args.ladder, state.urgent)
+  if not report then return nil, err end
+  cli.output:note("%s", report_text.line(vm.id, report))
+  if cli.output.json then
+    cli.output:result({ id = vm.id, report = report_text.plain(report) })
+  end
+  if state.signal then return 128 + state.signal end
+  if gone then return status_of_end(report.exit) end
+  return why.code == "deadline" and output.status_of(why) or FAILED
+end
+
+-- Waits for signals until its context ends.
+local function watch(cli, state, signals, ctx)
+  while true do
+    local got, number = loop.complete(ctx, core.wait_signal(signals, nil, ctx))
+    if not got then return end
+    if state.signal or number == PIPE then
+      if state.signal and number ~= PIPE then
+        cli.output:note("killing it")
+        state.urgent:cancel()
+      end
+    else
+      state.signal = number
+      cli.output:note("stopping; once more kills it")
+    end
+    state.patience:cancel()
+  end
+end
+
+local function foreground(cli)
+  local signals = wanted_signals()
+  -- From here on no signal ends us in the middle of something.
+  local first, err = core.wait_signal(signals, 0)
+  if not first then return nil, err end
+  first:close()
+  local patience <close> = context.new{ timeout = cli.args.timeout }
+  local urgent <close> = context.new()
+  local state = { patience = patience, urgent = urgent }
+  local status, failure = console.watched(nil, function() return work(cli, state) end,
+    function(ctx) watch(cli, state, signals, ctx) end,
+    console.reader(cli, function() patience:cancel() end))
+  if status then return status end
+  if state.signal and failure.code == "cancelled" then
+    cli.output:note("interrupted; nothing is left")
+    return 128 + state.signal
+  end
+  return nil, failure
+end
+
+local function run(cli)
+  if cli.args.detach then return detached(cli) end
+  if cli.args.paused then
+    return nil, errors.new{ code = "invalid", op = "cli.run",
+      message = "--paused needs --detach: in the foreground nobody could resume it" }
+  end
+  return foreground(cli)
+end
+
+---fcproc run
+---@param cli fcproc.Cli
+---@return integer|true|nil status
+---@return fcproc.Error? err
+function M.run(cli)
+  return run(cli)
+end
+
+---fcproc restore PATH
+---@param cli fcproc.Cli
+---@return integer|true|nil status
+---@return fcproc.Error? err
+function M.restore(cli)
+  return run(cli)
+end
+
+return M

@@ -1,0 +1,90 @@
+-- From the arguments of fcproc run and restore to a VM's spec. What can't work, the flow tells.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local json = require "fcproc.json"
+
+local M = {}
+
+local function invalid(format, ...)
+  return nil, errors.new{ code = "invalid", op = "cli.spec", message = format:format(...) }
+end
+
+local function read_stdin()
+  return io.stdin:read("a")
+end
+
+-- The spec in a file.
+local function read(path)
+  local text, err
+  if path == "-" then text = read_stdin() else text, err = core.read_file(path) end
+  if not text then return nil, err end
+  local spec, complaint = json.read(text)
+  if type(spec) ~= "table" then
+    return invalid("%s is no JSON object with a VM's spec: %s", path, complaint or "it is none")
+  end
+  return json.plain(spec)
+end
+
+-- The interfaces of --net, --nat, --tap and --mac; the last three belong to the first.
+local function add_networks(spec, args)
+  local list = {}
+  for i, given in ipairs(args.networks) do list[i] = { address = given[1] } end
+  if #list == 0 and not (args.nat or args.tap or args.mac) then return true end
+  if spec.network ~= nil then
+    return invalid("the network is in --spec already: give it there or by options, not both")
+  end
+  list[1] = list[1] or {}
+  list[1].nat, list[1].tap, list[1].mac = args.nat, args.tap, args.mac
+  spec.network = list
+  return true
+end
+
+local function add_jailer(spec, args)
+  local jail = spec.jailer
+  if args.jailer then
+    jail = jail or {}
+    jail.uid, jail.gid = args.jailer.uid, args.jailer.gid
+  end
+  local more = args.daemonize or args.new_pid_ns or #args.cgroups > 0
+  if more and type(jail) ~= "table" then
+    return invalid("--daemonize, --new-pid-ns and --cgroup are the jailer's: give --jailer UID:GID")
+  end
+  if not jail then return true end
+  jail.daemonize = args.daemonize or jail.daemonize
+  jail.new_pid_ns = args.new_pid_ns or jail.new_pid_ns
+  for _, setting in ipairs(args.cgroups) do
+    jail.cgroups = jail.cgroups or {}
+    jail.cgroups[setting.key] = setting.value
+  end
+  spec.jailer = jail
+  return true
+end
+
+---The spec that the arguments describe.
+---@param args table
+---@return table? spec
+---@return fcproc.Error? err
+function M.of(args)
+  local spec, err = {}
+  if args.spec then
+    spec, err = read(args.spec)
+    if not spec then return nil, err end
+  end
+  local options = { id = args.id, kernel = args.kernel, initrd = args.initrd,
+    boot_args = args.boot_args, vcpus = args.vcpus, mem_mib = args.mem, paused = args.paused,
+    any_cpu = args.any_cpu, vsock = args.vsock and { cid = args.vsock } or nil }
+  for name, value in pairs(options) do spec[name] = value end
+  if args.drives and #args.drives > 0 then
+    if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: no list") end
+    spec.drives = spec.drives or {}
+    for _, drive in ipairs(args.drives) do table.insert(spec.drives, drive) end
+  end
+  local ok
+  ok, err = add_networks(spec, args)
+  if ok then ok, err = add_jailer(spec, args) end
+  if not ok then return nil, err end
+  return spec
+end
+
+return M

@@ -1,0 +1,195 @@
+-- fcproc ps, info, stop, kill, pause, resume, snapshot: VMs that are there already.
+
+local core = require "fcproc.core"
+local output = require "fcproc.cli.output"
+local report_text = require "fcproc.cli.report"
+local vms = require "fcproc.vm"
+
+local M = {}
+
+local LIST = { kind = "list" }
+local KILL = { { "sigkill", 5 } }
+
+local function age(created)
+  if not created then return "-" end
+  local seconds = math.max(os.time() - created, 0)
+  for _, unit in ipairs{ { 86400, "d" }, { 3600, "h" }, { 60, "min" } } do
+    if seconds >= unit[1] then return ("%d %s"):format(seconds // unit[1], unit[2]) end
+  end
+  return seconds .. " s"
+end
+
+---fcproc ps
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.ps(cli)
+  local list, err = vms.list(cli.manager, cli.ctx)
+  if not list then return nil, err end
+  cli.output:result(list, LIST, function()
+    local rows = { { "ID", "STATE", "PID", "ADDRESS", "AGE", "MANAGED" } }
+    for _, vm in ipairs(list) do
+      rows[#rows + 1] = { vm.id, vm.state, vm.pid and tostring(vm.pid) or "-", vm.address or "-",
+        age(vm.created), vm.managed and "yes" or "no" }
+    end
+    return output.columns(rows)
+  end)
+  return true
+end
+
+local function info_text(info)
+  local list = {
+    { "id", info.id }, { "state", info.state }, { "pid", info.pid }, { "address", info.address },
+    { "vcpus", info.vcpus }, { "memory", info.mem_mib and info.mem_mib .. " MiB" },
+    { "firecracker", info.version }, { "binary", info.binary }, { "folder", info.folder },
+    { "console", info.console },
+    { "manager", info.managed and (info.manager and "pid " .. info.manager or "yes") or nil },
+  }
+  for _, tap in ipairs(info.taps or {}) do
+    list[#list + 1] = { "network", ("%s, guest %s%s%s"):format(tap.name, tap.guest_mac,
+      tap.address and ", " .. tap.address or "", tap.nat and ", NAT by " .. tap.nat or "") }
+  end
+  for _, drive in ipairs(info.drives or {}) do
+    list[#list + 1] = { "drive", ("%s: %s%s"):format(drive.id, drive.path,
+      drive.read_only and ", read only" or drive.copy and ", a copy of it" or "") }
+  end
+  list[#list + 1] = { "created", info.created and age(info.created) .. " ago" }
+  return output.fields(list)
+end
+
+---fcproc info ID
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.info(cli)
+  local info, err = vms.inspect(cli.manager, cli.args.id, cli.ctx)
+  if not info then return nil, err end
+  cli.output:result(info, { fields = { taps = LIST, drives = LIST } }, info_text)
+  return true
+end
+
+-- ---- ending --------------------------------------------------------------------------------
+
+-- Adopts each and stops them together. What became of each, in the order of the names.
+local function stop_all(cli, ids, ladder)
+  local results, running, seen = {}, {}, {}
+  for _, id in ipairs(ids) do
+    if not seen[id] then
+      seen[id] = true
+      local vm, err = vms.adopt(cli.manager, id, cli.ctx)
+      results[#results + 1] = { id = id, vm = vm, err = err }
+      if vm then running[#running + 1] = vm end
+    end
+  end
+  local _, failure
+  if #running > 0 then
+    cli.output:progress("stopping %s", table.concat(ids, " "))
+    _, failure = vms.stop_all(running, ladder, cli.ctx)
+  end
+  for _, result in ipairs(results) do
+    local vm = result.vm
+    if vm then
+      result.report = vm.report
+      if not vm.report or #vm.report.left > 0 then
+        local _, err = nil, failure
+        if vm.report then _, err = vm:stop() end
+        result.err = err
+      end
+      if vm.machine then vm:detach() end -- it has not ended: whoever tries next may have it
+    end
+  end
+  return results
+end
+
+local function stop_command(cli, ladder)
+  local results, status, list = stop_all(cli, cli.args.ids, ladder), 0, {}
+  for i, result in ipairs(results) do
+    list[i] = { id = result.id, report = result.report and report_text.plain(result.report),
+      error = result.err and output.plain(result.err) }
+    if result.err then
+      local failed = cli.output:tell(result.err)
+      status = status == 0 and failed or status
+    elseif not cli.output.json then
+      cli.output:write(report_text.line(result.id, result.report) .. "\n")
+    end
+  end
+  if cli.output.json then cli.output:result(list, LIST) end
+  return status
+end
+
+---fcproc stop ID...
+---@param cli fcproc.Cli
+---@return integer status
+function M.stop(cli)
+  return stop_command(cli, cli.args.ladder)
+end
+
+---fcproc kill ID...
+---@param cli fcproc.Cli
+---@return integer status
+function M.kill(cli)
+  return stop_command(cli, KILL)
+end
+
+-- ---- changing ------------------------------------------------------------------------------
+
+-- Takes the VM over, does something to it, and lets it go.
+local function with_vm(cli, fn)
+  local vm, err = vms.adopt(cli.manager, cli.args.id, cli.ctx)
+  if not vm then return nil, err end
+  local letting_go <close> = setmetatable({}, { -- luacheck: ignore letting_go
+    __close = function() vm:detach() end,
+  })
+  return fn(vm)
+end
+
+local function change(cli, method, word)
+  local ok, err = with_vm(cli, function(vm) return vm[method](vm, cli.ctx) end)
+  if not ok then return nil, err end
+  cli.output:result({ id = cli.args.id, state = word }, nil, function(done)
+    return ("%s: %s\n"):format(done.id, done.state)
+  end)
+  return true
+end
+
+---fcproc pause ID
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.pause(cli)
+  return change(cli, "pause", "paused")
+end
+
+---fcproc resume ID
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.resume(cli)
+  return change(cli, "resume", "running")
+end
+
+---fcproc snapshot ID PATH
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.snapshot(cli)
+  local path, args = cli.args.path, cli.args
+  if path:sub(1, 1) ~= "/" then
+    local here, err = core.absolute_path(".")
+    if not here then return nil, err end
+    path = here .. "/" .. path
+  end
+  cli.output:progress("writing the snapshot of %s to %s", args.id, path)
+  local manifest, err = with_vm(cli, function(vm)
+    return vm:snapshot(path, { type = args.diff and "Diff" or "Full",
+      keep_paused = args.keep_paused }, cli.ctx)
+  end)
+  if not manifest then return nil, err end
+  cli.output:result({ id = args.id, path = path, manifest = manifest },
+    { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }, function(done)
+      return ("%s: its snapshot is in %s\n"):format(done.id, done.path)
+    end)
+  return true
+end
+
+return M

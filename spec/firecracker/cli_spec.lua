@@ -1,0 +1,373 @@
+-- The fcproc command, as the process that a user starts: what it prints, its exit status, Ctrl-C.
+
+local cjson = require "cjson"
+local cli = require "spec.support.cli"
+local support = require "spec.support"
+local fcproc = require "fcproc"
+
+local NOBODY = 65534
+
+local function contains(text, wanted)
+  assert.is_truthy(text:find(wanted, 1, true), ("'%s' in:\n%s"):format(wanted, text))
+end
+
+local function run_folder(world)
+  return support.sh{ "ls", "-A", world.folder:file("run") }
+end
+
+-- Nothing of any VM is left: no folder, no TAP.
+local function assert_clean(world)
+  assert.are.equal(".fcproc\n", run_folder(world))
+  for _, link in ipairs(support.ip(world.netns, "link", "show")) do
+    assert.is_truthy(link.ifname == "lo" or link.ifname == "fcbr0", link.ifname)
+  end
+end
+
+describe("the fcproc command", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("tells how it is used", function()
+    local world <close> = cli.world()
+    local help = cli.ok(world, "--help")
+    for _, name in ipairs{ "run", "restore", "ps", "info", "console", "stop", "kill", "pause", "resume",
+      "snapshot", "reclaim", "net", "doctor", "version" } do
+      assert.is_truthy(help:find("\n   " .. name .. " +%u"), name .. " in:\n" .. help)
+      contains(cli.ok(world, name, "--help"), "Usage: fcproc " .. name)
+    end
+    contains(help, "124 timed out")
+    local _, err = cli.fails(world, 2, "rnu")
+    contains(err, "Did you mean 'run'?")
+    for _, args in ipairs{ { "" }, { "stop" }, { "run", "--vcpus", "x" }, { "run", "--jailer", "root" },
+      { "stop", "a", "--ladder", "sigkil:1" }, { "ps", "--bridge-ip", "172.30.0.1" }, { "net" },
+      { "ps", "--timeout", "soon" }, { "run", "--cgroup", "cpu.shares=1" },
+      { "run", "--paused" } } do
+      local out
+      out, err = cli.fails(world, 2, table.unpack(args))
+      assert.are.equal("", out)
+      assert.is_truthy(err:find("^fcproc: [^\n]+\n$"), err)
+    end
+  end)
+
+  it("tells versions", function()
+    local world <close> = cli.world()
+    local versions = cli.json(world, "version")
+    assert.are.equal(fcproc.VERSION, versions.fcproc)
+    assert.is_truthy(versions.firecracker:find("^%d+%.%d+%.%d+"))
+    contains(support.sh{ "uname", "-r" }, versions.kernel)
+    contains(cli.ok(world, "version"), "fcproc ")
+    local done = cli.run(world, { "version" }, { env = { FCPROC_FIRECRACKER = "/nowhere" } })
+    assert.are.equal(0, done.status)
+    contains(done.err, "not found at /nowhere")
+  end)
+
+  it("runs a VM in the background, shows it, pauses it, and stops it", function()
+    local world <close> = cli.world()
+    assert.are.equal("a\n", cli.ok(world, "run", "--id", "a", "--net", "--detach"))
+    local vm = cli.json(world, "ps")[1]
+    assert.are.equal("a running false", ("%s %s %s"):format(vm.id, vm.state, vm.managed))
+    contains(cli.ok(world, "ps"), "a   running")
+    local info = cli.json(world, "info", "a")
+    assert.are.equal(vm.pid, info.pid)
+    contains(cli.ok(world, "info", "a"), "address      " .. info.address)
+    support.eventually("the guest is ready", function()
+      return cli.ok(world, "console", "a"):find("fcproc guest: ready", 1, true)
+    end)
+    assert.are.equal(1, select(2, cli.ok(world, "console", "-n", "1", "a"):gsub("\n", "")))
+    contains(cli.json(world, "console", "a").console, "fcproc guest: ready")
+    assert.is_true(support.pings(world.netns, info.address))
+    cli.ok(world, "pause", "a")
+    assert.are.equal("paused", cli.json(world, "info", "a").state)
+    assert.are.equal("running", cli.json(world, "resume", "a").state)
+    local shown = cli.json(world, "net", "show")
+    assert.are.equal("a", shown.taps[1].vm)
+    assert.are.equal("a", shown.leases[1].owner)
+    contains(cli.ok(world, "net", "show"), "ip-" .. info.address)
+    contains(cli.ok(world, "stop", "a"), "a: ended by ctrl_alt_del")
+    assert.are.equal("[]\n", cli.ok(world, "--json", "ps"))
+    assert_clean(world)
+  end)
+
+  it("stops several, gently or not, and says of each what became of it", function()
+    local world <close> = cli.world()
+    for _, id in ipairs{ "a", "b", "c" } do cli.ok(world, "run", "--id", id, "-d") end
+    local out, err = cli.fails(world, 3, "stop", "a", "nobody", "b", "--ladder", "sigterm:5")
+    contains(out, "a: ended by sigterm")
+    contains(out, "b: ended by sigterm")
+    contains(err, "there is no VM 'nobody'")
+    local list = cli.json(world, "kill", "c")
+    assert.are.equal("sigkill", list[1].report.step)
+    assert_clean(world)
+  end)
+
+  it("takes a VM's spec from a file, and options beside it", function()
+    local world <close> = cli.world()
+    local disk, path = world.folder:file("disk"), world.folder:file("vm.json")
+    support.sh{ "truncate", "-s", "1M", disk }
+    support.write_file(path, cjson.encode{ id = "a", mem_mib = 24, entropy = true })
+    cli.ok(world, "run", "--spec", path, "-d", "--vcpus", "2", "--drive", disk .. ":ro:root",
+      "--net", "172.30.0.77", "--net", "--mac", "06:00:00:00:00:09", "--vsock", "5")
+    local info = cli.json(world, "info", "a")
+    assert.are.same({ 2, 24, true, "172.30.0.77", "06:00:00:00:00:09", 2 }, { info.vcpus, info.mem_mib,
+      info.drives[1].read_only, info.address, info.taps[1].guest_mac, #info.taps })
+    cli.ok(world, "kill", "a")
+    local done = cli.run(world, { "run", "--spec", "-", "-d" }, { input = '{"id":"b"}' })
+    assert.are.equal("b\n", done.out)
+    cli.ok(world, "kill", "b")
+    for text, problem in pairs{ ["nonsense"] = "is no JSON object", ["[1"] = "is no JSON object",
+      ['{"network":true}'] = "the network is in --spec already", ['{"hooks":{}}'] = "hooks",
+      ['{"vcpu":1}'] = "vcpu: unknown" } do
+      support.write_file(path, text)
+      local _, err = cli.fails(world, 2, "run", "--spec", path, text:find("network") and "--net" or "-d")
+      contains(err, problem)
+    end
+    cli.fails(world, 3, "run", "--spec", "/no/such/file")
+    assert_clean(world)
+  end)
+
+  it("runs one in a jail", function()
+    local world <close> = cli.world()
+    cli.ok(world, "run", "--id", "j", "-d", "--jailer", "1234:1234", "--daemonize", "--net")
+    local _, err = cli.fails(world, 1, "console", "j")
+    contains(err, "has no console")
+    contains(cli.ok(world, "stop", "j"), "j: ended by")
+    assert_clean(world)
+  end)
+
+  it("writes a snapshot and launches from it", function()
+    local world <close> = cli.world()
+    local path = world.folder:file("snap")
+    cli.ok(world, "run", "--id", "a", "-d")
+    local made = cli.json(world, "snapshot", "a", path)
+    assert.are.same({ path, 1 }, { made.path, made.manifest.vcpus })
+    local _, err = cli.fails(world, 4, "snapshot", "a", path)
+    contains(err, "exists already")
+    cli.ok(world, "restore", path, "--id", "b", "-d", "--paused")
+    assert.are.equal("paused", cli.json(world, "info", "b").state)
+    cli.ok(world, "resume", "b")
+    cli.ok(world, "stop", "a", "b")
+    assert.are.equal(0, cli.run(world, { "restore", path, "--ladder", "sigkill:5", "--timeout", "0.5" })
+      .status - 124)
+    cli.fails(world, 3, "restore", "/no/such/snapshot")
+    assert_clean(world)
+  end)
+
+  it("makes the bridge and removes it, twice without harm", function()
+    local world <close> = cli.world()
+    for _ = 1, 2 do contains(cli.ok(world, "net", "up"), "fcbr0 is up, 172.30.0.1/24") end
+    assert.is_true(cli.json(world, "net", "show").exists)
+    cli.ok(world, "run", "--id", "a", "--net", "-d")
+    local _, err = cli.fails(world, 4, "net", "down")
+    contains(err, "fcbr0")
+    cli.ok(world, "kill", "a")
+    for _ = 1, 2 do cli.ok(world, "net", "down") end
+    assert.is_false(cli.json(world, "net", "show").exists)
+    contains(cli.ok(world, "net", "show"), "there is none")
+    local config = cli.json(world, "net", "up", "--bridge", "other0", "--bridge-ip", "10.1.2.1/16")
+    assert.are.same({ "other0", "10.1.2.1", 16 }, { config.bridge, config.address, config.prefix })
+  end)
+
+  it("reclaims what the dead left, and lets the living alone", function()
+    local world <close> = cli.world()
+    for _, id in ipairs{ "dead", "alive" } do cli.ok(world, "run", "--id", id, "--net", "-d") end
+    local process <close> = support.must(fcproc.process(cli.json(world, "info", "dead").pid))
+    process:signal("KILL")
+    support.must(process:wait(10))
+    assert.are.equal("dead", cli.json(world, "info", "dead").state)
+    local _, err = cli.fails(world, 3, "stop", "dead")
+    contains(err, "reclaim it")
+    local report = cli.json(world, "reclaim")
+    assert.are.same({ { "dead" }, { "alive" } }, { report.reclaimed, report.alive })
+    contains(cli.ok(world, "reclaim"), "alive: runs, not touched")
+    cli.ok(world, "stop", "alive")
+    assert_clean(world)
+  end)
+
+  it("checks the host, and says in its status whether VMs can run", function()
+    local world <close> = cli.world()
+    local checks = cjson.decode(cli.run(world, { "doctor", "--json" }).out)
+    assert.is_true(#checks > 10)
+    local done = cli.run(world, { "doctor", "--boot" })
+    contains(done.out, "ok    kvm")
+    contains(done.out, "ok    boot")
+    done = cli.run(world, { "doctor" }, { env = { FCPROC_FIRECRACKER = "/nowhere" } })
+    assert.are.equal(1, done.status)
+    contains(done.out, "FAIL  binary")
+    contains(done.out, "fix: ")
+  end)
+
+  it("gives each kind of failure a status of its own, and its error as JSON", function()
+    local world <close> = cli.world()
+    cli.ok(world, "run", "--id", "a", "--net", "172.30.0.9", "-d")
+    for _, case in ipairs{ { 3, "not_found", "info", "b" }, { 3, "not_found", "console", "b" },
+      { 3, "not_found", "pause", "b" }, { 2, "invalid", "info", "../b" },
+      { 4, "conflict", "run", "--id", "a" },
+      { 4, "conflict", "run", "--net", "172.30.0.9" }, { 2, "invalid", "run", "--id", "a_b" },
+      { 3, "not_found", "ps", "--netns", "nowhere" }, { 124, "deadline", "pause", "a", "--timeout", "0" },
+      { 2, "invalid", "run", "--firecracker", "/nowhere" } } do
+      local out, err = cli.fails(world, case[1], "--json", table.unpack(case, 3))
+      local plain = cjson.decode(out).error
+      assert.are.equal(case[2], plain.code)
+      contains(err, "fcproc: " .. plain.message)
+    end
+    local out, err = cli.fails(world, 1, "run", "--id", "k", "--kernel", "/bin/true")
+    assert.are.equal("", out)
+    contains(err, "\n  | ")
+    contains(err, "fcproc doctor")
+    cli.ok(world, "kill", "a")
+    assert_clean(world)
+  end)
+
+  it("tells with --verbose what it changes on the host", function()
+    local world <close> = cli.world()
+    local done = cli.run(world, { "-v", "run", "--id", "a", "--net", "-d" })
+    contains(done.err, "debug: TAP created: ")
+    contains(done.err, "debug: journal written: ")
+    cli.ok(world, "kill", "a")
+  end)
+
+  it("as an ordinary user says what is missing", function()
+    local world <close> = cli.world()
+    support.sh{ "chmod", "755", world.folder.path }
+    support.sh{ "install", "-d", "-m", "777", world.folder:file("open") }
+    local opts = { uid = NOBODY, gid = NOBODY,
+      env = { FCPROC_RUNTIME_DIR = world.folder:file("open/run") } }
+    for _, args in ipairs{ { "net", "up" }, { "run", "--net" } } do
+      local done = cli.run(world, args, opts)
+      assert.are.equal(5, done.status)
+      contains(done.err, "CAP_NET_ADMIN")
+    end
+    local done = cli.run(world, { "ps" }, opts)
+    assert.are.equal(0, done.status)
+    cli.ok(world, "run", "--id", "a", "-d")
+    done = cli.run(world, { "ps" }, { uid = NOBODY, gid = NOBODY })
+    assert.are.equal(5, done.status)
+    cli.ok(world, "kill", "a")
+  end)
+end)
+
+describe("fcproc run in the foreground", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("shows the console and ends as the guest does", function()
+    local world <close> = cli.world()
+    -- The guest resets itself at Ctrl-Alt-Del, which comes from elsewhere.
+    local function run_to_its_end(...)
+      local run <close> = cli.start(world, { "run", "--id", "a", ... })
+      support.eventually("the guest is ready", function()
+        return (support.read_file(world.folder:file("run/a/console.log")) or ""):find("ready", 1, true)
+      end)
+      support.must(fcproc.request(world.folder:file("run/a/api.sock"), "PUT", "/actions",
+        { action_type = "SendCtrlAltDel" }))
+      assert.are.equal(0, run:wait())
+      return support.read_file(run.out), support.read_file(run.err)
+    end
+    local out, err = run_to_its_end()
+    contains(out, "fcproc guest: ready")
+    contains(err, "fcproc: a runs, pid ")
+    contains(err, "fcproc: a: it had ended")
+    assert.are.equal("", run_to_its_end("--no-console"))
+    local report = cjson.decode((run_to_its_end("--json"))).report
+    assert.are.same({ "gone", 0 }, { report.step, report.exit.status })
+    assert_clean(world)
+  end)
+
+  it("fails when its Firecracker is killed", function()
+    local world <close> = cli.world()
+    local run <close> = cli.start(world, { "run", "--id", "a" })
+    run:shows("ready")
+    local process <close> = support.must(fcproc.process(cli.json(world, "info", "a").pid))
+    process:signal("KILL")
+    assert.are.equal(1, run:wait())
+    contains(support.read_file(run.err), "SIGKILL: killed")
+    assert_clean(world)
+  end)
+
+  for name, status in pairs{ INT = 130, TERM = 143, HUP = 129 } do
+    it("stops its VM at a SIG" .. name, function()
+      local world <close> = cli.world()
+      local run <close> = cli.start(world, { "run", "--id", "a", "--net" })
+      run:shows("ready")
+      run.process:signal(name)
+      assert.are.equal(status, run:wait())
+      contains(support.read_file(run.err), "a: ended by ctrl_alt_del")
+      assert_clean(world)
+    end)
+  end
+
+  it("kills its VM at a second Ctrl-C", function()
+    local world <close> = cli.world()
+    local run <close> = cli.start(world, { "run", "--id", "a", "--boot-args", "fcproc.ignore_cad" })
+    run:shows("ready")
+    run.process:signal("INT")
+    support.eventually("it is stopping", function()
+      return support.read_file(run.err):find("once more kills it", 1, true)
+    end)
+    run.process:signal("INT")
+    assert.are.equal(130, run:wait())
+    contains(support.read_file(run.err), "a: ended by sigkill")
+    assert_clean(world)
+  end)
+
+  it("leaves nothing when it is interrupted while it starts", function()
+    local world <close> = cli.world()
+    for _ = 1, 5 do
+      local run <close> = cli.start(world, { "run", "--id", "a", "--net", "-v" })
+      support.eventually("it has begun", function()
+        return (support.read_file(run.err) or ""):find("state=preparing", 1, true)
+      end)
+      run.process:signal("INT")
+      assert.are.equal(130, run:wait())
+      assert_clean(world)
+    end
+  end)
+
+  it("stops its VM when its time is up, and when nobody reads any more", function()
+    local world <close> = cli.world()
+    local _, err = cli.fails(world, 124, "run", "--id", "a", "--timeout", "0.5")
+    contains(err, "its time is up")
+    assert_clean(world)
+    local reader <close> = support.must(fcproc.spawn({ "sh", "-c",
+      ("mkfifo '%s/pipe'; head -n 1 '%s/pipe' >'%s/first'"):format(world.folder.path,
+        world.folder.path, world.folder.path) }))
+    support.eventually("the pipe is there", function()
+      return fcproc.runner():run{ "test", "-p", world.folder:file("pipe") }
+    end)
+    local run <close> = cli.start(world, { "run", "--id", "a" },
+      { stdout = { file = world.folder:file("pipe") } })
+    support.must(reader:wait(10))
+    assert.are.equal(1, run:wait())
+    contains(support.read_file(run.err), "a: ended by ctrl_alt_del")
+    assert_clean(world)
+  end)
+
+  it("has its VM to itself: others can look, and are told whose it is", function()
+    local world <close> = cli.world()
+    local run <close> = cli.start(world, { "run", "--id", "a" })
+    run:shows("ready")
+    local _, err = cli.fails(world, 4, "stop", "a")
+    contains(err, ("the VM 'a' is in the hands of another manager, pid %d"):format(run.process:pid()))
+    cli.fails(world, 4, "pause", "a")
+    assert.are.equal(run.process:pid(), cli.json(world, "info", "a").manager)
+    assert.is_true(cli.json(world, "ps")[1].managed)
+    contains(cli.ok(world, "console", "a"), "ready")
+    assert.are.same({ "a" }, cli.json(world, "reclaim").alive)
+    run.process:signal("INT")
+    assert.are.equal(130, run:wait())
+  end)
+
+  it("console --follow ends with the VM, and at Ctrl-C without harm to it", function()
+    local world <close> = cli.world()
+    cli.ok(world, "run", "--id", "a", "-d")
+    local first <close> = cli.start(world, { "console", "a", "--follow" })
+    local second <close> = cli.start(world, { "console", "a", "-f" })
+    first:shows("ready")
+    second:shows("ready")
+    first.process:signal("INT")
+    assert.are.equal(130, first:wait())
+    contains(cli.ok(world, "stop", "a"), "ctrl_alt_del")
+    assert.are.equal(0, second:wait())
+    contains(support.read_file(second.out), "ctrl-alt-del, resetting")
+  end)
+end)
