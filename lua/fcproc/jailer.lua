@@ -35,14 +35,14 @@ function M.root(jail, firecracker, id)
 end
 
 ---The process whose root is the folder: the VMM, or a jailer on its way to become it. A look at
----/proc misses it when its parent ended and it began meanwhile. A jailer forks twice at most, so one
----look in three finds what there is.
+---/proc misses it when its parent ended and it began meanwhile. A jailer forks three times at most, so
+---one look in four finds what there is.
 ---@param root string
 ---@return fcproc.Process? process
 ---@return fcproc.Error? err  ERR_NOT_FOUND: none
 function M.find(root)
   local found, err
-  for _ = 1, 3 do
+  for _ = 1, 4 do
     found, err = core.open_by_root(root)
     if found then return found end
   end

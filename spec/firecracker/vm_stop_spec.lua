@@ -213,7 +213,7 @@ describe("stopping a VM", function()
     local results = fcproc.run{
       function() return vm:snapshot(folder) end,
       function()
-        must(world.manager:wait_for_path(folder .. ".partial"))
+        must(world.manager:wait_for_path(("%s.%s.partial"):format(folder, vm.id)))
         return vm.machine.process:signal("KILL")
       end,
     }
