@@ -83,6 +83,7 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t mos
 {
     size_t size = strlen(path) + 1;
     struct capped *f = malloc(sizeof(*f) + size);
+    bool idle;
     int r = 0;
 
     if (!f)
@@ -97,10 +98,12 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t mos
     }
     c->running = true;
     (void)pthread_mutex_lock(&c->mutex);
+    idle = !c->files;
     f->next = c->files;
     c->files = f;
     (void)pthread_mutex_unlock(&c->mutex);
-    wake(c);
+    if (idle) /* else it looks within the second: a fleet's files are not looked at one by one */
+        wake(c);
     return 0;
 }
 

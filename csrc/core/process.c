@@ -112,14 +112,32 @@ fcproc_process *process_ref(fcproc_process *p)
     return p;
 }
 
+struct fcproc_exit process_exit(const fcproc_process *p)
+{
+    return p->exit;
+}
+
+static void *reap_thread(void *arg)
+{
+    int pidfd = (int)(intptr_t)arg;
+    siginfo_t info;
+
+    while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) { }
+    close_fd(&pidfd);
+    return NULL;
+}
+
 FCPROC_API void fcproc_process_close(fcproc_process *p)
 {
     if (!p || --p->references > 0)
         return;
     if (p->gate)
         spawn_gate_abandon(process_take_gate(p), p);
-    if (p->child && !p->ended && p->pidfd >= 0)
-        (void)pidfd_wait(p->pidfd, true, &p->exit); /* ended unseen: no zombie stays */
+    /* It has ended unseen, or will: no zombie stays. Closing never waits, so a thread does; where
+     * none can be had, the zombie is left until we end. */
+    if (p->child && !p->ended && p->pidfd >= 0 && pidfd_wait(p->pidfd, true, &p->exit) == 0 &&
+        thread_detach(reap_thread, (void *)(intptr_t)p->pidfd) == 0)
+        p->pidfd = -EBADF;
     close_fd(&p->pidfd);
     free(p);
 }
@@ -248,34 +266,12 @@ int process_reap(fcproc_process *p)
     return r;
 }
 
-struct fcproc_exit process_exit(const fcproc_process *p)
-{
-    return p->exit;
-}
-
-static void *reap_thread(void *arg)
-{
-    int pidfd = (int)(intptr_t)arg;
-    siginfo_t info;
-
-    while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) { }
-    close_fd(&pidfd);
-    return NULL;
-}
-
 void process_abandon(fcproc_process *p)
 {
     if (!p)
         return;
-    if (process_reap(p) == 0) {
-        int pidfd;
-
+    if (process_reap(p) == 0)
         (void)!fcproc_process_signal(p, SIGKILL, NULL);
-        pidfd = process_reap(p) == 0 ? fcntl(p->pidfd, F_DUPFD_CLOEXEC, 3) : -EBADF;
-        /* Closing never waits, so a thread does. Without one, a zombie is left until we end. */
-        if (pidfd >= 0 && thread_detach(reap_thread, (void *)(intptr_t)pidfd) < 0)
-            close_fd(&pidfd);
-    }
     fcproc_process_close(p);
 }
 

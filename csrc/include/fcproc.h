@@ -334,8 +334,8 @@ FCPROC_CHECKED int fcproc_process_signal(fcproc_process *p, int sig, fcproc_erro
 FCPROC_CHECKED int fcproc_process_wait(fcproc_process *p, int64_t timeout_ms, unsigned without,
                                        fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 FCPROC_API struct fcproc_exit fcproc_process_wait_result(const fcproc_op *op);
-/* Releases the descriptor; the process goes on. A child that has ended is reaped; one that ends
- * later, with no handle left, stays a zombie until the caller's process ends. */
+/* Releases the handle; the process goes on. A child is reaped: at once when it has ended, else by a
+ * thread that waits for its end. */
 FCPROC_API void fcproc_process_close(fcproc_process *p);
 
 /* Operation: a connect to the socket at path succeeds, or the process that is to listen there has

@@ -25,12 +25,22 @@ for name, method in pairs(identity.methods) do Manager[name] = method end
 local DEFAULT_WAIT = 5 -- seconds until a socket must be there, as in the seed
 
 -- Tells the logger of a change on the host, with how long it took.
-function Manager:_log(started, message, fields)
+function Manager:_log(started, message, fields, level)
   local logger = self.config.logger
   if logger then
     fields.duration = core.now() - started
-    logger("debug", message, fields)
+    logger(level or "debug", message, fields)
   end
+end
+
+-- Holds the files that VMs write to a size. Its thread starts with the first VM.
+function Manager:_capper()
+  if not self.capper then
+    local err
+    self.capper, err = core.capper()
+    if not self.capper then error(err) end
+  end
+  return self.capper
 end
 
 -- In a C host that has set a log: its function takes one line.
@@ -77,6 +87,7 @@ end
 ---Closes the netlink socket. Nothing on the host changes.
 function Manager:close()
   self.net:close()
+  if self.capper then self.capper:close() end
   if self.own_netns then self.own_netns:close() end
 end
 

@@ -76,6 +76,7 @@ end
 -- Removes a VM that did not come to be. What can't be removed is told, and stays for reclaim.
 local function abandon(vm, err)
   local ctx <close> = core.context(nil, ABANDON_LIMIT)
+  vm:_let_go()
   if vm.machine then
     vm.machine:kill_now()
     vm.machine = nil
@@ -99,6 +100,7 @@ local function build(manager, plan, ctx, flow)
   end })
   local ok
   ok, failure = flow(vm, ctx)
+  if ok then ok, failure = vm:_hold() end
   if not ok then return nil, failure end
   handed_out = true
   return vm

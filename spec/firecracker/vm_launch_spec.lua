@@ -200,3 +200,29 @@ describe("a launched VM", function()
     assert.are.equal("0", status:match("Seccomp:%s+(%d)"))
   end)
 end)
+
+describe("a VM with NAT on a host that does not forward", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("runs, and is told what keeps it in and what mends that; nothing is switched on", function()
+    local told = {}
+    local world <close> = support.bridged_world{ logger = function(level, message)
+      if level == "warn" then told[#told + 1] = message end
+    end }
+    local netns = world.netns
+    support.sh({ "ip", "link", "add", "up0", "type", "veth", "peer", "name", "far0" }, { netns = netns })
+    support.sh({ "ip", "addr", "add", "10.9.9.1/24", "dev", "up0" }, { netns = netns })
+    support.sh({ "ip", "link", "set", "up0", "up" }, { netns = netns })
+    support.sh({ "ip", "link", "set", "far0", "up" }, { netns = netns })
+    support.sh({ "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward" }, { netns = netns })
+    local vm <close> = must(fcproc.vm.launch(world.manager, { network = { nat = "up0" } }))
+    local warnings = must(vm:info()).warnings
+    assert.are.equal(1, #warnings)
+    assert.are.equal("ip_forward", warnings[1].name)
+    assert.are.same({ warnings[1].message }, told)
+    assert.is_truthy(warnings[1].fix:find("ip_forward", 1, true))
+    assert.are.equal("0\n", support.sh({ "cat", "/proc/sys/net/ipv4/ip_forward" }, { netns = netns }))
+    must(vm:stop())
+  end)
+end)

@@ -13,7 +13,6 @@ local M = {}
 
 local CHUNK = 65536
 local STDOUT = 1
-local EVERY = 5 -- seconds between two calls of tick
 
 -- Writes what is in the file from the position on. The position after it; nil, err.
 local function copy(path, from, write)
@@ -40,7 +39,7 @@ end
 ---@param tick fun()?             called from time to time
 ---@return true?
 ---@return fcproc.Error? err  ERR_CLOSED: it could not be written
-function M.follow(path, writer, from, write, ctx, tick)
+function M.follow(path, writer, from, write, ctx)
   while true do
     local alive = writer and writer:alive() -- before the look: what it wrote last counts
     local upto, err = copy(path, from, write)
@@ -48,9 +47,8 @@ function M.follow(path, writer, from, write, ctx, tick)
     from = upto
     if not alive then return true end
     local done
-    done, err = loop.complete(ctx, writer:wait_file_op(path, from, EVERY, ctx))
-    if not done and err.code ~= "wait_timeout" then return nil, err end
-    if tick then tick() end
+    done, err = loop.complete(ctx, writer:wait_file_op(path, from, nil, ctx))
+    if not done then return nil, err end
   end
 end
 

@@ -48,7 +48,12 @@ local function launch(cli, ctx)
   else
     vm, err = vms.launch(cli.manager, spec, ctx)
   end
-  if vm then return vm end
+  if vm then
+    for _, warning in ipairs(vm:record().warnings or {}) do
+      cli.output:note("warning: %s; fix: %s", warning.message, warning.fix or "none is known")
+    end
+    return vm
+  end
   if err.code == "exit_status" or err.code == "permission" then
     cli.output:note("it was not started; `fcproc doctor` tells what this host lacks")
   end
@@ -94,7 +99,7 @@ local function accompany(cli, vm, ctx)
   local shown = not to.json and not cli.args.no_console and vm:console()
   if shown then
     local ok, err = console.follow(shown.path, vm.machine.process, 0,
-      function(text) return to:write(text) end, ctx, function() vm:cap() end)
+      function(text) return to:write(text) end, ctx)
     if not ok then return nil, err end
   end
   return vm:wait(nil, ctx)

@@ -8,7 +8,6 @@ local tail = require "fcproc.tail"
 local M = {}
 
 M.LIMIT = 16 * 1024 * 1024 -- bytes kept of each file that a VM writes
-M.CAP_EVERY = 5            -- seconds between two looks at their sizes, while a VM is waited for
 
 ---@class fcproc.Console
 ---@field path string
@@ -27,7 +26,6 @@ function M.new(vm)
         .. "(before Firecracker 1.14 there is no other way; then PUT /serial gives it a file)")
         :format(vm.id) }
   end
-  vm:cap()
   return setmetatable({ vm = vm, path = record.files.console }, Console)
 end
 

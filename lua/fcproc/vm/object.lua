@@ -84,7 +84,8 @@ end
 
 ---What it is and how it does.
 ---@param ctx fcproc.Context?
----@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime
+---@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime,
+---                         warnings: what keeps it from its uplink
 ---@return fcproc.Error? err
 function Vm:info(ctx)
   local record = self.journal.record
@@ -92,12 +93,12 @@ function Vm:info(ctx)
     id = self.id, binary = record.binary, files = record.files, taps = record.taps,
     drives = record.drives, created = record.created, folder = self.journal.folder,
     address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib, jail = record.jail,
+    warnings = record.warnings,
   }
   if not self.machine then
     info.state = "stopped"
     return info
   end
-  self:cap()
   info.pid = self:pid()
   if not self.machine.process:alive() then
     local _, exit = self.machine:wait(1, ctx)
@@ -165,14 +166,34 @@ function Vm:balloon(amount_mib, ctx)
   return explained(self, "balloon", self.machine:balloon(ctx))
 end
 
----Holds console and log to their size: the oldest bytes are given back to the file system, where
----it can punch holes. Done at every call that looks at the VM, and while it is waited for.
-function Vm:cap()
-  local limit = self.journal.record.console_limit or console.LIMIT
-  local files = self.journal.record.files
-  for _, path in ipairs{ files.console, files.log, files.metrics } do
-    core.punch_file(path, limit) -- best effort: a file system without holes, or no such file
+local function written(vm)
+  local files = vm.journal.record.files
+  return { files.console, files.log, files.metrics }, vm.journal.record.console_limit or console.LIMIT
+end
+
+-- What the VM writes is held to its size from now on, whatever this process is busy with.
+function Vm:_hold()
+  local paths, limit = written(self)
+  for _, path in ipairs(paths) do
+    local ok, err = self.manager:_capper():add(path, limit)
+    if not ok then return nil, err end
   end
+  self.held = true
+  return true
+end
+
+function Vm:_let_go()
+  for _, path in ipairs(self.held and written(self) or {}) do
+    self.manager:_capper():remove(path)
+  end
+  self.held = nil
+end
+
+---Holds console, log and metrics to their size at once: the oldest bytes are given back to the file
+---system, where it can punch holes. As long as this manager has the VM, that is done once a second.
+function Vm:cap()
+  local paths, limit = written(self)
+  for _, path in ipairs(paths) do core.punch_file(path, limit) end -- there may be no such file
 end
 
 -- ---- doing ---------------------------------------------------------------------------------
@@ -202,19 +223,7 @@ end
 ---@return fcproc.Exit|fcproc.Error|nil exit
 function Vm:wait(timeout, ctx)
   if not self.machine then return self:_ended("wait") end
-  ctx = loop.context(ctx)
-  local deadline = timeout and core.now() + timeout
-  while true do
-    local slice = console.CAP_EVERY
-    if deadline then slice = math.min(slice, math.max(deadline - core.now(), 0)) end
-    local gone, exit = self.machine:wait(slice, ctx)
-    if gone or exit.code ~= "wait_timeout" then return gone, exit end
-    if deadline and core.now() >= deadline then
-      exit.message = exit.message:gsub("after [%d.]+ s", ("after %g s"):format(timeout))
-      return nil, exit
-    end
-    self:cap()
-  end
+  return self.machine:wait(timeout, ctx)
 end
 
 ---Writes a snapshot, with a manifest, into a new folder. The VM is paused meanwhile.
@@ -264,6 +273,7 @@ end
 -- Closes what is held, after its things on the host are gone or have been written down.
 function Vm:_forget(report, left)
   report.left = left
+  self:_let_go()
   self.machine:close()
   self.machine = nil
   if #left > 0 then self.journal:close() end
@@ -340,6 +350,7 @@ end
 function Vm:detach()
   if not self.machine then return self:_ended("detach") end
   self:cap()
+  self:_let_go()
   self.detached = true
   self.machine:close()
   self.machine = nil

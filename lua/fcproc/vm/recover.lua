@@ -144,8 +144,10 @@ function M.adopt(manager, id, ctx)
     err = dead(journal, err)
   end
   if not ok then return nil, err end
-  handed_out = true
   vm:cap()
+  ok, err = vm:_hold()
+  if not ok then return nil, err end
+  handed_out = true
   return vm
 end
 
