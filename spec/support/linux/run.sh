@@ -37,12 +37,12 @@ machine() {
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
     -kernel "$folder/kernel/vmlinux" -initrd "$folder/machine.cpio" \
     -append "console=ttyS0 panic=-1 mitigations=off nokaslr quiet watchdog_thresh=30 softlockup_panic=1 \
-      fcproc.script=$dir/script" </dev/null 2>"$dir/qemu" | tee "$dir/output"
+      rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.panic_on_rcu_stall=1 fcproc.script=$dir/script" </dev/null 2>"$dir/qemu" | tee "$dir/output"
 }
 
 machine
 # On a busy host QEMU's two processors may lock each other up before the first spec: seen once in some 20.
-if [ ! -s "$dir/output" ] && grep -q "softlockup: hung tasks" "$dir/console"; then
+if [ ! -s "$dir/output" ] && grep -q "Kernel panic - not syncing: \(softlockup\|RCU Stall\)" "$dir/console"; then
   echo "the machine locked up at its start; once more"
   machine
 fi
