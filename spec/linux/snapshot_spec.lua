@@ -1,4 +1,5 @@
--- A Linux guest goes on from its snapshot: after a kill, and twice at once in namespaces that are alike.
+-- A Linux guest goes on from its snapshot: after a kill, and twice at once in namespaces that are
+-- alike, each with a disk of its own.
 
 local support = require "spec.support"
 local linux = require "spec.support.linux"
@@ -6,29 +7,15 @@ local fcproc = require "fcproc"
 
 local must = support.must
 
-local GUEST = "172.30.0.2"
-
--- A Firecracker that takes its VM from the snapshot; the TAP of the same name is ready.
-local function restore(world, name, snapshot, memory)
-  must(world.manager:ensure_bridge())
-  must(world.manager:create_tap("tap0"))
-  local vm = support.listening_vm(world, { name = name, empty = true })
-  local ok, err = fcproc.request(vm.sock, "PUT", "/snapshot/load", { snapshot_path = snapshot,
-    mem_backend = { backend_type = "File", backend_path = memory }, resume_vm = true })
-  if not ok then
-    getmetatable(vm).__close(vm)
-    error(tostring(err))
-  end
-  return vm
+-- Is the text in the file? What a guest has synced lies in its disk as it is.
+local function holds(path, text)
+  return support.read_file(path):find(text, 1, true) ~= nil
 end
 
-local function ends_gracefully(world, vm)
-  must(world.manager:send_ctrl_alt_del(vm.sock))
-  local gone, exit = world.manager:wait_for_exit(vm.process, vm.sock, linux.TIMEOUT)
-  assert.is_true(gone)
-  assert.are.same({ status = 0 }, exit)
-  local console = support.read_file(vm.console)
-  assert.is_truthy(console:find("linux guest: shutdown hook ran", 1, true), console)
+local function disk(vm) return vm:record().files.folder .. "/drive-root" end
+
+local function restore(world, snapshot, id)
+  return must(fcproc.vm.restore(world.manager, snapshot, { id = id, timeout = linux.TIMEOUT }))
 end
 
 describe("a Linux guest's snapshot", function()
@@ -37,22 +24,39 @@ describe("a Linux guest's snapshot", function()
 
   it("is restored after a kill, and cloned twice", function()
     local world <close> = support.world()
-    local snapshot, memory = world.folder:file("snapshot"), world.folder:file("memory")
+    local snapshot, root = world.folder:file("snapshot"), linux.folder() .. "/guest.ext4"
     do
-      local vm <close> = linux.vm(world, { address = GUEST })
-      must(fcproc.request(vm.sock, "PATCH", "/vm", { state = "Paused" }))
-      must(fcproc.request(vm.sock, "PUT", "/snapshot/create", { snapshot_type = "Full",
-        snapshot_path = snapshot, mem_file_path = memory }))
-      must(world.manager:kill(vm.process, vm.sock))
-      must(world.manager:wait_for_exit(vm.process, vm.sock, linux.TIMEOUT))
+      local vm <close> = linux.launch(world, { id = "original", args = "fcproc.do=serve",
+        network = true, drives = { { path = root, root = true, copy = "sparse" } } })
+      assert.are.equal("written", linux.ask(world, vm, "write before the snapshot"))
+      must(vm:snapshot(snapshot))
+      assert.is_true(holds(snapshot .. "/drive-root", "before the snapshot"))
+      assert.is_false(holds(root, "before the snapshot"))
+      assert.are.equal("written", linux.ask(world, vm, "write after it"))
+      assert.are.same({ signal = 9 }, must(vm:kill()).exit)
     end
-    local restored <close> = restore(world, "restored", snapshot, memory)
-    assert.is_true(support.pings(world.netns, GUEST))
+    linux.nothing_left(world)
+    do
+      local vm <close> = restore(world, snapshot, "restored")
+      assert.are.equal("before the snapshot", linux.ask(world, vm, "read"))
+      linux.stop_gracefully(vm)
+    end
     local second <close> = support.world()
-    local clone <close> = restore(second, "clone", snapshot, memory)
-    assert.is_true(support.pings(second.netns, GUEST))
-    assert.is_true(support.pings(world.netns, GUEST))
-    ends_gracefully(world, restored)
-    ends_gracefully(second, clone)
+    local vms = fcproc.run{ function() return restore(world, snapshot, "one") end,
+      function() return restore(second, snapshot, "two") end }
+    local one <close> = must(table.unpack(vms[1]))
+    local two <close> = must(table.unpack(vms[2]))
+    assert.are.equal(one:address(), two:address())
+    assert.are.equal("written", linux.ask(world, one, "write by the first"))
+    assert.are.equal("written", linux.ask(second, two, "write by the second"))
+    assert.are.equal("by the first", linux.ask(world, one, "read"))
+    assert.are.equal("by the second", linux.ask(second, two, "read"))
+    assert.is_true(holds(disk(one), "by the first"))
+    assert.is_true(holds(disk(two), "by the second"))
+    assert.is_true(holds(snapshot .. "/drive-root", "before the snapshot"))
+    linux.stop_gracefully(one)
+    linux.stop_gracefully(two)
+    linux.nothing_left(world)
+    linux.nothing_left(second)
   end)
 end)

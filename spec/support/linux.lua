@@ -2,11 +2,20 @@
 -- `make test-linux`, whose KVM can run them.
 
 local support = require "spec.support"
+local assert = require "luassert"
+local fcproc = require "fcproc"
+local lease = require "fcproc.vm.lease"
 
+local must = support.must
 local M = {}
 
 -- Emulated twice, a guest needs some 6 s until it is ready, and two at once share the processors.
 M.TIMEOUT = 90
+
+---A graceful end, with the time that it may need here.
+M.LADDER = { { "ctrl_alt_del", M.TIMEOUT } }
+
+M.HOOK = "linux guest: shutdown hook ran"
 
 ---The folder with the guest's kernel, initramfs and root, or a failed test that says why not.
 function M.folder()
@@ -15,42 +24,86 @@ function M.folder()
   return folder
 end
 
----The arguments of a guest's kernel that are not the test's own.
-function M.boot_args()
-  -- Without the first, Firecracker never ends. The keyboard's need not be searched for twice.
-  return "reboot=k panic=1 pci=off console=ttyS0 quiet i8042.noaux i8042.nomux i8042.dumbkbd"
+-- fcproc's own default, and the keyboard's controller is not searched for what it does not have.
+local BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off quiet i8042.noaux i8042.nomux i8042.dumbkbd"
+
+---A spec for fcproc.vm.launch. fields: those of a spec, and args, more of the kernel's arguments
+---(what guest-root/task does). By default the guest has 128 MiB and a root that all share, since
+---nobody writes to it.
+function M.spec(fields)
+  local folder = M.folder()
+  local spec = {
+    kernel = folder .. "/kernel/vmlinux", initrd = folder .. "/guest.cpio", boot_args = BOOT_ARGS,
+    drives = { { path = folder .. "/guest.ext4", root = true, read_only = true } },
+    timeout = M.TIMEOUT,
+  }
+  for key, value in pairs(fields or {}) do spec[key] = value end
+  if spec.args then spec.boot_args = BOOT_ARGS .. " " .. spec.args end
+  spec.args = nil
+  return spec
 end
 
----A guest's root, as Firecracker takes a drive: all guests share it, nobody writes to it.
-function M.root()
-  return { drive_id = "root", path_on_host = M.folder() .. "/guest.ext4", is_root_device = true,
-    is_read_only = true }
-end
-
----A real Firecracker with a Linux guest that is ready: `local vm <close> = linux.vm(world, opts)`.
----opts: those of support.vm; args (more of the kernel's arguments: what guest-root/task does);
----address (then it is the guest's, on tap, by default "tap0", with the bridge as its gateway).
-function M.vm(world, opts)
-  opts = opts or {}
-  local folder, args = M.folder(), { M.boot_args() }
-  local all = { timeout = M.TIMEOUT, wait = "linux guest: ready", drives = { M.root() },
-    config = { ["boot-source"] = { kernel_image_path = folder .. "/kernel/vmlinux",
-        initrd_path = folder .. "/guest.cpio" },
-      ["machine-config"] = { mem_size_mib = 128 } } }
-  if opts.address then
-    all.tap = "tap0"
-    args[2] = ("ip=%s::%s:255.255.255.0:%s:eth0:off"):format(opts.address,
-      world.manager.config.bridge_ip, opts.name or "vm")
-  end
-  args[#args + 1] = opts.args
-  all.boot_args = table.concat(args, " ")
-  for key, value in pairs(opts) do all[key] = value end
-  return support.vm(world, all)
+---A VM whose guest is ready, and has the address that the VM was given:
+---`local vm <close> = linux.launch(world, { network = true })`.
+function M.launch(world, fields)
+  local vm = must(fcproc.vm.launch(world.manager, M.spec(fields)))
+  local ready <close> = setmetatable({ vm = vm }, { __close = function(self)
+    if self.vm then self.vm:kill() end
+  end })
+  M.wait_for(vm, "linux guest: ready " .. (vm:address() or ""))
+  ready.vm = nil
+  return vm
 end
 
 ---Waits until the text is on the guest's console.
-function M.wait_for_console(vm, text)
-  support.wait_for_console(vm, text, M.TIMEOUT)
+function M.wait_for(vm, text)
+  must(must(vm:console()):wait_for(text, M.TIMEOUT))
+end
+
+---Is the text on the guest's console?
+function M.has_said(vm, text)
+  return must(must(vm:console()):read()):find(text, 1, true) ~= nil
+end
+
+---Stops the VM. Returns the report and all that its console has had.
+---ladder: by default fcproc's own, whose limits are those of a VM on real hardware.
+function M.stop(vm, ladder)
+  local console <close> = assert(io.open(must(vm:console()).path)) -- its name goes with the VM
+  local report = must(vm:stop(ladder))
+  return report, console:read("a")
+end
+
+---Fails unless a guest that was stopped has ended by itself, after its shutdown hooks.
+function M.has_ended_gracefully(report, console)
+  assert.are.equal("ctrl_alt_del", report.step)
+  assert.are.same({ status = 0 }, report.exit)
+  assert.is_truthy(console:find(M.HOOK, 1, true), console)
+end
+
+---Stops the VM, and fails unless its guest ends by itself, after its shutdown hooks.
+function M.stop_gracefully(vm)
+  M.has_ended_gracefully(M.stop(vm, M.LADDER))
+end
+
+---Asks the guest that serves (fcproc.do=serve), once it does; see guest-root/serve.
+function M.ask(world, vm, question)
+  local answer
+  support.eventually("an answer to " .. question, function()
+    answer = fcproc.runner():run({ "busybox", "nc", "-w", "5", vm:address(), "7000" },
+      { netns = world.netns, input = question .. "\n" })
+    answer = answer and answer.stdout:match("([^\n]+)\n")
+    return answer
+  end, M.TIMEOUT)
+  return answer
+end
+
+---Fails unless nothing of the world's VMs is left: no folder, no lease, no TAP, no NAT.
+function M.nothing_left(world)
+  local manager = world.manager
+  assert.are.same({}, must(fcproc.vm.list(manager)))
+  assert.are.same({}, lease.list(manager))
+  assert.are.same({}, must(manager:list_taps()))
+  assert.are.equal("", support.sh({ "nft", "list", "ruleset" }, { netns = world.netns }))
 end
 
 return M

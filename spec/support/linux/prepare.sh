@@ -96,7 +96,7 @@ kernel)
   ;;
 images)
   initramfs machine virtio_pci 9pnet_virtio 9p overlay
-  initramfs guest virtio_mmio virtio_blk virtio_net crc32c_generic ext4
+  initramfs guest virtio_mmio virtio_blk virtio_net virtio_balloon crc32c_generic ext4
   guest_root
   ;;
 esac
