@@ -61,7 +61,8 @@ static int file_step(fcproc_op *op, fcproc_error *err)
     char events[4096] __attribute__((aligned(8)));
     int r;
 
-    while (w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) > 0) { }
+    /* What one read leaves, wakes again. */
+    if (w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
     r = w->text ? look_for_text(w) : look_for_growth(w);
     if (r < 0)
         return error_errno(err, op->class->name, -r, "can't look at %s", w->path);

@@ -5,13 +5,17 @@ local errors = require "fcproc.error"
 
 local M = {}
 
+local found = {} -- for each search path: where it is does not change
+
 ---Where it is: beside the C module, or where the library was installed.
 ---@return string? path  absolute
 ---@return fcproc.Error? err  ERR_NOT_FOUND; there is none for aarch64
 function M.path()
+  if found[package.cpath] then return found[package.cpath] end
   local module = package.searchpath("fcproc.core", package.cpath)
   local beside = module and module:gsub("[^/]*$", "guest.elf")
   local path = beside and core.absolute_path(beside)
+  found[package.cpath] = path
   if path then return path end
   local installed = core.guest_path()
   local cause

@@ -294,7 +294,7 @@ function M.start(manager, opts, ctx)
   }, Machine)
   local argv, spawn = launch.prepare(manager, opts)
   if not argv then return nil, spawn end
-  local launcher, err = process.spawn(argv, spawn, ctx)
+  local launcher, err = core.spawn(process.spec(argv, spawn), ctx)
   if not launcher then return nil, err end
   self.launcher = launcher
   local up = false

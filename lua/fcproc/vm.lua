@@ -109,7 +109,10 @@ end
 local function prepare(vm, plan)
   local ok, err = host.choose(vm.journal, plan)
   if not ok then return nil, err end
-  describe_in(vm.journal.record, plan)
+  local record = vm.journal.record
+  describe_in(record, plan)
+  -- Of a VM that has only its folder, the folder itself tells. Its first entry says who the VMM is.
+  if not (record.jail or record.taps[1] or record.drives[1]) then return true end
   return vm.journal:save("preparing")
 end
 

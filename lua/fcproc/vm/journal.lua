@@ -115,8 +115,11 @@ function M.exists(manager, id)
   return ours ~= nil and core.stat(folder) ~= nil
 end
 
+local booted
+
 local function boot_id()
-  return (core.read_file("/proc/sys/kernel/random/boot_id") or ""):match("%S+")
+  booted = booted or (core.read_file("/proc/sys/kernel/random/boot_id") or ""):match("%S+")
+  return booted
 end
 
 ---Was it written before the host booted? Then links, cgroups and processes are gone by themselves.

@@ -261,7 +261,8 @@ end
 
 -- Ends the process, and says whether the rest may be removed.
 function Vm:_end_process(ladder, ctx)
-  self.journal:save("stopping") -- a full disk must not keep it alive
+  -- A full disk must not keep it alive. And one that is killed at once has no time to be seen.
+  if ladder[1][1] ~= "sigkill" then self.journal:save("stopping") end
   local report, err = stop.process(self, ladder, ctx)
   if err then
     err.report = report

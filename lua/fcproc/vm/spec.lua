@@ -311,12 +311,12 @@ end
 local function check_machine(check, plan)
   local spec = plan.spec
   plan.builtin = spec.kernel == nil
-  local kernel, err = spec.kernel, nil
-  if not kernel then kernel, err = guest.path() end
-  if kernel then
-    check_kernel(check, plan, kernel)
+  if spec.kernel then
+    check_kernel(check, plan, spec.kernel)
   else
-    check:add("kernel", "none is given, and %s", err.message)
+    local err
+    plan.kernel, err = guest.path()
+    if not plan.kernel then check:add("kernel", "none is given, and %s", err.message) end
   end
   plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
   plan.drives = check_drives(check, spec)

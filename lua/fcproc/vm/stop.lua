@@ -31,6 +31,7 @@ M.KILL = { { "sigkill", 5 } }
 local PRESSES, EVERY = { 0, 0.2, 0.5, 1 }, 2
 local LOG_TAIL = 4096 -- bytes
 local ANSWER_LIMIT = 1 -- second for one press
+local EXIT_LIMIT = 1   -- second for what is gone to tell its status
 
 local function wait(machine, timeout, ctx)
   local gone, exit = machine:wait(timeout, ctx)
@@ -169,8 +170,8 @@ function M.process(vm, ladder, ctx)
   local began = core.now()
   local report = { outcome = "running", steps = {}, left = {} }
   local machine = vm.machine
-  local gone, exit = wait(machine, 0)
-  local err
+  local gone, exit, err
+  if not machine.process:alive() then gone, exit = wait(machine, EXIT_LIMIT) end
   if gone then
     report.outcome, report.step, report.exit = "exited", "gone", exit
   else
