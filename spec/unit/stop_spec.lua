@@ -16,7 +16,8 @@ local VFORK = "import ctypes, os, time\n"
 local function deaf_machine(pid)
   return {
     shape = {},
-    process = { pid = function() return pid end, signal = function() return true end },
+    process = { pid = function() return pid end, signal = function() return true end,
+      alive = function() return true end },
     wait = function()
       return nil, errors.new{ code = "wait_timeout", op = "process.wait", message = "it runs" }
     end,
