@@ -116,16 +116,8 @@ local function prepare(vm, plan)
   return vm.journal:save("preparing")
 end
 
----Launches a VM: checks the whole spec, makes what it needs, boots it.
----
----    local vm <close> = assert(fcproc.vm.launch(manager, { vcpus = 1 }))
----    assert(vm:console()):wait_for("ready", 5)
----@param manager fcproc.Manager  with a runtime_dir; with a bridge when the spec has a network
----@param spec fcproc.VmSpec
----@param ctx fcproc.Context?
----@return fcproc.Vm? vm
----@return fcproc.Error? err  with step, and output when Firecracker said why; nothing is left
-function M.launch(manager, spec, ctx)
+-- fleet: what one VM of several has done for the others.
+local function launch(manager, spec, fleet, ctx)
   options.argument(spec, "table", "vm.launch", "spec")
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
@@ -140,10 +132,23 @@ function M.launch(manager, spec, ctx)
     end
     step("prepare", function() return prepare(vm, plan) end)
     step("drives", function() return host.make_drives(vm.journal, plan, ctx) end)
-    step("network", function() return host.make_network(vm.journal, ctx) end)
+    step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
     step("start", function() return start_machine(vm, plan, specs.config(plan, record.taps), ctx) end)
     return ok, err
   end)
+end
+
+---Launches a VM: checks the whole spec, makes what it needs, boots it.
+---
+---    local vm <close> = assert(fcproc.vm.launch(manager, { vcpus = 1 }))
+---    assert(vm:console()):wait_for("ready", 5)
+---@param manager fcproc.Manager  with a runtime_dir; with a bridge when the spec has a network
+---@param spec fcproc.VmSpec
+---@param ctx fcproc.Context?
+---@return fcproc.Vm? vm
+---@return fcproc.Error? err  with step, and output when Firecracker said why; nothing is left
+function M.launch(manager, spec, ctx)
+  return launch(manager, spec, {}, ctx)
 end
 
 ---Launches a VM from a snapshot, with TAPs, addresses and a folder of its own.
@@ -179,7 +184,7 @@ function M.restore(manager, path, spec, ctx)
       if not made then return nil, reason end
       return snapshot.place(vm, plan, ctx)
     end)
-    step("network", function() return host.make_network(vm.journal, ctx) end)
+    step("network", function() return host.make_network(vm.journal, {}, ctx) end)
     step("start", function()
       local started, reason = start_machine(vm, plan, nil, ctx)
       if not started then return nil, reason end
@@ -206,11 +211,11 @@ M.inspect = recover.inspect
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
   ctx = loop.context(ctx)
-  local functions, vms, whole, failure = { limit = limit }, {}, false, nil
+  local functions, fleet, vms, whole, failure = { limit = limit }, {}, {}, false, nil
   for i, spec in ipairs(list) do
     functions[i] = function(run_ctx)
       if failure then return end
-      local vm, err = M.launch(manager, spec, run_ctx)
+      local vm, err = launch(manager, spec, fleet, run_ctx)
       vms[i] = vm
       failure = failure or err
     end

@@ -247,17 +247,18 @@ end
 
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
+---@param fleet { bridge: true? }  the bridge was seen to before, for another of these VMs
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err
-function M.make_network(journal, ctx)
+function M.make_network(journal, fleet, ctx)
   local manager, record = journal.manager, journal.record
-  local jail, bridge = record.jail or {}, nil
+  local jail = record.jail or {}
   for _, tap in ipairs(record.taps) do
     local err
-    if tap.attach and not bridge then
-      bridge, err = manager:ensure_bridge(ctx)
-      if not bridge then return nil, err end
+    if tap.attach and not fleet.bridge then
+      fleet.bridge, err = manager:ensure_bridge(ctx)
+      if not fleet.bridge then return nil, err end
     end
     local started = core.now()
     local made
