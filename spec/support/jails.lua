@@ -33,13 +33,97 @@ function M.own_id()
   return "spec-" .. support.own_pid()
 end
 
+---The cgroup hierarchies of this host: of version 1 there may be some or none, and of version 2 one
+---with the controllers that those have not.
+---@return table<string, string> v1  controller to where its hierarchy is mounted
+---@return string? v2  where that of version 2 is mounted
+---@return table<string, boolean> offered  the controllers of version 2
+function M.hierarchies()
+  local v1, v2, offered = {}, nil, {}
+  for line in must(support.read_file("/proc/self/mountinfo")):gmatch("[^\n]+") do
+    local point, kind, options = line:match("^%d+ %d+ %S+ %S+ (%S+) .- %- (cgroup2?) %S+ (%S+)")
+    if kind == "cgroup2" then
+      v2 = v2 or point
+    elseif kind then
+      for option in options:gmatch("[^,]+") do v1[option] = v1[option] or point end
+    end
+  end
+  local names = v2 and must(support.read_file(v2 .. "/cgroup.controllers")) or ""
+  for name in names:gmatch("%S+") do offered[name] = true end
+  return v1, v2, offered
+end
+
+---The version in which this host has what VMs are mostly limited by.
+function M.cgroup_version()
+  return M.hierarchies().cpu and 1 or 2
+end
+
+-- What a VM can live with, by version: the file, what is written, and how the kernel shows it.
+local LIMITS = {
+  {
+    { "cpu.shares", 512, "512" }, { "memory.limit_in_bytes", "200M", "209715200" },
+    { "pids.max", "40", "40" }, { "cpuset.cpus", "0,1", "0-1" }, { "cpuset.mems", "0", "0" },
+  },
+  {
+    { "cpu.weight", 50, "50" }, { "cpu.max", "150000", "150000 100000" },
+    { "memory.max", "200M", "209715200" }, { "pids.max", "40", "40" },
+    { "cpuset.cpus", "0,1", "0-1" }, { "cpuset.mems", "0", "0" },
+    { "hugetlb.2MB.max", "4194304", "4194304" },
+  },
+}
+
+---Limits of a version, as many as this host has controllers for in it.
+---@param version 1|2
+---@return table<string, string|integer> groups  as jailer.cgroups
+---@return { hierarchy: string, path: string, shown: string }[] limits  for each: its controller, or ""
+---for version 2; the file that holds it for the VM of own_id(); and what that file then says
+function M.limits(version)
+  local v1, v2, offered = M.hierarchies()
+  local groups, limits = {}, {}
+  for _, limit in ipairs(LIMITS[version]) do
+    local file, value, shown = table.unpack(limit)
+    local controller = file:match("^%w+")
+    local point = v1[controller]
+    if version == 2 then point = offered[controller] and v2 end
+    if point then
+      groups[file] = value
+      limits[#limits + 1] = { hierarchy = version == 1 and controller or "", shown = shown .. "\n",
+        path = ("%s/fcproc/%s/%s"):format(point, M.own_id(), file) }
+    end
+  end
+  return groups, limits
+end
+
+---The VM is held to these limits, and there are no other cgroups of its id.
+function M.assert_limited(vm, limits)
+  local member, folders, seen = {}, {}, {}
+  for names, path in must(support.read_file(("/proc/%d/cgroup"):format(vm:pid()))):gmatch(
+    "%d+:([^:\n]*):([^\n]*)") do
+    for name in (names .. ","):gmatch("([^,]*),") do member[name] = path end
+  end
+  for _, limit in ipairs(limits) do
+    check.are.equal("/fcproc/" .. vm.id, member[limit.hierarchy], limit.path)
+    check.are.equal(limit.shown, support.read_file(limit.path), limit.path)
+    local folder = limit.path:match("^(.*)/")
+    if not seen[folder] then folders[#folders + 1] = folder end
+    seen[folder] = true
+  end
+  table.sort(folders)
+  check.are.same(folders, M.cgroups())
+  check.are.equal(#folders, #vm:record().jail.cgroups)
+end
+
 ---The cgroups of the VM of that id, in all hierarchies.
 function M.cgroups()
-  local found = {}
-  for _, hierarchy in ipairs(must(core.list_dir("/sys/fs/cgroup"))) do
-    local folder = ("/sys/fs/cgroup/%s/fcproc/%s"):format(hierarchy.name, M.own_id())
+  local v1, v2 = M.hierarchies()
+  local points, found = {}, {} -- several controllers may share one
+  for _, point in pairs(v1) do points[point] = true end
+  if v2 then points[v2] = true end
+  for point in pairs(points) do
+    local folder = ("%s/fcproc/%s"):format(point, M.own_id())
     if core.stat(folder) then found[#found + 1] = folder end
   end
+  table.sort(found)
   return found
 end
 
