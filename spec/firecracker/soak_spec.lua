@@ -13,7 +13,9 @@ describe("sixty VMs, twenty at a time,", function()
   it("leave no link, file, process or descriptor, and memory as it was", function()
     local result = soak.run(CYCLES, AT_ONCE)
     assert.is_true(result.descriptors <= 0, result.descriptors .. " descriptors")
-    assert.is_true(result.grown_kib < MOST_KIB, result.grown_kib .. " KiB")
+    -- ASan keeps freed memory for a while, to see who uses it.
+    local most = MOST_KIB * (support.lua:find("lua-host", 1, true) and 64 or 1)
+    assert.is_true(result.grown_kib < most, result.grown_kib .. " KiB")
     local ended = 0
     for _, n in pairs(result.steps) do ended = ended + n end
     assert.are.equal(CYCLES, ended)

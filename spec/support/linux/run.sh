@@ -32,7 +32,7 @@ quoted() {
 # a minute is a panic, and so the machine's end.
 machine() {
   timeout --foreground -k 10 "$limit" qemu-system-x86_64 -M q35 -accel tcg,thread=multi \
-    -cpu EPYC,+svm,+npt -m 3072 -smp 2 -display none -no-reboot -nodefaults \
+    -cpu EPYC,+svm,+npt -m 3072 -smp 1 -display none -no-reboot -nodefaults \
     -serial "file:$dir/console" -serial stdio \
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
     -kernel "$folder/kernel/vmlinux" -initrd "$folder/machine.cpio" \
@@ -40,10 +40,12 @@ machine() {
       rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.panic_on_rcu_stall=1 fcproc.script=$dir/script" </dev/null 2>"$dir/qemu" | tee "$dir/output"
 }
 
+# With two processors QEMU 7.2 locked up in some runs of ten, with one in none so far. Whatever stops
+# the machine before its specs have ended gets one more try, and is told.
 machine
-# On a busy host QEMU's two processors may lock each other up before the first spec: seen once in some 20.
-if [ ! -s "$dir/output" ] && grep -q "Kernel panic - not syncing: \(softlockup\|RCU Stall\)" "$dir/console"; then
-  echo "the machine locked up at its start; once more"
+if ! tail -n 1 "$dir/output" | grep -q "^[0-9]* passed, [0-9]* failed$"; then
+  echo "the machine stopped before its specs had ended; the console's last words, and once more:"
+  tr -d '\r' <"$dir/console" | tail -n 5
   machine
 fi
 
