@@ -222,10 +222,10 @@ FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;
 # The command from the checkout: build/bin/fcproc, from any folder. exec: signals are the command's.
 build/bin/fcproc: Makefile
 	@mkdir -p $(@D)
-	printf '%s\n' '#!/bin/sh' '# Made by make: fcproc as it is in the checkout.' \
-		"export LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;'" \
-		"export LUA_CPATH='$(CURDIR)/build/?.so;;' PATH=\"\$$PATH:$(CURDIR)/build/bin\"" \
-		"exec $(LUA) '$(CURDIR)/lua/bin/fcproc' \"\$$@\"" > $@
+	@printf '%s\n' '#!/bin/sh' 'top=$$(cd "$$(dirname "$$(readlink -f "$$0")")/../.." && pwd) || exit 1' \
+		'export LUA_PATH="$$top/lua/?.lua;$$top/lua/?/init.lua;$${LUA_PATH:-;}"' \
+		'export LUA_CPATH="$$top/build/?.so;$${LUA_CPATH:-;}" PATH="$$PATH:$$top/build/bin"' \
+		'exec $(LUA) "$$top/lua/bin/fcproc" "$$@"' > $@
 	chmod 755 $@
 
 demo: deps

@@ -265,6 +265,12 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "the runtime folder %s belongs to uid %u, not to us (uid %u); choose "
                          "another runtime_dir", path, st.st_uid, geteuid());
+    /* /tmp and its like: taken from the others, it would break the host. */
+    if (st.st_mode & S_ISVTX)
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
+                         "%s is shared with others (mode %04o) and is left as it is; choose a "
+                         "runtime_dir of its own, such as %s/fcproc", path, st.st_mode & 07777U,
+                         path);
     if ((st.st_mode & 07777) != 0700) {
         if (fchmod(fd, 0700) < 0)
             return error_errno(err, op, errno, "can't make the runtime folder %s private", path);

@@ -93,6 +93,10 @@ function Machine:failure(step, cause)
   local last = not killed and tail.last_words(output)
   local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
     or self:describe_exit(exit)
+  if step == "start" and exit and exit.status == 0 then
+    how = "0: it ended before the VM was seen to run: the guest ended at once, or firecracker_bin is "
+      .. "no Firecracker"
+  end
   if not exit and self.shape.daemonize then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
   end

@@ -64,7 +64,9 @@ describe("a runtime folder", function()
       must(vm:pause())
       must(vm:resume())
       assert(must(vm:info()).state == "running")
-      local report = must(vm:stop())
+      must(vm:detach())
+      local again <close> = must(require "fcproc".vm.adopt(world.manager, "a")) -- it can't be noted
+      local report = must(again:stop())
       assert(report.step == "ctrl_alt_del")
       support.sh{ "rm", full .. "/ballast" }
       vms.nothing_left(world)

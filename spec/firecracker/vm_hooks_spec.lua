@@ -164,4 +164,27 @@ describe("a VM's hooks", function()
     vms.nothing_left(world)
     assert.are.equal("exited", must(vm:stop()).outcome)
   end)
+
+  it("do not keep a VM alive that is killed, or goes out of scope", function()
+    local calls = 0
+    for _, hook in ipairs{ function() return nil, "no" end, function() error("no") end } do
+      for _, name in ipairs{ "before_stop", "after_stop", "before_cleanup" } do
+        local function count(...)
+          calls = calls + 1
+          return hook(...)
+        end
+        local pid
+        do
+          local vm <close> = vms.ready(world, { id = "closed", hooks = { [name] = count } })
+          pid = vm:pid()
+        end
+        assert.is_nil(fcproc.process(pid), name)
+        local vm <close> = vms.ready(world, { id = "killed", hooks = { [name] = count } })
+        assert.are.equal("sigkill", must(vm:kill()).step)
+        fails("closed", vm:pid())
+        vms.nothing_left(world)
+      end
+    end
+    assert.are.equal(12, calls)
+  end)
 end)

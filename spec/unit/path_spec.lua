@@ -377,6 +377,20 @@ describe("ensure_socket_dir", function()
   end)
 end)
 
+describe("a runtime folder that others use, too", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is left as it is", function()
+    local dir <close> = support.folder()
+    support.sh{ "mkdir", "-m", "1777", dir:file("shared") }
+    local manager <close> = must(fcproc.new{ runtime_dir = dir:file("shared") })
+    local err = fails("conflict", manager:ensure_socket_dir())
+    assert.is_truthy(err.message:find("is shared with others (mode 1777)", 1, true))
+    assert.are.equal("1777\n", support.sh{ "stat", "-c", "%a", dir:file("shared") })
+  end)
+end)
+
 describe("waiting for a server", function()
   before_each(support.before_each)
   after_each(support.after_each)

@@ -23,6 +23,7 @@ local M = {}
 local Vm = {}
 Vm.__index = Vm
 
+local CLEANUP_LIMIT = 60 -- seconds for removing what ended VMs had, however many
 local CLOSE_LIMIT = 30 -- seconds that a closing variable may take
 
 ---@param manager fcproc.Manager
@@ -57,8 +58,10 @@ function Vm:record()
 end
 
 ---The VMM's pid.
----@return integer
+---@return integer? pid
+---@return fcproc.Error? err  ERR_CLOSED: it was stopped or detached
 function Vm:pid()
+  if not self.machine then return self:_ended("pid") end
   return self.machine.process:pid()
 end
 
@@ -299,7 +302,9 @@ local function stop_now(self, ladder, ctx)
   local began = core.now()
   local ok
   ok, err = steps.run(self, "cleanup", function()
-    local left = host.remove(self.manager, { self.journal }, ctx)
+    -- Not in the caller's context: half a clean-up helps nobody.
+    local own <close> = core.context(nil, CLEANUP_LIMIT, ctx and ctx:waiter())
+    local left = host.remove(self.manager, { self.journal }, own)
     self:_forget(report, left)
     report.cleanup_took = core.now() - began
     if #left > 0 then return nil, leftover_error(self, report) end
@@ -337,11 +342,12 @@ function Vm:stop(ladder, ctx)
   return report, err
 end
 
----The same with SIGKILL at once.
+---The same with SIGKILL at once, whatever the hooks say.
 ---@param ctx fcproc.Context?
 ---@return fcproc.StopReport? report
 ---@return fcproc.Error? err
 function Vm:kill(ctx)
+  self.forced = true
   return self:stop(stop.KILL, ctx)
 end
 
@@ -398,7 +404,8 @@ function M.stop_all(vms, ladder, ctx)
     list[#list + 1] = vms[i].journal
   end
   for manager, list in pairs(by_manager) do
-    local left = host.remove(manager, list, ctx)
+    local own <close> = core.context(nil, CLEANUP_LIMIT, ctx and ctx:waiter())
+    local left = host.remove(manager, list, own)
     for _, i in ipairs(stopped) do
       if vms[i].manager == manager then
         vms[i]:_forget(reports[i], left)

@@ -97,7 +97,13 @@ local function take_over(vm, ctx)
   record.manager = own
   record.process, err = vm.machine.process:identity()
   if not record.process then return nil, err end
-  return vm.journal:save("running")
+  local saved
+  saved, err = vm.journal:save("running")
+  if saved then return true end
+  -- A full disk must not keep a VM from being ended: what the journal says is still true.
+  vm.manager:_log(started, "the journal could not be written", { id = vm.id, reason = err.message },
+    "warn")
+  return true
 end
 
 ---Takes over a VM that runs: one that was detached, or whose manager has died, also while it started

@@ -1,6 +1,7 @@
 -- The steps of a flow, in order, with the hooks that a spec hangs on them: before_NAME, after_NAME
 -- and on_failure_NAME. A hook that returns nil, err fails its step; one that raises does, too, and
--- its error is raised again once all has been cleaned up.
+-- its error is raised again once all has been cleaned up. A VM that is killed, or goes out of scope, is
+-- not kept alive by its hooks: they are called, and what they say or raise then counts for nothing.
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
@@ -10,6 +11,10 @@ local M = {}
 local function call_hook(vm, hooks, name, ctx, err)
   local hook = hooks[name]
   if not hook then return true end
+  if vm.forced then
+    pcall(hook, vm, ctx, err)
+    return true
+  end
   local ok, reason = hook(vm, ctx, err)
   if ok == nil and reason ~= nil then
     if errors.is_error(reason) then return nil, reason end
