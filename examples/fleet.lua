@@ -5,6 +5,8 @@
 
 local fcproc = require "fcproc"
 
+collectgarbage("generational") -- a fleet makes much that is soon of no use
+
 local DIR = "/run/fcproc-fleet"
 local AT_ONCE = 8 -- more at a time than there are CPUs gains little
 

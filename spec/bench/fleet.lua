@@ -5,6 +5,8 @@
 
 local fcproc = require "fcproc"
 
+collectgarbage("generational") -- as the README says of scripts that start fleets
+
 local folder, firecracker, n, bridge = arg[1], arg[2], tonumber(arg[3]), arg[4]
 local rounds = tonumber(arg[5]) or 1
 local manager <close> = assert(fcproc.new{
