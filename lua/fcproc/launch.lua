@@ -104,10 +104,9 @@ function M.prepare(manager, opts)
     ok, err = M.write(opts, "metadata.json", json.write(opts.metadata))
   end
   if not ok then return nil, err end
-  local logger = manager.config.logger
-  if opts.seccomp == false and logger then
-    logger("warn", "seccomp is off: a guest that breaks into Firecracker has all its system calls",
-      { id = opts.id })
+  if opts.seccomp == false then
+    manager:_log(core.now(), "seccomp is off: a guest that breaks into Firecracker has all its system "
+      .. "calls", { id = opts.id }, "warn")
   end
   local argv = { opts.binary }
   if opts.jailer then

@@ -2,6 +2,7 @@
 -- over poll(2), each written in direct style.
 
 local core = require "fcproc.core"
+local finally = require "fcproc.finally"
 local options = require "fcproc.options"
 local waiters = require "fcproc.waiters"
 
@@ -94,9 +95,7 @@ function M.complete(ctx, op, err)
   local closing <close> = op -- luacheck: ignore closing
   local waiter = pick_waiter(ctx)
   if not waiter.release then return step_until_done(waiter, op, op:step()) end
-  local releasing <close> = setmetatable({}, { -- luacheck: ignore releasing
-    __close = function() waiter.release(op) end,
-  })
+  local _ <close> = finally(function() waiter.release(op) end)
   return step_until_done(waiter, op, op:step())
 end
 

@@ -8,6 +8,7 @@ local core = require "fcproc.core"
 local endpoints = require "fcproc.endpoints"
 local errors = require "fcproc.error"
 local exits = require "fcproc.exit"
+local finally = require "fcproc.finally"
 local jailer = require "fcproc.jailer"
 local launch = require "fcproc.launch"
 local loop = require "fcproc.loop"
@@ -302,9 +303,9 @@ function M.start(manager, opts, ctx)
   if not launcher then return nil, err end
   self.launcher = launcher
   local up = false
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+  local _ <close> = finally(function()
     if not up then self:kill_now() end
-  end })
+  end)
   up, err = bring_up(self, opts, ctx)
   if not up then return nil, err end
   return self

@@ -6,6 +6,7 @@ local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 local process = require "fcproc.process"
+local tail = require "fcproc.tail"
 
 local M = {}
 
@@ -41,7 +42,7 @@ local SUDO_GRACE = 2      -- seconds between SIGTERM, which sudo relays, and SIG
 
 local function failure(argv, result)
   local output = result.stderr:sub(-ERROR_OUTPUT)
-  local last_line = output:match("([^\n]+)%s*$")
+  local last_line = tail.last_line(output)
   local ending = result.signal and ("was ended by signal %d"):format(result.signal)
     or ("failed with exit status %s"):format(result.status or "unknown")
   return errors.new{

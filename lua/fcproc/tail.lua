@@ -47,6 +47,17 @@ function M.wait_for(process, path, text, timeout, ctx)
   return found
 end
 
+---The last line that is not blank.
+---@param text string
+---@return string?
+function M.last_line(text)
+  local found
+  for line in text:gmatch("[^\n]+") do
+    if not found or line:find("%S") then found = line end
+  end
+  return found
+end
+
 ---The last line that says what went wrong, without Firecracker's time stamp.
 ---@param output string
 ---@return string?

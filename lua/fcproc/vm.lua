@@ -2,7 +2,9 @@
 -- left. Everything that is made is written into the VM's journal first.
 
 local core = require "fcproc.core"
+local disks = require "fcproc.vm.disks"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
@@ -95,9 +97,9 @@ local function build(manager, plan, ctx, flow)
   if not journal then return nil, err end
   local vm = objects.new(manager, journal, plan.hooks)
   local handed_out, failure = false, nil
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+  local _ <close> = finally(function()
     if not handed_out then abandon(vm, failure) end
-  end })
+  end)
   local ok
   ok, failure = flow(vm, ctx)
   if ok then ok, failure = vm:_hold() end
@@ -131,7 +133,7 @@ local function launch(manager, spec, fleet, ctx)
       if ok then ok, err = steps.run(vm, name, fn, ctx) end
     end
     step("prepare", function() return prepare(vm, plan) end)
-    step("drives", function() return host.make_drives(vm.journal, plan, ctx) end)
+    step("drives", function() return disks.make(vm.journal, plan, ctx) end)
     step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
     step("start", function() return start_machine(vm, plan, specs.config(plan, record.taps), ctx) end)
     return ok, err
@@ -180,7 +182,7 @@ function M.restore(manager, path, spec, ctx)
       return true
     end)
     step("drives", function()
-      local made, reason = host.make_drives(vm.journal, plan, ctx)
+      local made, reason = disks.make(vm.journal, plan, ctx)
       if not made then return nil, reason end
       return snapshot.place(vm, plan, ctx)
     end)
@@ -221,13 +223,13 @@ function M.launch_all(manager, list, limit, ctx)
     end
   end
   -- However this ends: by a failure, an error in a hook, or a context that has been cancelled.
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+  local _ <close> = finally(function()
     if whole then return end
     local came_up = {}
     for i = 1, #list do came_up[#came_up + 1] = vms[i] end
     local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
     M.stop_all(came_up, stop.KILL, own)
-  end })
+  end)
   loop.run(functions, ctx)
   if failure then return nil, failure end
   whole = true

@@ -9,19 +9,7 @@ local fcproc = require "fcproc"
 local must, fails = support.must, support.fails
 
 describe("a launch", function()
-  local world
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
-  end)
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   -- A full spec, so that there is much to leave behind.
   local function spec(boot)

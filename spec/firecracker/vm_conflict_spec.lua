@@ -7,19 +7,7 @@ local fcproc = require "fcproc"
 local must, fails = support.must, support.fails
 
 describe("a second VM", function()
-  local world
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
-  end)
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   -- Refused, with this text; the first goes on as before, and only what it has is there.
   local function refused(first, code, text, manager, spec)

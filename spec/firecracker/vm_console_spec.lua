@@ -22,19 +22,7 @@ local function is_held(path)
 end
 
 describe("a VM's console", function()
-  local world
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
-  end)
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   it("tells its last lines, and all of it from a position on", function()
     local vm <close> = vms.ready(world, {})

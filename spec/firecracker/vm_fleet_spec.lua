@@ -23,25 +23,13 @@ local loops = {
 }
 
 describe("a fleet", function()
-  local world
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   setup(function() -- luv's own loop keeps its descriptors
     local uv = require "luv"
     local timer = uv.new_timer()
     timer:start(1, 0, function() timer:close() end)
     uv.run()
-  end)
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
   end)
 
   local function fleet(n)

@@ -11,19 +11,7 @@ local must, fails = support.must, support.fails
 local STEPS = { "prepare", "drives", "network", "start", "stop", "cleanup" }
 
 describe("a VM's hooks", function()
-  local world
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
-  end)
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   -- Hooks that write their names into the list; the one that is named does as it is told.
   local function hooks(list, special, action)

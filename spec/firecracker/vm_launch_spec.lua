@@ -10,19 +10,7 @@ local must, fails = support.must, support.fails
 local BUCKET = { size = 1000, refill_time = 100 }
 
 describe("a launched VM", function()
-  local world
-
-  before_each(function()
-    support.before_each()
-    world = support.bridged_world()
-  end)
-
-  after_each(function()
-    local ok, err = pcall(vms.nothing_left, world)
-    getmetatable(world).__close(world)
-    support.after_each()
-    if not ok then error(err, 0) end
-  end)
+  local world = vms.worlds{ before_each = before_each, after_each = after_each }
 
   it("is what its spec says, the same by file and by API", function()
     local spec = {

@@ -8,6 +8,26 @@ local must = support.must
 
 local M = {}
 
+---A world with a bridge for each test of the describe block around: `local world = vms.worlds(busted)`.
+---After each test nothing of a VM may be left in it.
+---@param busted { before_each: function, after_each: function }
+function M.worlds(busted)
+  local world = {}
+  busted.before_each(function()
+    support.before_each()
+    setmetatable(world, { __index = support.bridged_world() })
+  end)
+  busted.after_each(function()
+    local current = getmetatable(world).__index
+    local ok, err = pcall(M.nothing_left, current)
+    getmetatable(current).__close(current)
+    setmetatable(world, nil)
+    support.after_each()
+    if not ok then error(err, 0) end
+  end)
+  return world
+end
+
 ---A disk of 64 KiB that starts with the text.
 function M.disk(world, name, text)
   local path = world.folder:file(name)

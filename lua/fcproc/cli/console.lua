@@ -4,6 +4,7 @@
 local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
 local process = require "fcproc.process"
@@ -62,12 +63,10 @@ function M.watched(ctx, work, ...)
   local functions = { function(run_ctx)
     local made <close> = context.new{ parent = run_ctx }
     watching = made
-    local done <close> = setmetatable({}, { -- luacheck: ignore done
-      __close = function()
-        ended = true
-        made:cancel()
-      end,
-    })
+    local _ <close> = finally(function()
+      ended = true
+      made:cancel()
+    end)
     return work(run_ctx)
   end }
   for _, watcher in ipairs{ ... } do

@@ -17,7 +17,6 @@ local vms = require "fcproc.vm"
 local M = {}
 
 local HUP, INT, PIPE, TERM = 1, 2, 13, 15
-local KILL = { { "sigkill", 5 } }
 local FAILED = 1
 
 local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
@@ -109,7 +108,7 @@ end
 local function end_vm(vm, ladder, urgent)
   local report, err = vm:stop(ladder, urgent)
   if report or urgent:status() then return report, err end
-  return vm:stop(KILL)
+  return vm:kill()
 end
 
 local function began(cli, vm, started)

@@ -1,14 +1,15 @@
 -- fcproc ps, info, stop, kill, pause, resume, snapshot: VMs that are there already.
 
 local core = require "fcproc.core"
+local finally = require "fcproc.finally"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
+local stop = require "fcproc.vm.stop"
 local vms = require "fcproc.vm"
 
 local M = {}
 
 local LIST = { kind = "list" }
-local KILL = { { "sigkill", 5 } }
 
 local function age(created)
   if not created then return "-" end
@@ -128,7 +129,7 @@ end
 ---@param cli fcproc.Cli
 ---@return integer status
 function M.kill(cli)
-  return stop_command(cli, KILL)
+  return stop_command(cli, stop.KILL)
 end
 
 -- ---- changing ------------------------------------------------------------------------------
@@ -137,9 +138,7 @@ end
 local function with_vm(cli, fn)
   local vm, err = vms.adopt(cli.manager, cli.args.id, cli.ctx)
   if not vm then return nil, err end
-  local letting_go <close> = setmetatable({}, { -- luacheck: ignore letting_go
-    __close = function() vm:detach() end,
-  })
+  local _ <close> = finally(function() vm:detach() end)
   return fn(vm)
 end
 

@@ -1,25 +1,18 @@
--- What a VM has on the host: leases, disks, TAPs, NAT, a folder. Chosen and written down first,
--- made next, and removed in reverse; removing what is not there is a success.
+-- What a VM has on the host: leases, TAPs, NAT, a folder. Chosen and written down first, made next,
+-- and removed in reverse; removing what is not there is a success. Its disks are in disks.lua.
 
 local address = require "fcproc.vm.address"
 local core = require "fcproc.core"
-local errors = require "fcproc.error"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
-local loop = require "fcproc.loop"
 local nat = require "fcproc.vm.nat"
 
 local M = {}
 
-local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
 local CGROUP_TRIES, CGROUP_PAUSE = 50, 0.002 -- seconds
 local MOST_INTERFACES = 17 -- more than Firecracker has room for
-
-local function fail(code, format, ...)
-  return nil, errors.new{ code = code, op = "vm.host", message = format:format(...) }
-end
 
 -- Explains an error by what it is about.
 local function about(place, err)
@@ -118,93 +111,6 @@ function M.namespace(manager)
   local path = netns and ("/proc/self/fd/%d"):format(netns:fd()) or "/proc/self/ns/net"
   local stat = core.stat(path, true)
   return stat and stat.ino or 0
-end
-
--- ---- disks ---------------------------------------------------------------------------------
-
-local function copy(from, to, method, jail, ctx)
-  local done, used, bytes = loop.complete(ctx, core.copy_file(from, to, method, PRIVATE, ctx))
-  if not done then return nil, used end
-  if jail then
-    local ok, err = core.own_file(to, jail.uid, jail.gid)
-    if not ok then return nil, err end
-  end
-  return used, bytes
-end
-
--- Into the jail: a hard link, or a copy of what nobody writes. The jail's user must be able to
--- read it, and what it can't read is copied for it.
-local function put_into_jail(from, to, jail, writable, ctx)
-  local stat, err = core.stat(from)
-  if not stat then return nil, err end
-  local shift = stat.uid == jail.uid and 6 or stat.gid == jail.gid and 3 or 0
-  local readable = writable or jail.uid == 0 or stat.mode >> shift & 4 ~= 0
-  if readable then
-    local ok
-    ok, err = core.link_file(from, to)
-    if ok then return "link" end
-    if err.code ~= "unsupported" then return nil, err end
-  end
-  if writable then
-    return fail("unsupported", "%s is on another file system than the jail, and a hard link can't "
-      .. "cross: move it, or give the VM a copy (copy = \"reflink\")", from)
-  end
-  local used
-  used, err = copy(from, to, "reflink", jail, ctx)
-  if not used then return nil, err end
-  local ok
-  ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY)
-  if not ok then return nil, err end
-  return used
-end
-
--- The folders above the jail's root, which the jailer expects or makes with the caller's umask.
-local function make_jail(journal, jail)
-  local path = journal.folder
-  for name in jail.root:sub(#path + 2):gmatch("[^/]+") do
-    path = path .. "/" .. name
-    local made, err = core.make_dir(path, 448)
-    if made == nil then return nil, err end
-  end
-  local ok, err = core.own_file(jail.root, jail.uid, jail.gid)
-  if ok then ok, err = jailer.make_cgroups(jail.cgroups) end
-  return ok, err
-end
-
----The VM's disks, and what a jail needs besides.
----@param journal fcproc.Journal
----@param plan fcproc.VmPlan
----@param ctx fcproc.Context?
----@return true?
----@return fcproc.Error? err
-function M.make_drives(journal, plan, ctx)
-  local record = journal.record
-  local jail, inside = record.jail, record.files.folder
-  local ok, err
-  if jail then
-    ok, err = make_jail(journal, jail)
-    jail.placed = {}
-    for _, name in ipairs(ok and { "kernel", "initrd", "seccomp" } or {}) do
-      if ok and plan[name] then
-        ok, err = put_into_jail(plan[name], inside .. "/" .. name, jail, false, ctx)
-        jail.placed[name] = ok
-      end
-    end
-    if not ok then return nil, err end
-  end
-  for i, drive in ipairs(record.drives) do
-    local to = inside .. "/" .. drive.name
-    if drive.copy then
-      ok, err = copy(drive.from or drive.path, to, drive.copy, jail, ctx)
-    elseif jail then
-      ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
-    else
-      ok, err = core.symlink(drive.path, to)
-    end
-    drive.placed = ok == true and "symlink" or ok
-    if not ok then return about(("drives[%d]"):format(i), err) end
-  end
-  return true
 end
 
 -- ---- network -------------------------------------------------------------------------------

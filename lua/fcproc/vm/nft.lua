@@ -3,6 +3,7 @@
 
 local cjson = require "cjson.safe"
 local errors = require "fcproc.error"
+local tail = require "fcproc.tail"
 
 local M = {}
 
@@ -10,7 +11,7 @@ local OUTPUT_LIMIT = 32 << 20 -- bytes: rulesets of some hosts are long, and hal
 
 -- What nft or ip said, without the copy of the script that nft draws its arrows into.
 local function words(err)
-  return err.output and (err.output:match("Error: ([^\n]+)") or err.output:match("([^\n]+)%s*$"))
+  return err.output and (err.output:match("Error: ([^\n]+)") or tail.last_line(err.output))
     or err.message
 end
 

@@ -3,6 +3,7 @@
 local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
@@ -334,9 +335,9 @@ function Vm:stop(ladder, ctx)
   if not self.machine then return self:_ended("stop") end
   local latch = close_latch(self)
   -- However this ends, whoever waits goes on.
-  local opening <close> = setmetatable({}, { __close = function() -- luacheck: ignore opening
+  local _ <close> = finally(function()
     open_latch(self, latch)
-  end })
+  end)
   local report, err = stop_now(self, ladder or stop.LADDER, ctx)
   self.failure = err
   return report, err

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
@@ -128,11 +129,11 @@ function M.adopt(manager, id, ctx)
   journal, err = journals.open(manager, id)
   if not journal then return nil, err end
   local vm, handed_out = objects.new(manager, journal), false
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+  local _ <close> = finally(function()
     if handed_out then return end
     if vm.machine then vm.machine:close() end
     journal:close()
-  end })
+  end)
   local record
   record, err = record_of(manager, id, journal.record, err)
   if not record then return nil, err end
@@ -222,9 +223,9 @@ function M.inspect(manager, id, ctx)
   process, err = find_process(record)
   if err then return nil, err end
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
-  local closing <close> = setmetatable({}, { __close = function() -- luacheck: ignore closing
+  local _ <close> = finally(function()
     if vm.machine then vm.machine:close() end
-  end })
+  end)
   if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
   local info
   info, err = vm:info(ctx)

@@ -3,8 +3,9 @@
 -- folder, so a restored VM uses the files of its own folder.
 
 local core = require "fcproc.core"
+local disks = require "fcproc.vm.disks"
 local errors = require "fcproc.error"
-local loop = require "fcproc.loop"
+local finally = require "fcproc.finally"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
 local version_of = require "fcproc.version"
@@ -22,18 +23,11 @@ local CLEANUP_LIMIT = 30 -- seconds
 
 local known = { type = "string", keep_paused = "boolean", copy = "string" }
 
--- Copies a file, a chunk at a time, so that others run and it can be cancelled.
-local function copy(from, to, method, mode, ctx)
-  local done, used = loop.complete(ctx, core.copy_file(from, to, method or "reflink", mode, ctx))
-  if not done then return nil, used end
-  return used
-end
-
 -- Out of the jail: by its name where that can be, else as a copy.
 local function move(from, to, ctx)
   local ok, err = core.rename(from, to, false)
   if ok or err.errno ~= 18 then return ok, err end -- EXDEV
-  ok, err = copy(from, to, "sparse", PRIVATE, ctx)
+  ok, err = disks.copy(from, to, "sparse", PRIVATE, ctx)
   if ok then core.remove_file(from) end
   return ok, err
 end
@@ -69,7 +63,8 @@ local function copy_drives(vm, opts, ctx)
       -- In a jail its name there is the very file, whatever has become of the path.
       local from = (drive.copy or record.jail) and record.files.folder .. "/" .. drive.name
         or drive.path
-      local ok, err = copy(from, record.snapshot .. "/" .. drive.name, opts.copy, READ_ONLY, ctx)
+      local ok, err = disks.copy(from, record.snapshot .. "/" .. drive.name, opts.copy or "reflink",
+        READ_ONLY, ctx)
       if not ok then
         err.message = ("drives[%d]: %s"):format(i, err.message)
         return nil, err
@@ -188,12 +183,12 @@ function M.create(vm, path, opts, ctx)
     return refuse("busy", path, "another snapshot of the VM '%s' is being made", vm.id)
   end
   vm.snapshotting = true
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore guard
+  local _ <close> = finally(function()
     vm.snapshotting = nil
     if not vm.journal.record.snapshot then return end -- not begun, or done
     local own <close> = core.context(nil, CLEANUP_LIMIT)
     undo(vm, own)
-  end })
+  end)
   return create(vm, path, opts or {}, ctx)
 end
 
@@ -272,17 +267,7 @@ local function put_into_jail(from, to, jail, ctx)
   if not stat then return nil, err end
   local reads_only = jail.uid ~= 0 and jail.uid ~= stat.uid and jail.gid == stat.gid
     and stat.mode & 63 == GROUP_READ & 63 -- 077: what group and others may
-  local ok
-  if reads_only then
-    ok, err = core.link_file(from, to)
-    if ok then return "link" end
-    if err.code ~= "unsupported" then return nil, err end
-  end
-  local method
-  method, err = copy(from, to, "reflink", PRIVATE, ctx)
-  if method then ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY) end
-  if not ok then return nil, err end
-  return method
+  return disks.link_or_copy(from, to, jail, reads_only, ctx)
 end
 
 ---Puts state and memory where a jailed VMM can read them.

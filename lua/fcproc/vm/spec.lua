@@ -4,6 +4,7 @@
 local address = require "fcproc.vm.address"
 local boot = require "fcproc.vm.boot"
 local core = require "fcproc.core"
+local disks = require "fcproc.vm.disks"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.jailer"
 local schema = require "fcproc.vm.schema"
@@ -127,11 +128,8 @@ end
 -- A jailed VMM opens its drives as another user.
 local function check_access(check, drives, jail)
   for _, drive in ipairs(drives) do
-    if not drive.copy and jail and jail.uid and jail.uid ~= 0 then
-      local shift = drive.uid == jail.uid and 6 or drive.gid == jail.gid and 3 or 0
-      local bits = (drive.mode >> shift) & 7
-      local wanted = drive.read_only and 4 or 6
-      if bits & wanted ~= wanted then
+    if not drive.copy and jail and jail.uid then
+      if not disks.allows(drive, jail, drive.read_only and 4 or 6) then
         check:add(("drives[%d].path"):format(drive.index), "%s can't be %s by uid %d; chown it, or "
           .. "give the VM a copy (copy = \"reflink\")", drive.path,
           drive.read_only and "read" or "written", jail.uid)

@@ -1,0 +1,133 @@
+-- A VM's disks: links to files, or copies; and what a jail needs in it.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local jailer = require "fcproc.jailer"
+local loop = require "fcproc.loop"
+
+local M = {}
+
+local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
+
+---Copies a file, a chunk at a time, so that others run and it can be cancelled.
+---@param from string
+---@param to string
+---@param method ("reflink"|"sparse")
+---@param mode integer
+---@param ctx fcproc.Context?
+---@return ("reflink"|"sparse")? used
+---@return fcproc.Error? err
+function M.copy(from, to, method, mode, ctx)
+  local done, used = loop.complete(ctx, core.copy_file(from, to, method, mode, ctx))
+  if not done then return nil, used end
+  return used
+end
+
+---May the jail's user do this with the file?
+---@param file { mode: integer, uid: integer, gid: integer }
+---@param jail { uid: integer, gid: integer }
+---@param wanted integer  4: read, 2: write
+---@return boolean
+function M.allows(file, jail, wanted)
+  local shift = file.uid == jail.uid and 6 or file.gid == jail.gid and 3 or 0
+  return jail.uid == 0 or file.mode >> shift & wanted == wanted
+end
+
+---Into the jail: a hard link, when it may be one, or a copy that its user can only read.
+---@param from string
+---@param to string
+---@param jail { uid: integer, gid: integer }
+---@param may_link boolean
+---@param ctx fcproc.Context?
+---@return ("link"|"reflink"|"sparse")? placed
+---@return fcproc.Error? err
+function M.link_or_copy(from, to, jail, may_link, ctx)
+  if may_link then
+    local ok, err = core.link_file(from, to)
+    if ok then return "link" end
+    if err.code ~= "unsupported" then return nil, err end
+  end
+  local used, err = M.copy(from, to, "reflink", PRIVATE, ctx)
+  if not used then return nil, err end
+  local ok
+  ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY)
+  if not ok then return nil, err end
+  return used
+end
+
+-- What the VMM writes must be the file itself.
+local function link_only(from, to)
+  local ok, err = core.link_file(from, to)
+  if ok then return "link" end
+  if err.code ~= "unsupported" then return nil, err end
+  return nil, errors.new{ code = "unsupported", op = "vm.host",
+    message = ("%s is on another file system than the jail, and a hard link can't cross: move it, or "
+      .. "give the VM a copy (copy = \"reflink\")"):format(from) }
+end
+
+-- What the jail's user can't read is copied for it.
+local function put_into_jail(from, to, jail, writable, ctx)
+  local file, err = core.stat(from)
+  if not file then return nil, err end
+  if writable then return link_only(from, to) end
+  return M.link_or_copy(from, to, jail, M.allows(file, jail, 4), ctx)
+end
+
+-- The folders above the jail's root, which the jailer expects or makes with the caller's umask.
+local function make_jail(journal, jail)
+  local path = journal.folder
+  for name in jail.root:sub(#path + 2):gmatch("[^/]+") do
+    path = path .. "/" .. name
+    local made, err = core.make_dir(path, 448)
+    if made == nil then return nil, err end
+  end
+  local ok, err = core.own_file(jail.root, jail.uid, jail.gid)
+  if ok then ok, err = jailer.make_cgroups(jail.cgroups) end
+  return ok, err
+end
+
+---The VM's disks, and what a jail needs besides.
+---@param journal fcproc.Journal
+---@param plan fcproc.VmPlan
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.make(journal, plan, ctx)
+  local record = journal.record
+  local jail, inside = record.jail, record.files.folder
+  local ok, err
+  if jail then
+    ok, err = make_jail(journal, jail)
+    jail.placed = {}
+    for _, name in ipairs(ok and { "kernel", "initrd", "seccomp" } or {}) do
+      if ok and plan[name] then
+        ok, err = put_into_jail(plan[name], inside .. "/" .. name, jail, false, ctx)
+        jail.placed[name] = ok
+      end
+    end
+    if not ok then return nil, err end
+  end
+  for i, drive in ipairs(record.drives) do
+    local to = inside .. "/" .. drive.name
+    if drive.copy then
+      ok, err = M.copy(drive.path, to, drive.copy, PRIVATE, ctx)
+      if ok and jail then
+        local owned
+        owned, err = core.own_file(to, jail.uid, jail.gid)
+        ok = owned and ok
+      end
+    elseif jail then
+      ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
+    else
+      ok, err = core.symlink(drive.path, to)
+    end
+    drive.placed = ok == true and "symlink" or ok
+    if not ok then
+      err.message = ("drives[%d]: %s"):format(i, err.message)
+      return nil, err
+    end
+  end
+  return true
+end
+
+return M
