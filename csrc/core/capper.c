@@ -19,7 +19,7 @@ struct capped {
 
 struct fcproc_capper {
     pthread_mutex_t mutex; /* of what follows */
-    struct capped *files;
+    struct capped *files, **end;
     bool ending;
     pthread_t thread;
     bool running; /* the owner's alone */
@@ -74,6 +74,7 @@ FCPROC_API int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err)
         return error_errno(err, "capper", e, "no eventfd for a capper");
     }
     (void)pthread_mutex_init(&c->mutex, NULL);
+    c->end = &c->files;
     *ret = c;
     return 0;
 }
@@ -88,6 +89,7 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t mos
 
     if (!f)
         return error_nomem(err, "capper");
+    f->next = NULL;
     f->most = most;
     memcpy(f->path, path, size);
     if (!c->running)
@@ -99,8 +101,8 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t mos
     c->running = true;
     (void)pthread_mutex_lock(&c->mutex);
     idle = !c->files;
-    f->next = c->files;
-    c->files = f;
+    *c->end = f; /* a fleet's files come and go in one order, and are looked for from the first */
+    c->end = &f->next;
     (void)pthread_mutex_unlock(&c->mutex);
     if (idle) /* else it looks within the second: a fleet's files are not looked at one by one */
         wake(c);
@@ -116,6 +118,8 @@ FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path)
         if (strcmp((*at)->path, path) == 0) {
             found = *at;
             *at = found->next;
+            if (c->end == &found->next)
+                c->end = at;
             break;
         }
     (void)pthread_mutex_unlock(&c->mutex);

@@ -138,12 +138,18 @@ FCPROC_API int fcproc_file_stat(const char *path, bool follow, struct fcproc_fil
 
 /* ---- making ---- */
 
+static int set_dir_mode(const char *path, mode_t mode)
+{
+    cleanup_fd int fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? -errno : file_set_mode(fd, mode);
+}
+
 FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
                                fcproc_error *err)
 {
     static const char op[] = "dir.make";
     char buf[PATH_MAX];
-    cleanup_fd int fd = -EBADF;
     struct stat st;
     int r = 0;
 
@@ -159,42 +165,13 @@ FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
         return 0;
     }
     /* The umask has taken from the mode, and a setgid parent may have added to it. */
-    fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (lstat(path, &st) < 0)
         r = -errno;
     else if ((st.st_mode & 07777) != mode)
-        r = file_set_mode(fd, mode);
+        r = set_dir_mode(path, mode);
     if (r < 0) {
         (void)rmdir(path);
         return file_error(err, op, -r, "can't set mode %04o on the new folder %s", mode, path);
-    }
-    *ret_created = true;
-    return 0;
-}
-
-FCPROC_API int fcproc_file_create(const char *path, mode_t mode, bool *ret_created,
-                                  fcproc_error *err)
-{
-    static const char op[] = "file.create";
-    cleanup_fd int fd =
-        open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
-    struct stat st;
-
-    if (fd < 0) {
-        int why = errno;
-
-        if (why != EEXIST || lstat(path, &st) < 0)
-            return file_error(err, op, why, "can't make the file %s", path);
-        if (!S_ISREG(st.st_mode))
-            return file_conflict(err, op, st.st_mode, "a file", path);
-        *ret_created = false;
-        return 0;
-    }
-    if (fchmod(fd, mode) < 0) { /* the umask has taken from it */
-        int why = errno;
-
-        (void)unlink(path);
-        return file_error(err, op, why, "can't set mode %04o on the new file %s", mode, path);
     }
     *ret_created = true;
     return 0;
@@ -230,6 +207,46 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
+/* All of a new file, which has the mode then, whatever the umask has taken from it. */
+static int write_and_close(int *fd, const char *data, size_t len, mode_t mode)
+{
+    int r = write_all(*fd, data, len);
+
+    if (r == 0 && fchmod(*fd, mode) < 0)
+        r = -errno;
+    if (close(take_fd(fd)) < 0 && r == 0 && errno != EINTR)
+        r = -errno; /* where a file system learns only now that there is no room: NFS, quotas */
+    return r;
+}
+
+FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len, mode_t mode,
+                                  bool *ret_created, fcproc_error *err)
+{
+    static const char op[] = "file.create";
+    cleanup_fd int fd =
+        open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
+    struct stat st;
+    int r;
+
+    if (fd < 0) {
+        int why = errno;
+
+        if (why != EEXIST || lstat(path, &st) < 0)
+            return file_error(err, op, why, "can't make the file %s", path);
+        if (!S_ISREG(st.st_mode))
+            return file_conflict(err, op, st.st_mode, "a file", path);
+        *ret_created = false;
+        return 0;
+    }
+    r = write_and_close(&fd, data, len, mode);
+    if (r < 0) {
+        (void)unlink(path);
+        return file_error(err, op, -r, "can't make the file %s", path);
+    }
+    *ret_created = true;
+    return 0;
+}
+
 FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len, mode_t mode,
                                  fcproc_error *err)
 {
@@ -247,11 +264,7 @@ FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len,
         fd = open(temporary, FLAGS, mode);
     if (fd < 0)
         return file_error(err, op, errno, "can't write the file %s (make %s)", path, temporary);
-    r = write_all(fd, data, len);
-    if (r == 0 && fchmod(fd, mode) < 0)
-        r = -errno;
-    if (close(take_fd(&fd)) < 0 && r == 0 && errno != EINTR)
-        r = -errno; /* where a file system learns only now that there is no room: NFS, quotas */
+    r = write_and_close(&fd, data, len, mode);
     /* No fsync: it is for a crash of the writer, which a rename alone survives. After a power
      * loss the VMs are gone anyway, and an fsync would cost milliseconds several times a VM. */
     if (r == 0 && rename(temporary, path) < 0)

@@ -28,13 +28,16 @@ static bool is_at_path(const fcproc_lock *lock)
 static const struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
 /* 1: held; 0: the file that was locked is not at the path any more; a code. */
-static int try_lock(fcproc_lock *lock, mode_t mode, fcproc_error *err)
+static int try_lock(fcproc_lock *lock, mode_t mode, bool *ret_created, fcproc_error *err)
 {
     static const char op[] = "file.lock";
+    enum { FLAGS = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC };
     struct stat st;
 
-    lock->fd = open(lock->path,
-                    O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
+    lock->fd = open(lock->path, FLAGS | O_EXCL, mode);
+    *ret_created = lock->fd >= 0;
+    if (lock->fd < 0 && errno == EEXIST)
+        lock->fd = open(lock->path, FLAGS, mode);
     if (lock->fd < 0)
         return file_error(err, op, errno, "can't open the lock file %s", lock->path);
     if (fstat(lock->fd, &st) < 0)
@@ -57,7 +60,7 @@ static int try_lock(fcproc_lock *lock, mode_t mode, fcproc_error *err)
 }
 
 FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret,
-                                fcproc_error *err)
+                                bool *ret_created, fcproc_error *err)
 {
     size_t size = strlen(path) + 1;
     fcproc_lock *lock = malloc(sizeof(*lock) + size);
@@ -69,7 +72,7 @@ FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret
     memcpy(lock->path, path, size);
     for (int i = 0; r == 0 && i < MOST_TRIES; i++) {
         close_fd(&lock->fd);
-        r = try_lock(lock, mode, err);
+        r = try_lock(lock, mode, ret_created, err);
     }
     if (r == 0)
         r = error_set(err, FCPROC_ERR_BUSY, "file.lock", 0,

@@ -226,7 +226,7 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
     struct fcproc_identity id = { .pid = p->pid };
     int r = proc_read_stat(p->pid, &st);
 
-    if (r == 0 && pidfd_is_dead(p->pidfd) && !p->child)
+    if (r == 0 && !p->child && pidfd_is_dead(p->pidfd))
         r = -ESRCH; /* the number may be somebody else's by now */
     if (r == 0)
         r = proc_read_boot_id(id.boot_id);

@@ -24,9 +24,9 @@ static ssize_t read_file(const char *path, char *buf, size_t size)
             continue;
         if (n < 0)
             return -errno;
-        if (n == 0)
-            break;
         used += (size_t)n;
+        if (n == 0 || (used < size - 1 && buf[used - 1] == '\n'))
+            break; /* a line is whole, and the file with it */
     }
     buf[used] = '\0';
     return (ssize_t)used;

@@ -215,32 +215,34 @@ static int go_down(struct removal *t, int dir_fd, const char *name)
 }
 
 /* Removes what is no folder from the deepest level, and empty folders. 0: all is gone; 1: a
- * folder is left, whose name is copied; or a code. Takes fd. */
+ * folder is left, whose name is copied; or a code. Without a stream, which would cost five calls
+ * and 32 KiB a folder. */
 static int empty_level(struct removal *t, int fd, char left[NAME_MAX + 1])
 {
-    cleanup_dir DIR *dir = open_stream(fd);
+    char buf[8192] __attribute__((aligned(8)));
+    ssize_t n;
 
-    if (!dir)
+    if (lseek(fd, 0, SEEK_SET) < 0) /* it may have been read before */
         return fail(t, errno, NULL);
-    for (;;) {
-        struct dirent *entry;
+    while ((n = getdents64(fd, buf, sizeof(buf))) > 0) {
+        const struct dirent64 *entry;
 
-        errno = 0;
-        entry = readdir(dir);
-        if (!entry)
-            return errno ? fail(t, errno, NULL) : 0;
-        if (is_dot(entry->d_name))
-            continue;
-        /* A file that a link replaces meanwhile is removed as a link: unlinkat follows none. */
-        if (unlinkat(fd, entry->d_name, entry->d_type == DT_DIR ? AT_REMOVEDIR : 0) == 0)
-            t->removed++;
-        else if (errno == ENOTEMPTY || errno == EEXIST || errno == EISDIR) {
-            (void)snprintf(left, NAME_MAX + 1, "%s", entry->d_name);
-            return 1;
-        } else if (errno != ENOENT && errno != ENOTDIR) {
-            return fail(t, errno, entry->d_name);
-        } /* else it went, or is no folder now: then this one is not empty and is read again */
+        for (ssize_t at = 0; at < n; at += entry->d_reclen) {
+            entry = (const struct dirent64 *)(buf + at);
+            if (is_dot(entry->d_name))
+                continue;
+            /* A file that a link replaces meanwhile is removed as a link: unlinkat follows none. */
+            if (unlinkat(fd, entry->d_name, entry->d_type == DT_DIR ? AT_REMOVEDIR : 0) == 0)
+                t->removed++;
+            else if (errno == ENOTEMPTY || errno == EEXIST || errno == EISDIR) {
+                (void)snprintf(left, NAME_MAX + 1, "%s", entry->d_name);
+                return 1;
+            } else if (errno != ENOENT && errno != ENOTDIR) {
+                return fail(t, errno, entry->d_name);
+            } /* else it went, or is no folder now: then this one is not empty and is read again */
+        }
     }
+    return n < 0 && errno != ENOENT ? fail(t, errno, NULL) : 0; /* ENOENT: it has been removed */
 }
 
 /* Closes the deepest level, whose descriptor is *fd, and removes it from the one above, which is
@@ -287,12 +289,7 @@ static int remove_levels(struct removal *t, int top_fd, const char *base)
     if (fd < 0)
         return fd;
     for (;;) {
-        /* The stream closes what it reads, so it gets a descriptor of its own. */
-        int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-        if (copy < 0)
-            return fail(t, errno, NULL);
-        r = empty_level(t, copy, left);
+        r = empty_level(t, fd, left);
         if (r == 0) {
             r = go_up(t, top_fd, &fd);
             if (r == 1 && t->depth == 0) { /* refilled: start over */

@@ -194,9 +194,10 @@ FCPROC_CHECKED int fcproc_dir_list(const char *path, struct fcproc_dir_entry **r
  * Counts every file and folder. */
 FCPROC_CHECKED int fcproc_tree_remove(const char *path, int64_t *ret_removed, fcproc_error *err);
 
-/* An empty file; one that is there already stays as it is. */
-FCPROC_CHECKED int fcproc_file_create(const char *path, mode_t mode, bool *ret_created,
-                                      fcproc_error *err);
+/* A new file with that content; one that is there already stays as it is. A crash may leave it
+ * empty, or cut. */
+FCPROC_CHECKED int fcproc_file_create(const char *path, const void *data, size_t len, mode_t mode,
+                                      bool *ret_created, fcproc_error *err);
 /* Writes FOLDER/.NAME.new and renames it to the path, so that a reader or a crash sees the old
  * file or the new one; a link, file or socket at the path is replaced. One writer at a time: hold
  * a lock. It is not synced to the disk, so it does not outlast a power loss for sure. */
@@ -233,10 +234,10 @@ typedef struct fcproc_lock fcproc_lock;
 /* Holds the lock file, made when missing (mode less the umask). FCPROC_ERR_BUSY: somebody else
  * does, also in this process. The kernel ends it when its holder dies. */
 FCPROC_CHECKED int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret,
-                                    fcproc_error *err);
-/* Removes the file while it is held, if it is still that one, and closes, even when it fails. */
+                                    bool *ret_created, fcproc_error *err);
 /* Does anybody hold it? Disturbs nobody; a missing file is held by nobody. */
 FCPROC_CHECKED int fcproc_lock_taken(const char *path, bool *ret, fcproc_error *err);
+/* Removes the file while it is held, if it is still that one, and closes, even when it fails. */
 FCPROC_CHECKED int fcproc_lock_remove(fcproc_lock *lock, fcproc_error *err);
 FCPROC_API void fcproc_lock_close(fcproc_lock *lock); /* the file stays; NULL is fine */
 

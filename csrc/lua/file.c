@@ -143,13 +143,16 @@ static int l_make_dir(lua_State *L)
     return 1;
 }
 
-/* core.create_file(path, mode) -> created */
+/* core.create_file(path, data, mode) -> created */
 static int l_create_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    size_t len;
+    const char *data = luaL_checklstring(L, 2, &len);
     bool created = false;
 
-    if (fcproc_file_create(bind_check_string(L, 1), check_mode(L, 2), &created, &err) < 0)
+    if (fcproc_file_create(path, data, len, check_mode(L, 3), &created, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, created);
     return 1;
@@ -337,7 +340,7 @@ static int l_lock_taken(lua_State *L)
     return 1;
 }
 
-/* core.lock_file(path, mode?) -> lock */
+/* core.lock_file(path, mode?) -> lock, created */
 static int l_lock_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
@@ -345,13 +348,15 @@ static int l_lock_file(lua_State *L)
     mode_t mode = lua_isnoneornil(L, 2) ? 0600 : check_mode(L, 2);
     struct bind_handle *h = bind_new(L, TYPE_LOCK);
     fcproc_lock *lock = NULL;
+    bool created = false;
 
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    if (fcproc_lock_open(path, mode, &lock, &err) < 0)
+    if (fcproc_lock_open(path, mode, &lock, &created, &err) < 0)
         return fail_at(L, &err, 1);
     h->object = lock;
-    return 1;
+    lua_pushboolean(L, created);
+    return 2;
 }
 
 void bind_open_file(lua_State *L)

@@ -367,11 +367,12 @@ function core.read_link(path) end
 ---@return boolean? created, fcproc.Error?
 function core.make_dir(path, mode) end
 
----Makes an empty file; false: it was there and stays as it is.
+---Makes a file; false: it was there and stays as it is. A crash may leave it empty, or cut.
 ---@param path string
+---@param data string
 ---@param mode integer
 ---@return boolean? created, fcproc.Error?
-function core.create_file(path, mode) end
+function core.create_file(path, data, mode) end
 
 ---Replaces the file: readers and a crash see the old one or the new one. One writer at a time. Not
 ---synced to the disk.
@@ -449,7 +450,8 @@ function core.lock_taken(path) end
 ---Holds the lock file, made when missing. ERR_BUSY: somebody else does, also in this process.
 ---@param path string
 ---@param mode integer?  less the umask; default 0600
----@return fcproc.Lock?, fcproc.Error?
+---@return fcproc.Lock? lock
+---@return boolean|fcproc.Error created  false: its file was there
 function core.lock_file(path, mode) end
 
 ---Opens a process by its number, or the very one that an identity names. ERR_NOT_FOUND: gone.

@@ -9,6 +9,8 @@ local json = require "fcproc.json"
 
 local M = {}
 
+local PRIVATE = 384 -- 0600
+
 M.TIMEOUT = 10 -- seconds until its API must listen
 
 -- What the log says when a VM from a configuration file runs, and the levels that leave it out.
@@ -55,7 +57,8 @@ end
 ---@return fcproc.Error? err
 function M.write(opts, name, text)
   local path = opts.files.folder .. "/" .. name
-  local ok, err = core.write_file(path, text, 384) -- 0600
+  local ok, err = core.create_file(path, text, PRIVATE)
+  if ok == false then ok, err = core.write_file(path, text, PRIVATE) end
   if ok and opts.jailer then ok, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid) end
   return ok, err
 end
@@ -63,7 +66,7 @@ end
 -- Firecracker before 1.14 wants its log and its metrics file to be there.
 local function make_outputs(opts)
   for _, path in ipairs{ opts.files.log, opts.files.metrics } do
-    local made, err = core.create_file(path, 384)
+    local made, err = core.create_file(path, "", PRIVATE)
     if made == nil then return nil, err end
     if opts.jailer then
       made, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid)
@@ -73,28 +76,31 @@ local function make_outputs(opts)
   return true
 end
 
-local function firecracker_arguments(opts)
+-- Adds Firecracker's own to the jailer's, or to its binary.
+local function add_arguments(argv, opts)
   local socket = "api.sock"
   if not opts.jailer and #opts.files.socket <= MOST_SOCKET_PATH then socket = opts.files.socket end
-  local argv = { "--api-sock", socket, "--log-path", "firecracker.log", "--level",
-    opts.log_level or "Info", "--metrics-path", "metrics" }
-  local function add(...)
-    for _, argument in ipairs{ ... } do argv[#argv + 1] = argument end
+  local function add(name, value)
+    argv[#argv + 1] = name
+    argv[#argv + 1] = value
   end
+  add("--api-sock", socket)
+  add("--log-path", "firecracker.log")
+  add("--level", opts.log_level or "Info")
+  add("--metrics-path", "metrics")
   if not opts.jailer then add("--id", opts.id) end
   if opts.config and opts.boot ~= "api" then add("--config-file", "config.json") end
   if opts.metadata and opts.boot ~= "api" then add("--metadata", "metadata.json") end
   if opts.seccomp == false then add("--no-seccomp") end
   if opts.seccomp then add("--seccomp-filter", opts.jailer and "seccomp" or opts.seccomp) end
-  add(table.unpack(opts.arguments or {}))
-  return argv
+  for _, argument in ipairs(opts.arguments or {}) do add(argument) end
 end
 
 ---Writes what the start needs and returns how to spawn it.
 ---@param manager fcproc.Manager
 ---@param opts fcproc.Launch
----@return (string|number)[]? argv
----@return fcproc.SpawnOptions|fcproc.Error spawn
+---@return table? spec  as core.spawn takes it
+---@return fcproc.Error? err
 function M.prepare(manager, opts)
   local ok, err = make_outputs(opts)
   if ok and opts.config and opts.boot ~= "api" then
@@ -113,11 +119,11 @@ function M.prepare(manager, opts)
     argv, err = jailer.arguments(opts.jailer, opts.binary, opts.id)
     if not argv then return nil, err end
   end
-  for _, argument in ipairs(firecracker_arguments(opts)) do argv[#argv + 1] = argument end
+  add_arguments(argv, opts)
   local deaf = opts.jailer and opts.jailer.daemonize
   local out = deaf and "null" or { file = opts.files.console }
-  return argv, {
-    stdout = out, stderr = out, env = {}, session = true, netns = manager.config.netns,
+  return {
+    argv = argv, stdout = out, stderr = out, env = {}, session = true, netns = manager.config.netns,
     cwd = opts.files.folder, gate = opts.before_release and true or nil,
     -- Sockets are born 0600. The jailer makes folders, which need their x.
     umask = opts.jailer and 63 or 127,

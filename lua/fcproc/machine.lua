@@ -22,7 +22,7 @@ local M = {}
 ---@field files fcproc.MachineFiles  where its socket, console and logs are on the host
 ---@field process fcproc.Process?    the VMM itself, whoever started it
 ---@field launcher fcproc.Process?   what was spawned: the VMM, or a jailer that has ended
----@field version string?            "1.12.1", once its API has answered
+---@field version string?            "1.12.1", once that was asked for
 ---@field started boolean?           false before InstanceStart; nil while nobody knows
 ---@field shape fcproc.MachineShape
 local Machine = {}
@@ -166,6 +166,9 @@ end
 ---@return fcproc.Error? err  ERR_UNSUPPORTED, ERR_CONFLICT or ERR_INVALID from the check
 function Machine:call(method, target, body, ctx)
   local ok, err = true, nil
+  if not self.version and self.started ~= nil then -- its log said that it runs
+    self.version = (core.read_file(self.files.log, 0, 1024) or ""):match(launch.VERSION)
+  end
   if not self.version then ok, err = self:state(ctx) end
   if ok then ok, err = endpoints.check(self.version, self.started, method, target, body) end
   if not ok then return nil, err end
@@ -242,8 +245,7 @@ local function boots_by_log(self, opts, ctx)
   local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
   if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
-  self.version = found and (core.read_file(self.files.log, 0, 1024) or ""):match(launch.VERSION)
-  self.started = self.version ~= nil
+  self.started = found == true
   return self.started
 end
 
@@ -297,9 +299,9 @@ function M.start(manager, opts, ctx)
   local self = setmetatable({
     manager = manager, files = opts.files, shape = jailer.shape(opts.jailer), started = false,
   }, Machine)
-  local argv, spawn = launch.prepare(manager, opts)
-  if not argv then return nil, spawn end
-  local launcher, err = core.spawn(process.spec(argv, spawn), ctx)
+  local launcher
+  local spawn, err = launch.prepare(manager, opts)
+  if spawn then launcher, err = core.spawn(spawn, ctx) end
   if not launcher then return nil, err end
   self.launcher = launcher
   local up = false

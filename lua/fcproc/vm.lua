@@ -92,8 +92,8 @@ end
 
 -- The flow that launch and restore share. made(): the VM, or nil, err; whatever happens, nothing
 -- stays of a VM that was not handed out.
-local function build(manager, plan, ctx, flow)
-  local journal, err = journals.create(manager, plan.id)
+local function build(manager, plan, fleet, ctx, flow)
+  local journal, err = journals.create(manager, plan.id, fleet)
   if not journal then return nil, err end
   local vm = objects.new(manager, journal, plan.hooks)
   local handed_out, failure = false, nil
@@ -108,8 +108,8 @@ local function build(manager, plan, ctx, flow)
   return vm
 end
 
-local function prepare(vm, plan)
-  local ok, err = host.choose(vm.journal, plan)
+local function prepare(vm, plan, fleet)
+  local ok, err = host.choose(vm.journal, plan, fleet)
   if not ok then return nil, err end
   local record = vm.journal.record
   describe_in(record, plan)
@@ -118,21 +118,20 @@ local function prepare(vm, plan)
   return vm.journal:save("preparing")
 end
 
--- fleet: what one VM of several has done for the others.
 local function launch(manager, spec, fleet, ctx)
   options.argument(spec, "table", "vm.launch", "spec")
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local plan
-  plan, err = specs.plan(manager, spec, false, ctx)
+  plan, err = specs.plan(manager, spec, false, ctx, fleet)
   if not plan then return nil, err end
-  return build(manager, plan, ctx, function(vm)
+  return build(manager, plan, fleet, ctx, function(vm)
     local record = vm.journal.record
     local function step(name, fn)
       if ok then ok, err = steps.run(vm, name, fn, ctx) end
     end
-    step("prepare", function() return prepare(vm, plan) end)
+    step("prepare", function() return prepare(vm, plan, fleet) end)
     step("drives", function() return disks.make(vm.journal, plan, ctx) end)
     step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
     step("start", function() return start_machine(vm, plan, specs.config(plan, record.taps), ctx) end)
@@ -166,17 +165,18 @@ function M.restore(manager, path, spec, ctx)
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local plan
-  plan, err = specs.plan(manager, spec or {}, true, ctx)
+  local fleet = {} -- of one
+  plan, err = specs.plan(manager, spec or {}, true, ctx, fleet)
   if not plan then return nil, err end
   ok, err = snapshot.plan(manager, path, plan, ctx)
   if not ok then return nil, err end
-  return build(manager, plan, ctx, function(vm)
+  return build(manager, plan, fleet, ctx, function(vm)
     local function step(name, fn)
       if ok then ok, err = steps.run(vm, name, fn, ctx) end
     end
     step("prepare", function()
       local record = vm.journal.record
-      local chosen, reason = prepare(vm, plan)
+      local chosen, reason = prepare(vm, plan, fleet)
       if not chosen then return nil, snapshot.explain(reason) end
       record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
       return true
@@ -186,7 +186,7 @@ function M.restore(manager, path, spec, ctx)
       if not made then return nil, reason end
       return snapshot.place(vm, plan, ctx)
     end)
-    step("network", function() return host.make_network(vm.journal, {}, ctx) end)
+    step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
     step("start", function()
       local started, reason = start_machine(vm, plan, nil, ctx)
       if not started then return nil, reason end

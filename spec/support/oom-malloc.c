@@ -189,10 +189,11 @@ static int call_lock(void)
 {
     fcproc_lock *lock = NULL;
     char path[4096];
+    bool created;
     int r;
 
     (void)snprintf(path, sizeof(path), "%s/lock", folder);
-    r = fcproc_lock_open(path, 0600, &lock, NULL);
+    r = fcproc_lock_open(path, 0600, &lock, &created, NULL);
     return r < 0 ? r : fcproc_lock_remove(lock, NULL);
 }
 

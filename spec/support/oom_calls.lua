@@ -91,7 +91,7 @@ add("make_dir create_file write_file read_file stat list_dir own_file remove_fil
   fine(core.make_dir(files, 448))
   fine(core.write_file(files .. "/a", ("x"):rep(10000), 384))
   assert(#fine(core.read_file(files .. "/a", -20000)) == 10000)
-  fine(core.create_file(files .. "/b", 384))
+  fine(core.create_file(files .. "/b", "data", 384))
   fine(core.own_file(files .. "/b", 0, 0, 416))
   fine(core.link_file(files .. "/a", files .. "/c"))
   fine(core.symlink("me", files .. "/d"))

@@ -105,18 +105,19 @@ describe("a file", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  it("is made empty with exactly its mode, and left alone when it is there", function()
+  it("is made with exactly its mode and content, and left alone when it is there", function()
     local dir <close> = support.folder()
-    assert.is_true(core.create_file(dir:file("new"), ANYBODY))
+    assert.is_true(core.create_file(dir:file("new"), "a\0b", ANYBODY))
     assert.are.equal(ANYBODY, core.stat(dir:file("new")).mode)
+    assert.are.equal("a\0b", core.read_file(dir:file("new")))
     support.write_file(dir:file("new"), "text")
-    assert.is_false(core.create_file(dir:file("new"), PRIVATE))
+    assert.is_false(core.create_file(dir:file("new"), "", PRIVATE))
     assert.are.equal("text", core.read_file(dir:file("new")))
     one_of_each(dir)
     for _, name in ipairs{ "dir", "link", "dirlink", "fifo", "socket" } do
-      conflicts(dir:file(name), core.create_file, PRIVATE)
+      conflicts(dir:file(name), core.create_file, "", PRIVATE)
     end
-    fails("not_found", core.create_file(dir:file("none/x"), PRIVATE))
+    fails("not_found", core.create_file(dir:file("none/x"), "", PRIVATE))
   end)
 
   it("is written as a whole, and what a crash left is replaced", function()
@@ -270,7 +271,7 @@ describe("what is somebody else's", function()
     mounts(dir, [[exec setpriv --bounding-set=-all --inh-caps=-all "$0" "$1/script.lua" "$1"]], [[
       for _, made in ipairs{ { core.read_file(dir .. "/t/f") }, { core.list_dir(dir .. "/t") },
         { core.make_dir(dir .. "/t/y", 448) }, { core.write_file(dir .. "/t/y", "", 384) },
-        { core.create_file(dir .. "/t/y", 384) }, { core.remove_file(dir .. "/t/f") },
+        { core.create_file(dir .. "/t/y", "", 384) }, { core.remove_file(dir .. "/t/f") },
         { core.own_file(dir .. "/t", 0) }, { core.own_file(dir .. "/t", nil, nil, 511) },
         { core.symlink("x", dir .. "/t/y") }, { core.lock_file(dir .. "/t/lock") },
         { core.rename(dir .. "/t", dir .. "/t/x/t") }, { core.remove_tree(dir .. "/t") },
@@ -307,13 +308,17 @@ describe("a file system", function()
       is(ENOSPC, "is full", core.write_file(full .. "state", ("x"):rep(2 << 20), 384))
       assert(core.read_file(full .. "state") == "old\n")
       assert(#core.list_dir(full) == 1)
-      for i = 1, 9 do core.create_file(full .. i, 384) end
-      is(ENOSPC, "is full", core.create_file(full .. "more", 384))
+      for i = 1, 9 do core.create_file(full .. i, "", 384) end
+      is(ENOSPC, "is full", core.create_file(full .. "more", "", 384))
+      core.remove_file(full .. "9")
+      is(ENOSPC, "is full", core.create_file(full .. "9", ("x"):rep(2 << 20), 384))
+      assert(not core.stat(full .. "9"))
+      core.create_file(full .. "9", "", 384)
       is(ENOSPC, "is full", core.make_dir(full .. "dir", 448))
       is(ENOSPC, "is full", core.symlink("x", full .. "link"))
       is(ENOSPC, "is full", core.lock_file(full .. "lock"))
       for _, made in ipairs{ { core.write_file(ro .. "state", "x", 384) },
-        { core.create_file(ro .. "x", 384) }, { core.make_dir(ro .. "x", 448) },
+        { core.create_file(ro .. "x", "", 384) }, { core.make_dir(ro .. "x", 448) },
         { core.symlink("x", ro .. "x") }, { core.remove_file(ro .. "state") },
         { core.own_file(ro .. "state", 1) }, { core.rename(ro .. "state", ro .. "x") },
         { core.link_file(ro .. "state", ro .. "x") }, { core.lock_file(ro .. "x") },
@@ -323,7 +328,7 @@ describe("a file system", function()
       end
       -- What is there is there, though.
       assert(core.make_dir(ro .. "old", 448) == false)
-      assert(core.create_file(ro .. "state", 384) == false)
+      assert(core.create_file(ro .. "state", "", 384) == false)
       assert(core.read_file(ro .. "state") == "old\n")
     ]]):format(ENOSPC, EROFS))
   end)

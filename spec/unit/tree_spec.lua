@@ -130,7 +130,8 @@ describe("a lock", function()
     local dir <close> = support.folder()
     local path = dir:file("lock")
     do
-      local lock <close> = must(core.lock_file(path))
+      local lock <close>, created = must(core.lock_file(path))
+      assert.is_true(created)
       local err = fails("busy", core.lock_file(path))
       assert.are.equal(path, err.path)
       assert.is_truthy(lock)
@@ -138,7 +139,7 @@ describe("a lock", function()
     assert.are.equal(tonumber("600", 8), core.stat(path).mode) -- it stays
     local holder = start(dir, "holder", [[
       local lock = assert(core.lock_file(dir .. "/lock"))
-      assert(core.create_file(dir .. "/held", 384))
+      assert(core.create_file(dir .. "/held", "", 384))
       core.poll_many({}, {}, 60)
       lock:close()
     ]])
@@ -200,7 +201,7 @@ describe("a lock", function()
           lock, err = core.lock_file(dir .. "/lock")
           if not lock and err.code ~= "busy" then error(err.message) end
         until lock
-        assert(core.create_file(dir .. "/inside", 384), "two hold it")
+        assert(core.create_file(dir .. "/inside", "", 384), "two hold it")
         assert(core.remove_file(dir .. "/inside"))
         assert(lock:remove())
       end

@@ -63,9 +63,10 @@ end
 ---Chooses names and addresses, takes their leases, and puts it all into the record.
 ---@param journal fcproc.Journal
 ---@param plan fcproc.VmPlan
+---@param fleet fcproc.Fleet
 ---@return true?
 ---@return fcproc.Error? err  ERR_CONFLICT: another VM has the drive, TAP or address
-function M.choose(journal, plan)
+function M.choose(journal, plan, fleet)
   local record, manager = journal.record, journal.manager
   local root
   if plan.jailer then
@@ -78,7 +79,8 @@ function M.choose(journal, plan)
   record.files = launch.files(journal.folder, root)
   record.shape = jailer.shape(plan.jailer)
   record.binary = plan.binary
-  record.netns, record.netns_name = M.namespace(manager), manager.config.netns_name
+  fleet.namespace = fleet.namespace or M.namespace(manager)
+  record.netns, record.netns_name = fleet.namespace, manager.config.netns_name
   record.taps, record.drives = {}, {}
   for i, drive in ipairs(plan.drives or {}) do
     if drive.lease then
@@ -153,7 +155,7 @@ end
 
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
----@param fleet { bridge: true? }  the bridge was seen to before, for another of these VMs
+---@param fleet fcproc.Fleet
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err

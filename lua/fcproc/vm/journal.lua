@@ -15,6 +15,7 @@ local json = require "fcproc.json"
 local M = {}
 
 local FORMAT = 1
+local PRIVATE = 384 -- 0600
 local MOST_ID = 64 -- bytes, as Firecracker's
 local LOCK_TRIES, LOCK_PAUSE = 100, 0.002 -- seconds
 
@@ -24,8 +25,16 @@ local LOCK_TRIES, LOCK_PAUSE = 100, 0.002 -- seconds
 ---@field folder string
 ---@field lock userdata
 ---@field record table  what vm.json says
+---@field fresh true?  its VM's folder was just made, and nothing has been written
 local Journal = {}
 Journal.__index = Journal
+
+---@class fcproc.Fleet  what one VM of several that are launched has done or found for the others
+---@field folder true?      the runtime folder was seen to
+---@field bridge true?      the bridge was
+---@field pid integer?      ours
+---@field namespace integer?  the one in which the manager makes links
+---@field binary string?    Firecracker's, absolute
 
 ---The VM's folder.
 ---@param manager fcproc.Manager
@@ -71,11 +80,11 @@ end
 ---@param manager fcproc.Manager
 ---@param id string
 ---@return userdata? lock
----@return fcproc.Error? err  ERR_BUSY: another manager has it
+---@return boolean|fcproc.Error created  false: its file was there; ERR_BUSY: another manager has it
 function M.lock(manager, id)
   local path = M.own_folder(manager, "locks") .. "/" .. id
   local lock, err = core.lock_file(path)
-  if lock then return lock end
+  if lock then return lock, err end
   if err.code == "busy" then
     err.pid = M.holder(manager, id)
     err.message = ("the VM '%s' is in the hands of another manager%s; wait for it, or end that "
@@ -84,14 +93,19 @@ function M.lock(manager, id)
   return nil, err
 end
 
--- The same, for which the folders are made when they are not there.
-local function lock_in_folder(manager, id)
-  local ok, err = manager:ensure_socket_dir()
+-- The same, for which the folders are made when they are not there. The runtime folder is seen to
+-- once for all VMs of a fleet.
+local function lock_in_folder(manager, id, fleet)
+  local ok, err = fleet and fleet.folder, nil
+  if not ok then ok, err = manager:ensure_socket_dir() end
   if not ok then return nil, err end
-  local lock
-  lock, err = M.lock(manager, id)
-  if lock or err.code ~= "not_found" then return lock, err end
-  ok, err = make_folders(manager)
+  local lock, created = M.lock(manager, id)
+  if lock or created.code ~= "not_found" then
+    if fleet then fleet.folder = true end
+    return lock, created
+  end
+  ok, err = manager:ensure_socket_dir()
+  if ok then ok, err = make_folders(manager) end
   if not ok then return nil, err end
   return M.lock(manager, id)
 end
@@ -135,10 +149,10 @@ local function new(manager, id, lock, record)
 end
 
 -- A sweep holds the lock of a VM that is not there for a moment, to see that it is free.
-local function lock_new(manager, id)
+local function lock_new(manager, id, fleet)
   local lock, err
   for _ = 1, LOCK_TRIES do
-    lock, err = lock_in_folder(manager, id)
+    lock, err = lock_in_folder(manager, id, fleet)
     if lock or err.code ~= "busy" or core.stat(M.folder(manager, id)) then break end
     core.poll_many({}, {}, LOCK_PAUSE)
   end
@@ -148,21 +162,23 @@ end
 ---The lock and the folder of a new VM.
 ---@param manager fcproc.Manager
 ---@param id string
+---@param fleet fcproc.Fleet
 ---@return fcproc.Journal?
 ---@return fcproc.Error? err  ERR_CONFLICT: there is a VM, alive or dead, of that id
-function M.create(manager, id)
-  local was_there = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
-  local lock, err = lock_new(manager, id)
-  if not lock then return nil, err end
+function M.create(manager, id, fleet)
+  local lock, created = lock_new(manager, id, fleet)
+  if not lock then return nil, created end
   local folder = M.folder(manager, id)
-  local made
-  made, err = core.make_dir(folder, 448)
+  local made, err = core.make_dir(folder, 448)
   if made then
-    return new(manager, id, lock, { format = FORMAT, id = id, created = os.time(),
-      boot_id = boot_id(), manager = M.own_pid() })
+    fleet.pid = fleet.pid or M.own_pid()
+    local journal = new(manager, id, lock, { format = FORMAT, id = id, created = os.time(),
+      boot_id = boot_id(), manager = fleet.pid })
+    journal.fresh = true
+    return journal
   end
   -- A lock file left here would make a stranger's folder look like ours.
-  if was_there then lock:close() else lock:remove() end
+  if created then lock:remove() else lock:close() end
   return nil, err or errors.new{
     code = "conflict", op = "vm.launch", path = folder,
     message = ("there is a VM '%s' already: %s. Adopt it when it runs, reclaim it when it is dead")
@@ -282,16 +298,18 @@ function M.sweep(manager)
   end
 end
 
----Writes the journal, in one rename.
+---Writes the journal, in one rename: but for the first time, where a crash may leave it cut, which
+---is as good as none.
 ---@param state string
 ---@return true?
 ---@return fcproc.Error? err
 function Journal:save(state)
   local started = core.now()
   self.record.state = state
-  local ok, err = core.write_file(self.folder .. "/vm.json", json.write_record(self.record),
-    384) -- 0600
+  local path, text = self.folder .. "/vm.json", json.write_record(self.record)
+  local ok, err = (self.fresh and core.create_file or core.write_file)(path, text, PRIVATE)
   if not ok then return nil, err end
+  self.fresh = nil
   self.manager:_log(started, "journal written", { id = self.id, state = state })
   return true
 end

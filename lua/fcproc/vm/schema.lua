@@ -124,6 +124,16 @@ local function wanted(types)
   return (types:match("^[aio]") and "an " or "a ") .. types:gsub("|", " or ")
 end
 
+-- The keys that each set of rules asks for: found once, since the rules never change.
+local required = setmetatable({}, { __index = function(known, rules)
+  local keys = {}
+  for key, rule in pairs(rules) do
+    if rule:find("!", 1, true) then keys[#keys + 1] = key end
+  end
+  known[rules] = keys
+  return keys
+end })
+
 -- Says what is wrong with a value, or that nothing is.
 local function check_value(self, place, value, rule)
   local types, rest = rule:match("^(%S+)(.*)$")
@@ -170,8 +180,8 @@ function Check:table(value, place, rules)
       good[key] = self:table(field, key, M.inner[key])
     end
   end
-  for key, rule in pairs(rules) do
-    if rule:find("!", 1, true) and value[key] == nil then self:add(dot .. key, "is missing") end
+  for _, key in ipairs(required[rules]) do
+    if value[key] == nil then self:add(dot .. key, "is missing") end
   end
   return good
 end

@@ -328,6 +328,15 @@ local function check_machine(check, plan)
   end
 end
 
+local function find_binary(check, manager, fleet)
+  if fleet.binary then return fleet.binary end
+  local binary, err = manager:resolve_binary()
+  if binary then binary, err = core.absolute_path(binary) end
+  if not binary then check:add("firecracker_bin", "%s", err.message) end
+  fleet.binary = binary
+  return binary
+end
+
 ---@class fcproc.VmPlan        a spec that was checked, with everything chosen that could be
 ---@field id string
 ---@field binary string
@@ -347,9 +356,11 @@ end
 ---@param spec fcproc.VmSpec
 ---@param restoring boolean?  from a snapshot, which says itself what the VM is
 ---@param ctx fcproc.Context?
+---@param fleet fcproc.Fleet?  default: one VM alone
 ---@return fcproc.VmPlan? plan
 ---@return fcproc.Error? err  ERR_INVALID with problems: { {place, text}, ... }
-function M.plan(manager, spec, restoring, ctx)
+function M.plan(manager, spec, restoring, ctx, fleet)
+  fleet = fleet or {}
   local check = schema.checker("vm." .. (restoring and "restore" or "launch"))
   if not manager.config.runtime_dir then
     check:add("manager", "has no runtime_dir: give it to fcproc.new")
@@ -358,9 +369,7 @@ function M.plan(manager, spec, restoring, ctx)
   local id = spec.id or random_id()
   local ok, reason = M.check_id(id)
   if not ok then check:add("id", "%s", reason) end
-  local binary, err = manager:resolve_binary()
-  if binary then binary, err = core.absolute_path(binary) end
-  if not binary then check:add("firecracker_bin", "%s", err.message) end
+  local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = check_jailer(check, manager, spec, binary)
   plan.network = check_network(check, manager, spec)
