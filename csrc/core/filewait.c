@@ -16,32 +16,43 @@ struct file_op {
     char *path;
     int64_t size; /* the wait for growth */
     int fd;       /* the wait for a text */
-    char *text, *buffer;
-    size_t text_len, buffer_size;
+    char *text;
+    size_t text_len;
     int64_t from; /* what was looked at already, but for a piece that may begin the text */
-    bool found;
+    bool found, waited;
     fcproc_process *writer;
     int inotify_fd;
     int watch;
     int64_t delay_ms; /* without inotify, the timer's */
 };
 
-enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50, LEAST_BUFFER = 4096 };
+enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50, BUFFER_SIZE = 4096 };
 
 /* 1: there; 0: not in what there is so far; -errno */
 static int look_for_text(struct file_op *w)
 {
+    char on_stack[BUFFER_SIZE];
+    cleanup_free char *on_heap = NULL;
+    char *buf = on_stack;
+    size_t size = sizeof(on_stack);
+
+    if (2 * w->text_len > size) {
+        size = 2 * w->text_len;
+        buf = on_heap = malloc(size);
+        if (!buf)
+            return -ENOMEM;
+    }
     for (;;) {
-        ssize_t n = pread(w->fd, w->buffer, w->buffer_size, w->from);
+        ssize_t n = pread(w->fd, buf, size, w->from);
 
         if (n < 0)
             return -errno;
-        if (memmem(w->buffer, (size_t)n, w->text, w->text_len))
+        if (memmem(buf, (size_t)n, w->text, w->text_len))
             return 1;
         if ((size_t)n < w->text_len)
             return 0;
         w->from += n - (ssize_t)w->text_len + 1;
-        if ((size_t)n < w->buffer_size)
+        if ((size_t)n < size)
             return 0;
     }
 }
@@ -62,7 +73,8 @@ static int file_step(fcproc_op *op, fcproc_error *err)
     int r;
 
     /* What one read leaves, wakes again. */
-    if (w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
+    if (w->waited && w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
+    w->waited = true;
     r = w->text ? look_for_text(w) : look_for_growth(w);
     if (r < 0)
         return error_errno(err, op->class->name, -r, "can't look at %s", w->path);
@@ -92,7 +104,6 @@ static void file_destroy(fcproc_op *op)
     fcproc_process_close(w->writer);
     close_fd(&w->fd);
     free(w->text);
-    free(w->buffer);
     free(w->path);
 }
 
@@ -155,11 +166,9 @@ FCPROC_API int fcproc_text_wait(const char *path, const char *text, fcproc_proce
     if (r < 0)
         return r;
     w->text_len = strlen(text);
-    w->buffer_size = 2 * w->text_len > LEAST_BUFFER ? 2 * w->text_len : LEAST_BUFFER;
     w->text = strdup(text);
-    w->buffer = malloc(w->buffer_size);
     w->fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if (!w->text || !w->buffer)
+    if (!w->text)
         r = error_nomem(err, w->op.class->name);
     else if (w->fd < 0)
         r = error_errno(err, w->op.class->name, errno, "can't open %s", path);

@@ -199,10 +199,10 @@ end
 function M.arguments(jail, firecracker, id)
   local version, err = M.cgroups(jail, id)
   if not version then return nil, err end
-  local argv = { jail.binary, "--id", id, "--exec-file", firecracker, "--uid", jail.uid, "--gid",
-    jail.gid, "--chroot-base-dir", jail.base }
+  local argv = { jail.binary, "--id", id, "--exec-file", firecracker, "--uid", tostring(jail.uid), "--gid",
+    tostring(jail.gid), "--chroot-base-dir", jail.base }
   local function add(...)
-    for _, argument in ipairs{ ... } do argv[#argv + 1] = argument end
+    for _, argument in ipairs{ ... } do argv[#argv + 1] = tostring(argument) end
   end
   if next(jail.cgroups or {}) then
     add("--cgroup-version", version, "--parent-cgroup", jail.parent_cgroup or PARENT)

@@ -18,6 +18,7 @@ local LONGEST_POLL = waiters.LONGEST_POLL
 ---@field fd integer?           op's descriptor
 ---@field wake number?          when op wants to be stepped anyway
 ---@field inner fcproc.Group?   the inner run that it waits for
+---@field ended true?           its coroutine has
 
 ---@class fcproc.Group           one call of fcproc.run
 ---@field functions fcproc.Functions
@@ -133,8 +134,11 @@ end
 
 local function add_tasks(group, tasks)
   for _ = 1, concurrency(group) do
-    local co = coroutine.create(function() work(group) end)
-    local task = { ctx = group.ctx, tasks = tasks, co = co }
+    local task = { ctx = group.ctx, tasks = tasks }
+    task.co = coroutine.create(function()
+      work(group)
+      task.ended = true
+    end)
     task_of[task.co] = task
     tasks[#tasks + 1] = task
     group.alive = group.alive + 1
@@ -158,7 +162,7 @@ local function drive(tasks, group)
     local wake = now + LONGEST_POLL
     for i = #tasks, 1, -1 do
       local task = tasks[i]
-      if coroutine.status(task.co) == "dead" then
+      if task.ended then
         table.remove(tasks, i)
       elseif task.op then
         n = n + 1

@@ -310,7 +310,9 @@ function Journal:save(state)
   local ok, err = (self.fresh and core.create_file or core.write_file)(path, text, PRIVATE)
   if not ok then return nil, err end
   self.fresh = nil
-  self.manager:_log(started, "journal written", { id = self.id, state = state })
+  if self.manager.config.logger then
+    self.manager:_log(started, "journal written", { id = self.id, state = state })
+  end
   return true
 end
 

@@ -241,20 +241,23 @@ function Vm:snapshot(path, opts, ctx)
   return snapshot.create(self, path, opts, loop.context(ctx))
 end
 
--- Who stops a VM holds its latch, which the others wait for.
+-- Who stops a VM holds its latch. The first of the others makes it a context, which they wait for.
 local function close_latch(vm)
-  vm.stopping, vm.failure = core.context(), nil
-  return vm.stopping
+  vm.stopping, vm.failure = true, nil
 end
 
-local function open_latch(vm, latch)
+local function open_latch(vm)
+  local latch = vm.stopping
   vm.stopping = nil
-  latch:cancel()
-  latch:close()
+  if latch ~= true then
+    latch:cancel()
+    latch:close()
+  end
 end
 
 -- The second caller waits for the first.
 local function wait_for_other(self, ctx)
+  if self.stopping == true then self.stopping = core.context() end
   local done, err = loop.complete(ctx, self.stopping:wait_op(nil, ctx))
   if not done then return nil, err end
   if self.report then return self:stop() end
@@ -333,11 +336,9 @@ function Vm:stop(ladder, ctx)
   end
   if self.stopping then return wait_for_other(self, ctx) end
   if not self.machine then return self:_ended("stop") end
-  local latch = close_latch(self)
+  close_latch(self)
   -- However this ends, whoever waits goes on.
-  local _ <close> = finally(function()
-    open_latch(self, latch)
-  end)
+  local _ <close> = finally(function() open_latch(self) end)
   local report, err = stop_now(self, ladder or stop.LADDER, ctx)
   self.failure = err
   return report, err
@@ -376,12 +377,15 @@ function M.stop_all(vms, ladder, ctx)
   ctx = loop.context(ctx)
   local functions, reports, stopped, first, failure = {}, {}, {}, {}, nil
   local latches <close> = setmetatable({}, { __close = function(all)
-    for vm, latch in pairs(all) do open_latch(vm, latch) end
+    for vm in pairs(all) do open_latch(vm) end
   end })
   for i, vm in ipairs(vms) do
     local again = first[vm]
     first[vm] = again or i
-    if vm.machine and not vm.stopping then latches[vm] = close_latch(vm) end
+    if vm.machine and not vm.stopping then
+      close_latch(vm)
+      latches[vm] = true
+    end
     functions[i] = function(run_ctx)
       local err
       if again then return end

@@ -41,7 +41,9 @@ function M.run(vm, name, fn, ctx)
   end
   if ok then ok, err = call_hook(vm, hooks, "after_" .. name, ctx) end
   if ok then
-    vm.manager:_log(started, "VM step done", { id = vm.id, step = name })
+    if vm.manager.config.logger then
+      vm.manager:_log(started, "VM step done", { id = vm.id, step = name })
+    end
     return result
   end
   err.step = err.step or name
