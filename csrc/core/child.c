@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * A child between clone and exec. It shares our memory until then (as with vfork), so that the size
- * of the host program costs nothing; it therefore makes plain system calls only, and no function
- * that could change what the host's other threads see.
+ * A child between clone and exec. It shares our memory until then, so that the size of the host
+ * program costs nothing, and while it waits at its gate all our threads go on. It therefore writes
+ * to nothing but its stack and its struct child, calls no function but those here (libc's would
+ * use the errno of one of our threads), and has every signal blocked until no handler is left.
  */
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 
+#include "rawcall.h"
 #include "spawn.h"
 
 #ifndef CLONE_PIDFD
@@ -19,150 +18,141 @@
 
 extern char **environ;
 
-enum { CHILD_STACK_SIZE = 256 * 1024 };
+enum { KERNEL_SIGNALS = 64, KERNEL_SIGSET_SIZE = KERNEL_SIGNALS / 8 };
 
-#define CHILD_CODE __attribute__((no_sanitize("address", "undefined", "thread")))
+/* 127, as a shell says when it can't execute something. */
+RAW_CODE static _Noreturn void child_end(void)
+{
+    for (;;)
+        (void)raw_call(SYS_exit_group, 127);
+}
 
-CHILD_CODE static int child_close_range(const struct fcproc_spawn *spec, unsigned from, unsigned to)
+/* The step has failed if r is negative: its errno is told, and the child ends. */
+RAW_CODE static void child_check(const struct child *c, enum child_step step, long r)
+{
+    struct child_report failure = { .step = (int)step, .value = (int)-r };
+
+    if (r >= 0)
+        return;
+    (void)raw_call(SYS_write, c->channel, &failure, sizeof(failure));
+    child_end();
+}
+
+RAW_CODE static void child_close_range(const struct fcproc_spawn *spec, unsigned from, unsigned to)
 {
     if (from > to)
-        return 0;
+        return;
     if (!(spec->without & FCPROC_WITHOUT_CLOSE_RANGE) &&
-        syscall(SYS_close_range, from, to, 0) == 0)
-        return 0;
+        raw_call(SYS_close_range, from, to, 0) == 0)
+        return;
     /* FIXME(kernel >= 5.9): no close_range, or a filter refuses it. */
     for (unsigned fd = from; fd <= to && fd < 65536; fd++)
-        (void)close((int)fd);
-    return 0;
+        (void)raw_call(SYS_close, fd);
+}
+
+RAW_CODE static int child_move_above(const struct child *c, int fd, int least)
+{
+    long moved = raw_call(SYS_fcntl, fd, F_DUPFD_CLOEXEC, least);
+
+    child_check(c, STEP_FDS, moved);
+    return (int)moved;
 }
 
 /* Moves the given descriptors above all target numbers first, so that none overwrites another,
- * then to their places, and closes all the rest. */
-CHILD_CODE static int child_set_fds(struct child *c)
+ * then to their places, and closes all the rest: another child's channel would be kept open by us
+ * as long as we wait at our gate. */
+RAW_CODE static void child_set_fds(struct child *c)
 {
     const struct fcproc_spawn *spec = c->spec;
     int base = 3;
-    int report, gate;
 
     for (size_t i = 0; i < spec->n_fds; i++)
         if (spec->fds[i].to >= base)
             base = spec->fds[i].to + 1;
-    report = fcntl(c->report_fd, F_DUPFD_CLOEXEC, base);
-    if (report < 0)
-        return -1;
-    c->report_fd = gate = report;
-    if (c->gate_fd >= 0 && (c->gate_fd = gate = fcntl(c->gate_fd, F_DUPFD_CLOEXEC, report)) < 0)
-        return -1;
+    c->channel = child_move_above(c, c->channel, base);
     for (size_t i = 0; i < spec->n_fds; i++)
-        if ((c->moved[i] = fcntl(spec->fds[i].from, F_DUPFD_CLOEXEC, base)) < 0)
-            return -1;
+        c->moved[i] = child_move_above(c, spec->fds[i].from, base);
     for (int i = 0; i < 3; i++)
-        if ((c->streams[i] = fcntl(c->streams[i], F_DUPFD_CLOEXEC, base)) < 0)
-            return -1;
+        c->streams[i] = child_move_above(c, c->streams[i], base);
+    /* dup3, since dup2 is not on every machine: no number is its own target. */
     for (int i = 0; i < 3; i++)
-        if (dup2(c->streams[i], i) < 0)
-            return -1;
-    (void)child_close_range(spec, 3, (unsigned)base - 1);
+        child_check(c, STEP_FDS, raw_call(SYS_dup3, c->streams[i], i, 0));
+    child_close_range(spec, 3, (unsigned)base - 1);
     for (size_t i = 0; i < spec->n_fds; i++)
-        if (dup2(c->moved[i], spec->fds[i].to) < 0)
-            return -1;
-    (void)child_close_range(spec, (unsigned)base, (unsigned)report - 1);
-    (void)child_close_range(spec, (unsigned)report + 1, (unsigned)gate - 1);
-    (void)child_close_range(spec, (unsigned)gate + 1, ~0U);
-    return 0;
+        child_check(c, STEP_FDS, raw_call(SYS_dup3, c->moved[i], spec->fds[i].to, 0));
+    child_close_range(spec, (unsigned)base, (unsigned)c->channel - 1);
+    child_close_range(spec, (unsigned)c->channel + 1, ~0U);
 }
 
 /* Nothing is executed until the other side has written down that we exist. It is gone: so are we. */
-CHILD_CODE static void child_wait_at_gate(struct child *c)
+RAW_CODE static void child_wait_at_gate(const struct child *c)
 {
-    struct child_report ready = { .step = STEP_READY, .value = (int)syscall(SYS_getpid) };
+    struct child_report ready = { .step = STEP_READY, .value = 0 };
     char byte;
-    ssize_t n;
+    long n;
 
-    if (write(c->report_fd, &ready, sizeof(ready)) < 0)
-        _exit(127);
+    if (raw_call(SYS_write, c->channel, &ready, sizeof(ready)) < 0)
+        child_end();
     do
-        n = read(c->gate_fd, &byte, 1);
-    while (n < 0 && errno == EINTR);
+        n = raw_call(SYS_read, c->channel, &byte, 1);
+    while (n == -EINTR);
     if (n != 1)
-        _exit(127);
+        child_end();
 }
 
-CHILD_CODE static void child_reset_signals(void)
+/* Handlers must go before signals are unblocked: they would run in shared memory. Those of 32 and
+ * 33 too, which libc's functions refuse, and a parent may have left ignored. */
+RAW_CODE static void child_reset_signals(void)
 {
-    /* The kernel's own struct; SIG_DFL and no flags are zeros on every machine. By a bare call,
-     * since libc's sigaction refuses 32 and 33, which a parent may have left ignored. */
-    static const uint64_t kernel_default[8];
-    sigset_t empty;
+    /* The kernel's own struct; SIG_DFL and no flags are zeros on every machine. */
+    static const uint64_t default_action[8], none;
 
-    /* Handlers must go before signals are unblocked: they would run in shared memory. */
-    for (int sig = 1; sig < 65; sig++)
-        (void)syscall(SYS_rt_sigaction, sig, kernel_default, NULL, sizeof(uint64_t));
-    (void)sigemptyset(&empty);
-    (void)sigprocmask(SIG_SETMASK, &empty, NULL);
+    for (int sig = 1; sig <= KERNEL_SIGNALS; sig++)
+        (void)raw_call(SYS_rt_sigaction, sig, default_action, 0, KERNEL_SIGSET_SIZE);
+    (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, KERNEL_SIGSET_SIZE);
 }
 
-/* Returns the step that failed with errno set; does not return from a successful exec. The ids
- * are set by bare system calls, since libc's functions would change all the host's threads. */
-CHILD_CODE static int child_run(struct child *c)
+/* The ids, the umask and the folder are the child's own: memory is shared, these are not. */
+RAW_CODE static void child_main(void *arg)
 {
+    struct child *c = arg;
     const struct fcproc_spawn *spec = c->spec;
 
     if (spec->umask >= 0)
-        (void)umask((mode_t)spec->umask);
-    if (spec->new_session && setsid() < 0)
-        return STEP_SESSION;
-    if (spec->netns && setns(fcproc_netns_fd(spec->netns), CLONE_NEWNET) < 0)
-        return STEP_NETNS;
-    if (child_set_fds(c) < 0)
-        return STEP_FDS;
-    if (spec->cwd && chdir(spec->cwd) < 0) /* the child's own: memory is shared, this is not */
-        return STEP_CWD;
-    if (c->gate_fd >= 0)
+        (void)raw_call(SYS_umask, spec->umask);
+    if (spec->new_session)
+        child_check(c, STEP_SESSION, raw_call(SYS_setsid));
+    if (c->netns_fd >= 0)
+        child_check(c, STEP_NETNS, raw_call(SYS_setns, c->netns_fd, CLONE_NEWNET));
+    child_set_fds(c);
+    if (spec->cwd)
+        child_check(c, STEP_CWD, raw_call(SYS_chdir, spec->cwd));
+    if (spec->gate)
         child_wait_at_gate(c);
-    if ((spec->uid >= 0 || spec->gid >= 0) && geteuid() == 0 &&
-        syscall(SYS_setgroups, 0UL, NULL) < 0)
-        return STEP_GROUP;
-    if (spec->gid >= 0 && syscall(SYS_setresgid, (gid_t)spec->gid, (gid_t)spec->gid,
-                                  (gid_t)spec->gid) < 0)
-        return STEP_GROUP;
-    if (spec->uid >= 0 && syscall(SYS_setresuid, (uid_t)spec->uid, (uid_t)spec->uid,
-                                  (uid_t)spec->uid) < 0)
-        return STEP_USER;
+    if ((spec->uid >= 0 || spec->gid >= 0) && raw_call(SYS_geteuid) == 0)
+        child_check(c, STEP_GROUP, raw_call(SYS_setgroups, 0, 0));
+    if (spec->gid >= 0)
+        child_check(c, STEP_GROUP, raw_call(SYS_setresgid, spec->gid, spec->gid, spec->gid));
+    if (spec->uid >= 0)
+        child_check(c, STEP_USER, raw_call(SYS_setresuid, spec->uid, spec->uid, spec->uid));
     child_reset_signals();
-    (void)execve(c->file, (char *const *)(uintptr_t)spec->argv,
-                 spec->envp ? (char *const *)(uintptr_t)spec->envp : environ);
-    return STEP_EXEC;
+    child_check(c, STEP_EXEC, raw_call(SYS_execve, c->file, spec->argv,
+                                       spec->envp ? spec->envp : (const char *const *)environ));
+    child_end(); /* unreachable: exec returns with an error only */
 }
 
-CHILD_CODE static int child_main(void *arg)
+RAW_CODE int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd)
 {
-    struct child *c = arg;
-    struct child_report failure = { .step = child_run(c) };
+    /* A child at its gate must not hold up the thread that made it. */
+    unsigned long wait = c->spec->gate ? 0 : CLONE_VFORK;
+    uint64_t all = ~UINT64_C(0), before;
+    long pid;
 
-    failure.value = errno;
-    if (write(c->report_fd, &failure, sizeof(failure)) < 0) { }
-    return 127; /* becomes _exit(127) in clone's own code */
-}
-
-int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd)
-{
-    sigset_t all, before;
-    int pid, e;
-    char *stack = mmap(NULL, CHILD_STACK_SIZE, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-
-    if (stack == MAP_FAILED)
-        return -errno;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    pid = clone(child_main, stack + CHILD_STACK_SIZE,
-                CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, c, ret_pidfd);
-    e = errno;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    (void)munmap(stack, CHILD_STACK_SIZE);
+    (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+    pid = raw_clone(CLONE_VM | CLONE_PIDFD | SIGCHLD | wait, c->stack_top, ret_pidfd, child_main, c);
+    (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, sizeof(before));
     if (pid < 0)
-        return -e;
-    *ret_pid = pid;
+        return (int)pid;
+    *ret_pid = (pid_t)pid;
     return 0;
 }

@@ -1,53 +1,44 @@
 /* SPDX-License-Identifier: MIT
  *
- * A child that waits at a gate before its exec, so that it can be written down before it does
- * anything. Whoever started it dies: it ends, too.
+ * The caller's side of a new child. With a gate it waits before its exec, so that it can be written
+ * down before it does anything. Whoever started it dies: it ends, too.
  */
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <stdio.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 #include "spawn.h"
 
-/* What a child at its gate needs. A thread of its own is in clone(2) until exec, as the caller
- * would be without a gate, so that the child shares nothing that somebody else changes. */
+static const char op_name[] = "spawn";
+
+static const char *const step_text[] = {
+    [STEP_SESSION] = "start a session",
+    [STEP_NETNS] = "enter the network namespace",
+    [STEP_FDS] = "set up its descriptors",
+    [STEP_CWD] = "enter its working folder",
+    [STEP_GROUP] = "take its group",
+    [STEP_USER] = "take its user",
+    [STEP_EXEC] = "execute",
+};
+
+/* Enough without a guard, which would cost more than all the rest here: the child's calls are five
+ * deep at most, none leaves child.c, whose frames the Makefile keeps under 512 bytes, and no signal
+ * handler runs among them. */
+enum { CHILD_STACK_SIZE = 4096 };
+
+/* All that the child needs, for as long as it is in our memory: until it has executed or ended.
+ * The kernel closes its end of the channel after it has left our memory, in exec as in exit. */
 struct spawn_gate {
-    pthread_t thread;
     struct fcproc_spawn spec;
     struct child child;
-    pid_t pid;
-    int pidfd;
-    int report_read, report_write; /* the thread's to close */
-    int gate_read, gate_write;
-    char file[PATH_MAX];
-    void *strings; /* argv and envp, which the caller's table may not outlive */
+    int channel; /* our end */
+    _Alignas(16) char stack[CHILD_STACK_SIZE];
+    _Alignas(16) char rest[]; /* argv and envp, which the caller's may not outlive, and more */
 };
 
 static void gate_free(struct spawn_gate *g)
 {
-    int *const fds[] = { &g->report_read, &g->report_write, &g->gate_read, &g->gate_write };
-
-    for (size_t i = 0; i < ELEMENTS(fds); i++)
-        close_fd(fds[i]);
-    free(g->child.moved);
-    free(g->strings);
+    close_fd(&g->channel);
     free(g);
-}
-
-static void *gate_thread(void *arg)
-{
-    struct spawn_gate *g = arg;
-    int r = child_start(&g->child, &g->pid, &g->pidfd);
-
-    if (r < 0) {
-        struct child_report failure = { .step = STEP_CLONE, .value = -r };
-
-        if (write(g->report_write, &failure, sizeof(failure)) < 0) { }
-    }
-    close_fd(&g->report_write); /* end of file: it has executed, or is gone */
-    return NULL;
 }
 
 /* Copies a list of strings behind *at, the pointers first. */
@@ -75,83 +66,115 @@ static size_t list_size(const char *const *list, size_t *ret_n)
     return size;
 }
 
-static int gate_new(const struct fcproc_spawn *spec, const struct child *child,
-                    struct spawn_gate **ret)
+/* NULL: no memory. */
+static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct child *child)
 {
-    struct spawn_gate *g = calloc(1, sizeof(*g));
     size_t n_args, n_env;
     size_t size = list_size(spec->argv, &n_args) + list_size(spec->envp, &n_env);
-    int report[2] = { -EBADF, -EBADF }, gate[2] = { -EBADF, -EBADF };
+    struct spawn_gate *g =
+        malloc(sizeof(*g) + size + spec->n_fds * sizeof(int) + strlen(child->file) + 1);
     char *at;
 
     if (!g)
-        return -ENOMEM;
+        return NULL;
     g->spec = *spec;
     g->child = *child;
-    g->child.spec = &g->spec;
-    g->child.file = g->file;
-    (void)snprintf(g->file, sizeof(g->file), "%s", child->file);
-    g->child.moved = calloc(spec->n_fds + 1, sizeof(int));
-    g->strings = at = malloc(size);
-    if (!at || !g->child.moved || pipe2(report, O_CLOEXEC) < 0 ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, gate) < 0) {
-        int r = at && g->child.moved ? -errno : -ENOMEM;
-
-        g->report_read = report[0];
-        g->report_write = report[1];
-        g->gate_read = g->gate_write = -EBADF;
-        gate_free(g);
-        return r;
-    }
+    g->channel = -EBADF;
+    at = g->rest;
     g->spec.argv = copy_list(spec->argv, n_args, &at);
     if (spec->envp)
         g->spec.envp = copy_list(spec->envp, n_env, &at);
-    g->report_read = report[0];
-    g->report_write = g->child.report_fd = report[1];
-    g->gate_read = g->child.gate_fd = gate[0];
-    g->gate_write = gate[1];
-    *ret = g;
-    return 0;
+    g->child.moved = (int *)(void *)at;
+    at += spec->n_fds * sizeof(int);
+    (void)strcpy(at, child->file);
+    g->child.file = at;
+    g->child.spec = &g->spec;
+    g->child.stack_top = g->stack + CHILD_STACK_SIZE;
+    return g;
 }
 
-int spawn_gated(const struct fcproc_spawn *spec, const struct child *child,
-                       fcproc_process *process, fcproc_error *err)
+static int gate_start(struct spawn_gate *g, fcproc_process *process)
 {
-    struct spawn_gate *g = NULL;
+    int pair[2];
+    pid_t pid = 0;
+    int pidfd = -EBADF;
+    int r;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -errno;
+    g->channel = pair[0];
+    g->child.channel = pair[1];
+    r = child_start(&g->child, &pid, &pidfd);
+    close_fd(&pair[1]); /* g->child is the child's by now */
+    if (r == 0)
+        process_started(process, pid, pidfd);
+    return r;
+}
+
+/* Blocks until the child said something, or (false) has executed or ended. A child that was killed
+ * before it took what we sent is an error here, which means the same. */
+static bool gate_read(const struct spawn_gate *g, struct child_report *ret)
+{
+    ssize_t n;
+
+    do
+        n = read(g->channel, ret, sizeof(*ret));
+    while (n < 0 && errno == EINTR);
+    return n == sizeof(*ret);
+}
+
+/* Waits for a child that is about to end: it has left our memory when it can be reaped. */
+static void reap(fcproc_process *p)
+{
+    int pidfd = fcproc_process_pidfd(p);
+
+    while (process_reap(p) == 0)
+        (void)!fcproc_poll(&pidfd, NULL, 1, -1, NULL);
+}
+
+static int failure(const struct spawn_gate *g, const struct child_report *report,
+                   fcproc_error *err)
+{
+    return error_errno(err, op_name, report->value, "%s: the new process can't %s", g->child.file,
+                       step_text[report->step]);
+}
+
+int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
+                fcproc_process *process, fcproc_error *err)
+{
+    struct spawn_gate *g = gate_new(spec, child);
     struct child_report report;
-    int r = gate_new(spec, child, &g);
+    int r = g ? gate_start(g, process) : -ENOMEM;
     bool said;
 
-    if (r == 0)
-        r = thread_start(&g->thread, PTHREAD_CREATE_JOINABLE, gate_thread, g);
     if (r < 0) {
         if (g)
             gate_free(g);
-        return error_errno(err, "spawn", -r, "can't start %s", child->file);
+        return error_errno(err, op_name, -r, "can't start %s", child->file);
     }
-    said = spawn_read_report(g->report_read, &report);
+    said = gate_read(g, &report);
     if (said && report.step == STEP_READY) {
-        process_started(process, (pid_t)report.value, g->pidfd);
         process_set_gate(process, g);
         return 0;
     }
-    (void)pthread_join(g->thread, NULL);
-    if (!said || report.step != STEP_CLONE) {
-        process_started(process, g->pid, g->pidfd);
-        spawn_reap(process);
+    if (said || spec->gate) {
+        reap(process);
+        r = said ? failure(g, &report, err)
+                 : error_set(err, FCPROC_ERR_SYSTEM, op_name, 0, "%s: the new process was killed",
+                             child->file);
     }
-    r = said ? spawn_failure(child->file, &report, err)
-             : error_set(err, FCPROC_ERR_SYSTEM, "spawn", 0, "%s: the new process was killed",
-                         child->file);
     gate_free(g);
     return r;
 }
 
 void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
 {
-    close_fd(&g->gate_write);
-    (void)pthread_join(g->thread, NULL);
-    spawn_reap(p);
+    /* In a fork of us it is no child, and not ours to end; its memory is another by then. */
+    if (process_reap(p) == 0) {
+        (void)!fcproc_process_signal(p, SIGKILL, NULL);
+        close_fd(&g->channel); /* the same, should the signal be refused */
+        reap(p);
+    }
     gate_free(g);
 }
 
@@ -164,13 +187,11 @@ FCPROC_API int fcproc_process_release(fcproc_process *p, fcproc_error *err)
     if (!g)
         return 0;
     /* A child that was killed at its gate has no other end: its exit says the rest. */
-    (void)send(g->gate_write, "", 1, MSG_NOSIGNAL);
-    close_fd(&g->gate_write);
-    if (spawn_read_report(g->report_read, &report)) {
-        r = spawn_failure(g->file, &report, err);
-        spawn_reap(p);
+    (void)send(g->channel, "", 1, MSG_NOSIGNAL);
+    if (gate_read(g, &report)) {
+        r = failure(g, &report, err);
+        reap(p);
     }
-    (void)pthread_join(g->thread, NULL);
     gate_free(g);
     return r;
 }

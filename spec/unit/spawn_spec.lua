@@ -282,4 +282,65 @@ describe("a process with a gate", function()
     local _, exit = must(p:wait(10))
     assert.are.equal(9, exit.signal)
   end)
+
+  it("holds nothing but its three streams, what it is given, and its way to us", function()
+    for _, without in ipairs{ 0, core.without.close_range } do
+      local first <close> = gated({ "true" }, { without = without })
+      local second <close> = gated({ "true" }, { without = without, fds = { [20] = 1 } })
+      assert.are.equal(4, #words(support.sh{ "ls", ("/proc/%d/fd"):format(first:pid()) }))
+      local fds = words(support.sh{ "ls", ("/proc/%d/fd"):format(second:pid()) })
+      assert.are.same({ "0", "1", "2", "20", "21" }, fds)
+    end
+  end)
+
+  it("may be one of many, released in any order, each with its own program", function()
+    local dir <close> = support.folder()
+    local waiting = {}
+    for i = 1, 100 do waiting[i] = gated{ "touch", dir:file(tostring(i)) } end
+    for i = 100, 1, -1 do
+      if i % 10 == 0 then waiting[i]:close() else must(waiting[i]:release()) end
+    end
+    for i = 1, 100 do
+      if i % 10 ~= 0 then
+        local _, exit = must(waiting[i]:wait(10))
+        assert.are.equal(0, exit.status)
+        waiting[i]:close()
+      end
+      assert.are.equal(i % 10 ~= 0, support.read_file(dir:file(tostring(i))) ~= nil)
+    end
+  end)
+
+  it("ends with its starter also when others wait beside it", function()
+    local dir <close> = support.folder()
+    for _, without in ipairs{ 0, core.without.close_range } do
+      local script = ([[
+        local fcproc = require "fcproc"
+        local waiting = {}
+        for i = 1, 20 do
+          waiting[i] = assert(fcproc.spawn({ "touch", %q }, { gate = true, without = %d }))
+          io.write(waiting[i]:pid(), "\n")
+        end
+        io.flush()
+        fcproc.process(tonumber(io.open("/proc/self/stat"):read("n"))):signal("KILL")
+      ]]):format(dir:file("x"), without)
+      local _, err = fcproc.runner():run{ support.lua, "-e", script }
+      assert.are.equal(9, err.signal)
+      local pids = words(err.stdout)
+      assert.are.equal(20, #pids)
+      for _, pid in ipairs(pids) do
+        support.eventually("the gated process has ended", function()
+          local gated_one <close> = fcproc.process(math.tointeger(tonumber(pid)))
+          return not gated_one or not gated_one:alive()
+        end)
+      end
+    end
+    assert.is_nil(support.read_file(dir:file("x")))
+  end)
+
+  it("shares our memory and disturbs none of our threads", function()
+    local result, err = fcproc.runner():run({ os.getenv("FCPROC_SPEC_BUILD") .. "/gate-test" },
+      { timeout = 60 })
+    local out = result and result.stdout or (err.stdout or "") .. tostring(err)
+    assert.is_truthy(result and out:find("ok\n$"), out)
+  end)
 end)
