@@ -254,11 +254,20 @@ function M.encode(method, path, body)
   return json.write(body, entry and entry.body)
 end
 
----Writes a configuration that check_config let pass, as JSON.
+---Writes a configuration that check_config let pass, as JSON: its sections in order.
 ---@param config table
 ---@return string
 function M.encode_config(config)
-  return json.write(config, bodies.config)
+  local names, sections = {}, {}
+  for name, section in pairs(config) do
+    if section ~= json.null then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    sections[i] = ('"%s":%s'):format(name,
+      json.write_quickly(config[name], bodies.config.fields[name]))
+  end
+  return "{" .. table.concat(sections, ",") .. "}"
 end
 
 return M

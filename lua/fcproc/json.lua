@@ -122,14 +122,18 @@ function M.write(value, type)
   return write(value, type)
 end
 
----The same for our own records, five times as fast: not in order, and with 14 digits of a fraction.
+---The same, five times as fast where lua-cjson does it right: not in order, and with 14 digits of a
+---fraction.
 ---@param value table
+---@param type fcproc.BodyType?
 ---@return string
-function M.write_record(value)
+function M.write_quickly(value, type)
   local text = cjson.encode(value)
-  -- What looks like an exponent may be an integer that has lost digits.
-  if not text or text:find("e+", 1, true) then return M.write(value) end
-  return text
+  local wrong = not text or text:find("e+", 1, true) -- perhaps an integer that has lost digits
+  if not wrong and type then -- {} may be a list, and a null is to be left out
+    wrong = text:find("{}", 1, true) or text:find("null", 1, true)
+  end
+  return wrong and M.write(value, type) or text
 end
 
 return M

@@ -306,7 +306,7 @@ end
 function Journal:save(state)
   local started = core.now()
   self.record.state = state
-  local path, text = self.folder .. "/vm.json", json.write_record(self.record)
+  local path, text = self.folder .. "/vm.json", json.write_quickly(self.record)
   local ok, err = (self.fresh and core.create_file or core.write_file)(path, text, PRIVATE)
   if not ok then return nil, err end
   self.fresh = nil

@@ -33,13 +33,14 @@ end
 ---@return fcproc.Error? err  with step
 function M.run(vm, name, fn, ctx)
   local hooks, started = vm.hooks, core.now()
-  local ok, err = call_hook(vm, hooks, "before_" .. name, ctx)
-  local result
+  local hooked = next(hooks) ~= nil
+  local ok, err, result = true, nil, nil
+  if hooked then ok, err = call_hook(vm, hooks, "before_" .. name, ctx) end
   if ok then
     result, err = fn(ctx)
     ok = result
   end
-  if ok then ok, err = call_hook(vm, hooks, "after_" .. name, ctx) end
+  if ok and hooked then ok, err = call_hook(vm, hooks, "after_" .. name, ctx) end
   if ok then
     if vm.manager.config.logger then
       vm.manager:_log(started, "VM step done", { id = vm.id, step = name })
@@ -47,7 +48,7 @@ function M.run(vm, name, fn, ctx)
     return result
   end
   err.step = err.step or name
-  call_hook(vm, hooks, "on_failure_" .. name, ctx, err)
+  if hooked then call_hook(vm, hooks, "on_failure_" .. name, ctx, err) end
   return nil, err
 end
 
