@@ -87,12 +87,9 @@ RAW_CODE static void child_set_fds(struct child *c)
 /* Nothing is executed until the other side has written down that we exist. It is gone: so are we. */
 RAW_CODE static void child_wait_at_gate(const struct child *c)
 {
-    struct child_report ready = { .step = STEP_READY, .value = 0 };
     char byte;
     long n;
 
-    if (raw_call(SYS_write, c->channel, &ready, sizeof(ready)) < 0)
-        child_end();
     do
         n = raw_call(SYS_read, c->channel, &byte, 1);
     while (n == -EINTR);

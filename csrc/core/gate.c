@@ -139,32 +139,36 @@ static int failure(const struct spawn_gate *g, const struct child_report *report
                        step_text[report->step]);
 }
 
+/* Returns when the child has executed, or ended: then why. */
+static int gate_pass(struct spawn_gate *g, fcproc_process *p, fcproc_error *err)
+{
+    struct child_report report;
+    int r = 0;
+
+    if (gate_read(g, &report)) {
+        r = failure(g, &report, err);
+        reap(p);
+    }
+    gate_free(g);
+    return r;
+}
+
 int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                 fcproc_process *process, fcproc_error *err)
 {
     struct spawn_gate *g = gate_new(spec, child);
-    struct child_report report;
     int r = g ? gate_start(g, process) : -ENOMEM;
-    bool said;
 
     if (r < 0) {
         if (g)
             gate_free(g);
         return error_errno(err, op_name, -r, "can't start %s", child->file);
     }
-    said = gate_read(g, &report);
-    if (said && report.step == STEP_READY) {
-        process_set_gate(process, g);
+    if (spec->gate) {
+        process_set_gate(process, g); /* how it comes to its gate, its release tells */
         return 0;
     }
-    if (said || spec->gate) {
-        reap(process);
-        r = said ? failure(g, &report, err)
-                 : error_set(err, FCPROC_ERR_SYSTEM, op_name, 0, "%s: the new process was killed",
-                             child->file);
-    }
-    gate_free(g);
-    return r;
+    return gate_pass(g, process, err);
 }
 
 void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
@@ -181,17 +185,10 @@ void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
 FCPROC_API int fcproc_process_release(fcproc_process *p, fcproc_error *err)
 {
     struct spawn_gate *g = process_take_gate(p);
-    struct child_report report;
-    int r = 0;
 
     if (!g)
         return 0;
     /* A child that was killed at its gate has no other end: its exit says the rest. */
     (void)send(g->channel, "", 1, MSG_NOSIGNAL);
-    if (gate_read(g, &report)) {
-        r = failure(g, &report, err);
-        reap(p);
-    }
-    gate_free(g);
-    return r;
+    return gate_pass(g, p, err);
 }

@@ -8,7 +8,6 @@
 #include "private.h"
 
 enum child_step {
-    STEP_READY, /* no failure: it waits at the gate */
     STEP_SESSION,
     STEP_NETNS,
     STEP_FDS,
@@ -39,7 +38,7 @@ struct child {
 /* In child.c. Without a gate it returns when the child has executed, or ended. 0 or -errno. */
 int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd);
 
-/* In gate.c. Starts the child as spec says; returns when it has executed, or waits at its gate. What
+/* In gate.c. Starts the child as spec says; returns when it has executed, or with a gate at once. What
  * it completes in child is file, streams and netns_fd. */
 int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                 fcproc_process *process, fcproc_error *err);

@@ -405,7 +405,7 @@ struct fcproc_spawn {
 #define FCPROC_SPAWN_INIT { .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 }
 
 /* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default
- * dispositions. Returns when exec succeeded, or with the step that failed. */
+ * dispositions. Returns when exec succeeded, or with the step that failed; with a gate at once. */
 FCPROC_CHECKED int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **ret,
                                 fcproc_error *err);
 
