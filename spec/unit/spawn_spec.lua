@@ -290,10 +290,10 @@ describe("a process with a gate", function()
     for _, without in ipairs{ 0, core.without.close_range } do
       local first <close> = gated({ "true" }, { without = without })
       local second <close> = gated({ "true" }, { without = without, fds = { [20] = 1 } })
-      for process, fds in pairs{ [first] = "0 1 2 3", [second] = "0 1 2 20 21" } do
+      for process, fds in pairs{ [first] = "^0 1 2 %d+$", [second] = "^0 1 2 20 21$" } do
         support.eventually("it waits at its gate", function()
           local listed = words(support.sh{ "ls", ("/proc/%d/fd"):format(process:pid()) })
-          return table.concat(listed, " ") == fds
+          return table.concat(listed, " "):find(fds)
         end)
       end
     end
