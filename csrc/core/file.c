@@ -210,9 +210,11 @@ static int write_all(int fd, const char *data, size_t len)
 /* All of a new file, which has the mode then, whatever the umask has taken from it. */
 static int write_and_close(int *fd, const char *data, size_t len, mode_t mode)
 {
+    struct stat st;
     int r = write_all(*fd, data, len);
 
-    if (r == 0 && fchmod(*fd, mode) < 0)
+    if (r == 0 && (fstat(*fd, &st) < 0 ||
+                   ((st.st_mode & 07777) != mode && fchmod(*fd, mode) < 0)))
         r = -errno;
     if (close(take_fd(fd)) < 0 && r == 0 && errno != EINTR)
         r = -errno; /* where a file system learns only now that there is no room: NFS, quotas */

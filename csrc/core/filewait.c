@@ -65,17 +65,25 @@ static int look_for_growth(const struct file_op *w)
     return stat(w->path, &st) < 0 ? -errno : st.st_size > w->size;
 }
 
+static int look(struct file_op *w)
+{
+    return w->text ? look_for_text(w) : look_for_growth(w);
+}
+
 static int file_step(fcproc_op *op, fcproc_error *err)
 {
     struct file_op *w = (struct file_op *)op;
-    bool alive = fcproc_process_alive(w->writer); /* before the look: what it wrote last counts */
     char events[4096] __attribute__((aligned(8)));
+    bool alive;
     int r;
 
     /* What one read leaves, wakes again. */
     if (w->waited && w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
     w->waited = true;
-    r = w->text ? look_for_text(w) : look_for_growth(w);
+    r = look(w);
+    alive = r != 0 || fcproc_process_alive(w->writer);
+    if (!alive) /* what it wrote last counts */
+        r = look(w);
     if (r < 0)
         return error_errno(err, op->class->name, -r, "can't look at %s", w->path);
     w->found = r > 0;

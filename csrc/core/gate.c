@@ -3,6 +3,7 @@
  * The caller's side of a new child. With a gate it waits before its exec, so that it can be written
  * down before it does anything. Whoever started it dies: it ends, too.
  */
+#include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
 
@@ -135,6 +136,15 @@ static void reap(fcproc_process *p)
 static int failure(const struct spawn_gate *g, const struct child_report *report,
                    fcproc_error *err)
 {
+    char file[PATH_MAX];
+
+    /* What can be seen from here says more than an errno; it was not looked at before. */
+    if (report->step == STEP_EXEC && *g->child.file == '/') {
+        int r = fcproc_find_executable(g->child.file, file, sizeof(file), err);
+
+        if (r < 0)
+            return r;
+    }
     return error_errno(err, op_name, report->value, "%s: the new process can't %s", g->child.file,
                        step_text[report->step]);
 }

@@ -46,16 +46,19 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
     char file[PATH_MAX];
     cleanup_fd int own0 = -EBADF, own1 = -EBADF, own2 = -EBADF;
     int *own[3] = { &own0, &own1, &own2 };
-    struct child child = { .file = file,
+    struct child child = { .file = spec->argv ? spec->argv[0] : NULL,
                            .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF };
     fcproc_process *process = NULL;
     int r;
 
     if (!spec->argv || !spec->argv[0])
         return error_set(err, FCPROC_ERR_INVALID, op_name, 0, "an empty argument list");
-    r = fcproc_find_executable(spec->argv[0], file, sizeof(file), err);
-    if (r < 0)
-        return r;
+    if (*spec->argv[0] != '/') { /* an absolute path is exec's to judge */
+        r = fcproc_find_executable(spec->argv[0], file, sizeof(file), err);
+        if (r < 0)
+            return r;
+        child.file = file;
+    }
     for (int i = 0; i < 3; i++) {
         if (i == 2 && is_same_file(&spec->streams[1], &spec->streams[2])) {
             child.streams[2] = child.streams[1];

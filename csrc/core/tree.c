@@ -222,8 +222,6 @@ static int empty_level(struct removal *t, int fd, char left[NAME_MAX + 1])
     char buf[8192] __attribute__((aligned(8)));
     ssize_t n;
 
-    if (lseek(fd, 0, SEEK_SET) < 0) /* it may have been read before */
-        return fail(t, errno, NULL);
     while ((n = getdents64(fd, buf, sizeof(buf))) > 0) {
         const struct dirent64 *entry;
 
@@ -303,7 +301,7 @@ static int remove_levels(struct removal *t, int top_fd, const char *base)
         } else if (r == 1) {
             int below = go_down(t, fd, left);
 
-            if (below == -ENOTDIR && ++t->refilled < MOST_REFILLS)
+            if (below == -ENOTDIR && ++t->refilled < MOST_REFILLS && lseek(fd, 0, SEEK_SET) == 0)
                 continue; /* no folder any more: it goes with the files */
             if (below == -ENOTDIR)
                 return fail(t, EBUSY, left);

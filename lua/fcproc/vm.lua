@@ -90,8 +90,8 @@ local function abandon(vm, err)
   end
 end
 
--- The flow that launch and restore share. made(): the VM, or nil, err; whatever happens, nothing
--- stays of a VM that was not handed out.
+-- What launch and restore share. The steps get the VM, the context, the plan and the fleet. Whatever
+-- happens, nothing stays of a VM that was not handed out.
 local function build(manager, plan, fleet, ctx, flow)
   local journal, err = journals.create(manager, plan.id, fleet)
   if not journal then return nil, err end
@@ -100,15 +100,17 @@ local function build(manager, plan, fleet, ctx, flow)
   local _ <close> = finally(function()
     if not handed_out then abandon(vm, failure) end
   end)
-  local ok
-  ok, failure = flow(vm, ctx)
+  local ok = true
+  for _, step in ipairs(flow) do
+    if ok then ok, failure = steps.run(vm, step.name, step.run, ctx, plan, fleet) end
+  end
   if ok then ok, failure = vm:_hold() end
   if not ok then return nil, failure end
   handed_out = true
   return vm
 end
 
-local function prepare(vm, plan, fleet)
+local function prepare(vm, _, plan, fleet)
   local ok, err = host.choose(vm.journal, plan, fleet)
   if not ok then return nil, err end
   local record = vm.journal.record
@@ -118,6 +120,18 @@ local function prepare(vm, plan, fleet)
   return vm.journal:save("preparing")
 end
 
+local function make_disks(vm, ctx, plan) return disks.make(vm.journal, plan, ctx) end
+
+local function make_network(vm, ctx, _, fleet) return host.make_network(vm.journal, fleet, ctx) end
+
+local LAUNCH = {
+  { name = "prepare", run = prepare }, { name = "drives", run = make_disks },
+  { name = "network", run = make_network },
+  { name = "start", run = function(vm, ctx, plan)
+    return start_machine(vm, plan, specs.config(plan, vm.journal.record.taps), ctx)
+  end },
+}
+
 local function launch(manager, spec, fleet, ctx)
   options.argument(spec, "table", "vm.launch", "spec")
   local ok, err = loop.check(ctx)
@@ -126,17 +140,7 @@ local function launch(manager, spec, fleet, ctx)
   local plan
   plan, err = specs.plan(manager, spec, false, ctx, fleet)
   if not plan then return nil, err end
-  return build(manager, plan, fleet, ctx, function(vm)
-    local record = vm.journal.record
-    local function step(name, fn)
-      if ok then ok, err = steps.run(vm, name, fn, ctx) end
-    end
-    step("prepare", function() return prepare(vm, plan, fleet) end)
-    step("drives", function() return disks.make(vm.journal, plan, ctx) end)
-    step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
-    step("start", function() return start_machine(vm, plan, specs.config(plan, record.taps), ctx) end)
-    return ok, err
-  end)
+  return build(manager, plan, fleet, ctx, LAUNCH)
 end
 
 ---Launches a VM: checks the whole spec, makes what it needs, boots it.
@@ -151,6 +155,27 @@ end
 function M.launch(manager, spec, ctx)
   return launch(manager, spec, {}, ctx)
 end
+
+local RESTORE = {
+  { name = "prepare", run = function(vm, ctx, plan, fleet)
+    local ok, err = prepare(vm, ctx, plan, fleet)
+    if not ok then return nil, snapshot.explain(err) end
+    local record = vm.journal.record
+    record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
+    return true
+  end },
+  { name = "drives", run = function(vm, ctx, plan)
+    local ok, err = make_disks(vm, ctx, plan)
+    if not ok then return nil, err end
+    return snapshot.place(vm, plan, ctx)
+  end },
+  { name = "network", run = make_network },
+  { name = "start", run = function(vm, ctx, plan)
+    local ok, err = start_machine(vm, plan, nil, ctx)
+    if not ok then return nil, err end
+    return snapshot.load(vm, plan, ctx)
+  end },
+}
 
 ---Launches a VM from a snapshot, with TAPs, addresses and a folder of its own.
 ---@param manager fcproc.Manager
@@ -170,30 +195,7 @@ function M.restore(manager, path, spec, ctx)
   if not plan then return nil, err end
   ok, err = snapshot.plan(manager, path, plan, ctx)
   if not ok then return nil, err end
-  return build(manager, plan, fleet, ctx, function(vm)
-    local function step(name, fn)
-      if ok then ok, err = steps.run(vm, name, fn, ctx) end
-    end
-    step("prepare", function()
-      local record = vm.journal.record
-      local chosen, reason = prepare(vm, plan, fleet)
-      if not chosen then return nil, snapshot.explain(reason) end
-      record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
-      return true
-    end)
-    step("drives", function()
-      local made, reason = disks.make(vm.journal, plan, ctx)
-      if not made then return nil, reason end
-      return snapshot.place(vm, plan, ctx)
-    end)
-    step("network", function() return host.make_network(vm.journal, fleet, ctx) end)
-    step("start", function()
-      local started, reason = start_machine(vm, plan, nil, ctx)
-      if not started then return nil, reason end
-      return snapshot.load(vm, plan, ctx)
-    end)
-    return ok, err
-  end)
+  return build(manager, plan, fleet, ctx, RESTORE)
 end
 
 -- ---- what others have left -----------------------------------------------------------------

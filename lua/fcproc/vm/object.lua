@@ -267,7 +267,7 @@ local function wait_for_other(self, ctx)
 end
 
 -- Ends the process, and says whether the rest may be removed.
-function Vm:_end_process(ladder, ctx)
+function Vm:_end_process(ctx, ladder)
   -- A full disk must not keep it alive. And one that is killed at once has no time to be seen.
   if ladder[1][1] ~= "sigkill" then self.journal:save("stopping") end
   local report, err = stop.process(self, ladder, ctx)
@@ -299,9 +299,7 @@ local function leftover_error(self, report)
 end
 
 local function stop_now(self, ladder, ctx)
-  local report, err = steps.run(self, "stop", function()
-    return self:_end_process(ladder, ctx)
-  end, ctx)
+  local report, err = steps.run(self, "stop", self._end_process, ctx, ladder)
   if not report then return nil, err end
   local began = core.now()
   local ok
@@ -390,9 +388,7 @@ function M.stop_all(vms, ladder, ctx)
       local err
       if again then return end
       if latches[vm] then
-        reports[i], err = steps.run(vm, "stop", function()
-          return vm:_end_process(ladder, run_ctx)
-        end, run_ctx)
+        reports[i], err = steps.run(vm, "stop", vm._end_process, run_ctx, ladder)
         if reports[i] then stopped[#stopped + 1] = i end
         vm.failure = err
       else -- it has ended, or somebody else is at it

@@ -27,17 +27,18 @@ end
 ---Runs one step between its hooks.
 ---@param vm fcproc.Vm
 ---@param name string
----@param fn fun(ctx: fcproc.Context?): any?, fcproc.Error?
+---@param fn fun(vm: fcproc.Vm, ctx: fcproc.Context?, ...: any): any?, fcproc.Error?
 ---@param ctx fcproc.Context?
+---@param ... any  what else fn gets
 ---@return any? result
 ---@return fcproc.Error? err  with step
-function M.run(vm, name, fn, ctx)
+function M.run(vm, name, fn, ctx, ...)
   local hooks, started = vm.hooks, core.now()
   local hooked = next(hooks) ~= nil
   local ok, err, result = true, nil, nil
   if hooked then ok, err = call_hook(vm, hooks, "before_" .. name, ctx) end
   if ok then
-    result, err = fn(ctx)
+    result, err = fn(vm, ctx, ...)
     ok = result
   end
   if ok and hooked then ok, err = call_hook(vm, hooks, "after_" .. name, ctx) end
