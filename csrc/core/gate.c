@@ -32,6 +32,7 @@ struct spawn_gate {
     struct fcproc_spawn spec;
     struct child child;
     int channel; /* our end */
+    bool open;
     _Alignas(16) char stack[CHILD_STACK_SIZE];
     _Alignas(16) char rest[]; /* argv and envp, which the caller's may not outlive, and more */
 };
@@ -81,6 +82,7 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
     g->spec = *spec;
     g->child = *child;
     g->channel = -EBADF;
+    g->open = false;
     at = g->rest;
     g->spec.argv = copy_list(spec->argv, n_args, &at);
     if (spec->envp)
@@ -185,6 +187,10 @@ void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
 {
     /* In a fork of us it is no child, and not ours to end; its memory is another by then. */
     if (process_reap(p) == 0) {
+        if (g->open) {
+            (void)!gate_pass(g, p, NULL);
+            return;
+        }
         (void)!fcproc_process_signal(p, SIGKILL, NULL);
         close_fd(&g->channel); /* the same, should the signal be refused */
         reap(p);
@@ -192,13 +198,18 @@ void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
     gate_free(g);
 }
 
-FCPROC_API int fcproc_process_release(fcproc_process *p, fcproc_error *err)
+FCPROC_API int fcproc_process_release(fcproc_process *p, bool wait, fcproc_error *err)
 {
-    struct spawn_gate *g = process_take_gate(p);
+    struct spawn_gate *g = process_gate(p);
 
     if (!g)
         return 0;
     /* A child that was killed at its gate has no other end: its exit says the rest. */
-    (void)send(g->channel, "", 1, MSG_NOSIGNAL);
+    if (!g->open)
+        (void)send(g->channel, "", 1, MSG_NOSIGNAL);
+    g->open = true;
+    if (!wait)
+        return 0;
+    process_set_gate(p, NULL);
     return gate_pass(g, p, err);
 }

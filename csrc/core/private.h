@@ -175,7 +175,7 @@ bool pidfd_is_dead(int pidfd);
 /* A child that waits at its gate (spawn.c), until it is released or its handle closed. */
 struct spawn_gate;
 void process_set_gate(fcproc_process *p, struct spawn_gate *gate);
-struct spawn_gate *process_take_gate(fcproc_process *p);
+struct spawn_gate *process_gate(const fcproc_process *p);
 /* The child ends without having executed anything, and is reaped. */
 void spawn_gate_abandon(struct spawn_gate *gate, fcproc_process *p);
 

@@ -28,7 +28,7 @@ struct fcproc_process {
     bool recorded; /* known from its start, not from its number */
     bool ended;
     struct fcproc_exit exit;
-    struct spawn_gate *gate; /* it has not executed yet */
+    struct spawn_gate *gate; /* it is not known to have executed yet */
 };
 
 /* Names the process in an error just filled; returns its code. */
@@ -98,12 +98,9 @@ void process_set_gate(fcproc_process *p, struct spawn_gate *gate)
     p->gate = gate;
 }
 
-struct spawn_gate *process_take_gate(fcproc_process *p)
+struct spawn_gate *process_gate(const fcproc_process *p)
 {
-    struct spawn_gate *gate = p->gate;
-
-    p->gate = NULL;
-    return gate;
+    return p->gate;
 }
 
 fcproc_process *process_ref(fcproc_process *p)
@@ -132,7 +129,7 @@ FCPROC_API void fcproc_process_close(fcproc_process *p)
     if (!p || --p->references > 0)
         return;
     if (p->gate)
-        spawn_gate_abandon(process_take_gate(p), p);
+        spawn_gate_abandon(p->gate, p);
     /* It has ended unseen, or will: no zombie stays. Closing never waits, so a thread does; where
      * none can be had, the zombie is left until we end. */
     if (p->child && !p->ended && p->pidfd >= 0 && pidfd_wait(p->pidfd, true, &p->exit) == 0 &&

@@ -409,10 +409,11 @@ struct fcproc_spawn {
 FCPROC_CHECKED int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **ret,
                                 fcproc_error *err);
 
-/* Lets a process started with a gate execute its program, and waits until it has. Until then it has
- * a pid and an identity, to be written down; if the caller dies or closes the handle, it ends. Fails
- * with the step that failed; does nothing for any other process. */
-FCPROC_CHECKED int fcproc_process_release(fcproc_process *p, fcproc_error *err);
+/* Lets a process started with a gate execute its program. Until then it has a pid and an identity, to
+ * be written down; if the caller dies or closes the handle, it ends. With wait it returns when the
+ * program was executed, or with the step that failed; without, at once: call it again with wait
+ * later, to know. Does nothing for any other process. */
+FCPROC_CHECKED int fcproc_process_release(fcproc_process *p, bool wait, fcproc_error *err);
 
 /* Operation: a command runs to its end with its output captured. */
 struct fcproc_command {

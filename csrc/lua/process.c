@@ -192,8 +192,10 @@ static int l_process_signal(lua_State *L)
 static int l_process_release(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
+    bool wait = lua_isnoneornil(L, 2) || lua_toboolean(L, 2);
 
-    if (fcproc_process_release(bind_check(L, 1, TYPE_PROCESS), &err) < 0)
+    if (fcproc_process_release(p, wait, &err) < 0)
         return bind_fail(L, &err);
     lua_pushboolean(L, 1);
     return 1;

@@ -110,8 +110,9 @@ function Process:matches(exe, api_sock, folder) end
 function Process:signal_number(number) end
 
 ---Lets a process that was spawned with a gate execute its program, and waits until it has.
+---@param wait boolean?  false: returns at once, and a later call tells whether it could
 ---@return true?, fcproc.Error?
-function Process:release() end
+function Process:release(wait) end
 
 ---Waits for its end; its result is an fcproc.Exit, empty when nobody can tell.
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT

@@ -275,9 +275,14 @@ local function bring_up(self, opts, ctx)
   local ok, err = true, nil
   if opts.before_release then
     ok, err = opts.before_release(self.launcher)
-    if ok then ok, err = self.launcher:release() end
+    if not ok then return nil, err end
+    self.launcher:release(false) -- what it says of a program that is none, is the better reason
   end
-  if ok then ok, err = wait_until_up(self, opts, ctx) end
+  ok, err = wait_until_up(self, opts, ctx)
+  if opts.before_release then
+    local executed, reason = self.launcher:release()
+    if not executed then ok, err = nil, reason end
+  end
   if ok and opts.config and opts.boot == "api" then
     ok, err = configure(self, opts.config, opts.metadata, ctx)
   end

@@ -103,7 +103,7 @@ static void released_under_load(void)
         if (!p[i])
             continue;
         if (i % 4 > 0) {
-            CHECK(fcproc_process_release(p[i], NULL) == 0);
+            CHECK(fcproc_process_release(p[i], true, NULL) == 0);
             CHECK(status_of(p[i]) == 1);
         }
         fcproc_process_close(p[i]);
@@ -134,7 +134,7 @@ static void keeps_signals_until_its_exec(void)
     CHECK(kill(fcproc_process_pid(p), SIGUSR1) == 0);
     (void)usleep(20000);
     CHECK(fcproc_process_alive(p));
-    CHECK(fcproc_process_release(p, NULL) == 0);
+    CHECK(fcproc_process_release(p, true, NULL) == 0);
     CHECK(status_of(p) == -1);
     CHECK(!handled);
     fcproc_process_close(p);
@@ -156,7 +156,7 @@ static void outlives_a_fork(void)
     }
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
     CHECK(fcproc_process_alive(p));
-    CHECK(fcproc_process_release(p, NULL) == 0);
+    CHECK(fcproc_process_release(p, true, NULL) == 0);
     CHECK(status_of(p) == 1);
     fcproc_process_close(p);
 }
