@@ -58,6 +58,24 @@ RAW_CODE static int child_move_above(const struct child *c, int fd, int least)
     return (int)moved;
 }
 
+/* Here, and not in the caller, so that it has nothing to close again. */
+RAW_CODE static void child_open_streams(struct child *c)
+{
+    for (int i = 0; i < 3; i++) {
+        bool is_file = c->spec->streams[i].kind == FCPROC_STDIO_FILE;
+        int flags = !is_file ? O_RDWR : i == 0 ? O_RDONLY : O_WRONLY | O_CREAT | O_APPEND;
+        long fd;
+
+        if (!c->paths[i])
+            continue;
+        fd = raw_call(SYS_openat, AT_FDCWD, c->paths[i], flags | O_NOCTTY | O_CLOEXEC, 0600);
+        child_check(c, (enum child_step)((int)STEP_STDIN + i), fd);
+        c->streams[i] = (int)fd;
+    }
+    if (c->joined)
+        c->streams[2] = c->streams[1];
+}
+
 /* Moves the given descriptors above all target numbers first, so that none overwrites another,
  * then to their places, and closes all the rest: another child's channel would be kept open by us
  * as long as we wait at our gate. */
@@ -115,6 +133,7 @@ RAW_CODE static void child_main(void *arg)
     struct child *c = arg;
     const struct fcproc_spawn *spec = c->spec;
 
+    child_open_streams(c);
     if (spec->umask >= 0)
         (void)raw_call(SYS_umask, spec->umask);
     if (spec->new_session)

@@ -43,40 +43,66 @@ static void gate_free(struct spawn_gate *g)
     free(g);
 }
 
-/* Copies a list of strings behind *at, the pointers first. */
-static const char *const *copy_list(const char *const *list, size_t n, char **at)
+/* Copies len bytes behind *at, which stays a multiple of a pointer's size. */
+static void *copy_bytes(const void *from, size_t len, char **at)
 {
-    const char **copy = (const char **)(void *)*at;
+    void *copy = *at;
 
-    *at += (n + 1) * sizeof(char *);
-    for (size_t i = 0; i < n; i++) {
-        copy[i] = *at;
-        *at = stpcpy(*at, list[i]) + 1;
-    }
-    copy[n] = NULL;
-    *at += -(uintptr_t)*at % sizeof(char *);
+    memcpy(copy, from, len);
+    *at += (len + sizeof(char *) - 1) / sizeof(char *) * sizeof(char *);
     return copy;
 }
 
-static size_t list_size(const char *const *list, size_t *ret_n)
+static const char *copy_string(const char *text, char **at)
 {
-    size_t n = 0, size = 2 * sizeof(char *);
+    return text ? copy_bytes(text, strlen(text) + 1, at) : NULL;
+}
 
-    for (; list && list[n]; n++)
-        size += sizeof(char *) + strlen(list[n]) + 1;
-    *ret_n = n;
+/* The pointers first, then the strings. */
+static const char *const *copy_list(const char *const *list, char **at)
+{
+    const char **copy = (const char **)(void *)*at;
+    size_t n = 0;
+
+    if (!list)
+        return NULL;
+    while (list[n])
+        n++;
+    *at += (n + 1) * sizeof(char *);
+    for (size_t i = 0; i < n; i++)
+        copy[i] = copy_string(list[i], at);
+    copy[n] = NULL;
+    return copy;
+}
+
+static size_t string_size(const char *text)
+{
+    return text ? strlen(text) + sizeof(char *) : 0;
+}
+
+static size_t list_size(const char *const *list)
+{
+    size_t size = sizeof(char *);
+
+    for (; list && *list; list++)
+        size += sizeof(char *) + string_size(*list);
     return size;
 }
 
-/* NULL: no memory. */
+/* With copies of all that the child will read, since the caller may be done with it before. NULL: no
+ * memory. */
 static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct child *child)
 {
-    size_t n_args, n_env;
-    size_t size = list_size(spec->argv, &n_args) + list_size(spec->envp, &n_env);
-    struct spawn_gate *g =
-        malloc(sizeof(*g) + size + spec->n_fds * sizeof(int) + strlen(child->file) + 1);
+    size_t fds_size = spec->n_fds * sizeof(*spec->fds);
+    size_t size = list_size(spec->argv) + list_size(spec->envp) + string_size(spec->cwd) +
+                  string_size(child->file) + fds_size + (spec->n_fds + 2) * sizeof(int) +
+                  2 * sizeof(char *);
+    struct spawn_gate *g;
     char *at;
 
+    for (int i = 0; i < 3; i++)
+        size += string_size(child->paths[i]);
+    g = malloc(sizeof(*g) + size);
     if (!g)
         return NULL;
     g->spec = *spec;
@@ -84,13 +110,15 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
     g->channel = -EBADF;
     g->open = false;
     at = g->rest;
-    g->spec.argv = copy_list(spec->argv, n_args, &at);
-    if (spec->envp)
-        g->spec.envp = copy_list(spec->envp, n_env, &at);
+    g->spec.argv = copy_list(spec->argv, &at);
+    g->spec.envp = copy_list(spec->envp, &at);
+    g->spec.cwd = copy_string(spec->cwd, &at);
+    if (fds_size > 0)
+        g->spec.fds = copy_bytes(spec->fds, fds_size, &at);
+    for (int i = 0; i < 3; i++)
+        g->child.paths[i] = copy_string(child->paths[i], &at);
+    g->child.file = copy_string(child->file, &at);
     g->child.moved = (int *)(void *)at;
-    at += spec->n_fds * sizeof(int);
-    (void)strcpy(at, child->file);
-    g->child.file = at;
     g->child.spec = &g->spec;
     g->child.stack_top = g->stack + CHILD_STACK_SIZE;
     return g;
@@ -147,6 +175,9 @@ static int failure(const struct spawn_gate *g, const struct child_report *report
         if (r < 0)
             return r;
     }
+    if (report->step < STEP_SESSION)
+        return error_errno(err, op_name, report->value, "can't open %s for descriptor %d",
+                           g->child.paths[report->step], report->step);
     return error_errno(err, op_name, report->value, "%s: the new process can't %s", g->child.file,
                        step_text[report->step]);
 }

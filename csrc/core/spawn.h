@@ -8,6 +8,9 @@
 #include "private.h"
 
 enum child_step {
+    STEP_STDIN,
+    STEP_STDOUT,
+    STEP_STDERR,
     STEP_SESSION,
     STEP_NETNS,
     STEP_FDS,
@@ -27,7 +30,9 @@ struct child {
     const struct fcproc_spawn *spec;
     const char *file;
     int netns_fd; /* negative: none */
+    const char *paths[3]; /* what to open for a stream; NULL: it is streams[i] already */
     int streams[3];
+    bool joined; /* stderr is stdout */
     int *moved; /* room for n_fds numbers */
     /* Its end of a close-on-exec pair of sockets. It sends reports there; with a gate it waits
      * there, too: a byte opens the gate, end of file ends the child. */
