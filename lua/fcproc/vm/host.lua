@@ -153,7 +153,7 @@ end
 
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
----@param fleet { bridge: true? }  the bridge was seen to before, for another of these VMs
+---@param fleet { bridge: integer? }  the bridge's ifindex, seen to before for another of these VMs
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err
@@ -163,13 +163,14 @@ function M.make_network(journal, fleet, ctx)
   for _, tap in ipairs(record.taps) do
     local err
     if tap.attach and not fleet.bridge then
-      fleet.bridge, err = manager:ensure_bridge(ctx)
+      fleet.bridge, err = manager:_bridge(ctx)
       if not fleet.bridge then return nil, err end
     end
     local started = core.now()
     local made
     made, err = manager.net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
-      jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil, ctx)
+      jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil,
+      tap.attach and fleet.bridge or nil, ctx)
     if not made then return nil, err end
     tap.mac, tap.ifindex = made.mac, made.ifindex
     manager:_log(started, "TAP created", { name = tap.name, ifindex = made.ifindex, id = journal.id })
