@@ -50,6 +50,11 @@ int netlink_error(fcproc_error *err, const char *op, int r, const char *kernel_t
 
 /* 0, or -errno: -ENODEV when there is no link of that name. */
 int link_get(fcproc_net *net, const char *name, struct link_info *ret);
+/* The ifindex of a link that is there, or -errno. Does not take the kernel's lock of all links. */
+int link_index(fcproc_net *net, const char *name);
+/* Has a link this name? In the calling thread's namespace; never makes the kernel look for a module
+ * of the name, and takes no lock. 0, or -errno: -ENODEV when there is none. */
+int link_probe(const char *name);
 /* IFF_UP and nothing else. */
 int link_set_up(fcproc_net *net, int ifindex, char *text);
 int link_parse(const struct nlmsghdr *message, struct link_info *ret);

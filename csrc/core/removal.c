@@ -68,40 +68,53 @@ struct held {
     int ifindex;
 };
 
-static void hold_one(struct removal *job, fcproc_net *net, const char *name, struct held *held,
-                     size_t *n)
+/* Why a TAP can't be held. */
+static void refuse_one(struct removal *job, fcproc_net *net, const char *name, int r)
 {
     struct link_info link;
     char what[128], kind[24];
-    int r = link_get(net, name, &link);
+    int code = r == -EBUSY ? FCPROC_ERR_BUSY : error_code_for(-r);
 
-    if (r == -ENODEV)
-        return;
-    if (r == 0 && !link_is_tap(&link)) {
+    if (r == -EEXIST && link_get(net, name, &link) == 0 && !link_is_tap(&link)) {
         (void)snprintf(what, sizeof(what), "%s is %s, not a TAP; left untouched", name,
                        link_kind_text(&link, kind, sizeof(kind)));
         removal_fail(job, FCPROC_ERR_CONFLICT, 0, what);
         return;
     }
-    for (size_t i = 0; r == 0 && i < *n; i++)
-        if (held[i].ifindex == link.ifindex)
-            return; /* named twice */
+    (void)snprintf(what, sizeof(what), "the TAP %s %s", name,
+                   r == -EBUSY    ? "is in use by a running process; stop that VM first"
+                   : r == -EEXIST ? "is a multi-queue one, not of the kind we make"
+                                  : strerrordesc_np(-r));
+    removal_fail(job, code, -r, what);
+}
+
+static bool is_held(const struct held *held, size_t n, int ifindex)
+{
+    for (size_t i = 0; i < n; i++)
+        if (held[i].ifindex == ifindex)
+            return true;
+    return false;
+}
+
+/* What it is, the attempt to hold it tells. But a name that is not there it would make a TAP of. */
+static void hold_one(struct removal *job, fcproc_net *net, const char *name, struct held *held,
+                     size_t *n)
+{
+    int r = link_probe(name);
+    int ifindex;
+
     if (r == 0)
         r = tap_hold(net, name, TAP_EXISTING);
     if (r == -ENODEV)
-        return; /* it went by itself meanwhile */
+        return; /* not there, or gone by itself meanwhile */
+    if (r == -EBUSY && (ifindex = link_index(net, name)) > 0 && is_held(held, *n, ifindex))
+        return; /* named twice */
     if (r < 0) {
-        int code = r == -EBUSY ? FCPROC_ERR_BUSY : error_code_for(-r);
-
-        (void)snprintf(what, sizeof(what), "the TAP %s %s", name,
-                       r == -EBUSY    ? "is in use by a running process; stop that VM first"
-                       : r == -EEXIST ? "is a multi-queue one, not of the kind we make"
-                                      : strerrordesc_np(-r));
-        removal_fail(job, code, -r, what);
+        refuse_one(job, net, name, r);
         return;
     }
     held[*n].fd = r;
-    held[*n].ifindex = link.ifindex;
+    held[*n].ifindex = link_index(net, name);
     (*n)++;
 }
 

@@ -14,6 +14,7 @@
 #include "netlink.h"
 
 enum { DEFAULT_MTU = 1500, DEFAULT_VNET_HEADER = 10 /* sizeof(struct virtio_net_hdr) */ };
+enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
 
 /* ---- holding ---- */
 
@@ -160,12 +161,10 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
             return netlink_error(err, op_create, r, NULL, "can't look at the TAP %s", name);
         return 0;
     }
-    struct ifreq request = { 0 };
-
-    (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-    if (ioctl(nl_socket_get_fd(job->net->socket), SIOCGIFINDEX, &request) < 0)
-        return error_errno(err, op_create, errno, "can't find the TAP %s just made", name);
-    job->now = (struct link_info){ .ifindex = request.ifr_ifindex, .mtu = DEFAULT_MTU };
+    r = link_index(job->net, name);
+    if (r < 0)
+        return error_errno(err, op_create, -r, "can't find the TAP %s just made", name);
+    job->now = (struct link_info){ .ifindex = r, .mtu = DEFAULT_MTU };
     return 0;
 }
 
@@ -188,28 +187,95 @@ static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcpr
     return 0;
 }
 
-/* MAC, MTU, master and up in one message, of which only what differs is sent. */
-static int tap_set_link(struct tap_job *job, fcproc_error *err)
+/* A port needs no IPv6 address of its own, which nobody could reach; what comes with one, the
+ * kernel's search for routers and for duplicates, goes to the guest and wakes it. */
+static bool put_no_ipv6_address(struct nl_msg *m)
 {
-    const struct fcproc_tap *spec = job->spec;
-    int mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
-    bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
-    char text[NETLINK_TEXT];
-    struct nl_msg *m;
-    int r;
+    struct nlattr *all = nla_nest_start(m, IFLA_AF_SPEC), *inet6;
 
-    if (!mac_differs && job->now.mtu == mtu && job->now.master == job->bridge &&
-        (job->now.flags & IFF_UP))
-        return 0;
-    m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex, IFF_UP);
+    return all && (inet6 = nla_nest_start(m, AF_INET6)) &&
+           nla_put_u8(m, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE) == 0 &&
+           nla_nest_end(m, inet6) == 0 && nla_nest_end(m, all) == 0;
+}
+
+/* MAC, MTU and master, of which only what differs is sent. */
+static struct nl_msg *link_message(const struct tap_job *job, int mtu, bool no_ipv6_address)
+{
+    bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
+    struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex,
+                                            job->bridge ? 0 : IFF_UP);
+
     if (m && ((mac_differs && nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
               (job->now.mtu != mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)mtu) < 0) ||
               (job->now.master != job->bridge &&
-               nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0))) {
+               nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0) ||
+              (no_ipv6_address && !put_no_ipv6_address(m)))) {
         nlmsg_free(m);
-        m = NULL;
+        return NULL;
     }
-    r = netlink_exchange(job->net, m, NULL, NULL, text, sizeof(text));
+    return m;
+}
+
+/* Up and isolated. The latter can be said of a port only, so not in the message that makes it one;
+ * as that does not bring it up, a new port never works without it. */
+static struct nl_msg *port_message(const struct tap_job *job)
+{
+    struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex, IFF_UP);
+    struct nlattr *info, *data;
+
+    /* libnl-route has no setter for this one. */
+    if (m && job->now.isolated != job->spec->isolated &&
+        (!(info = nla_nest_start(m, IFLA_LINKINFO)) ||
+         nla_put_string(m, IFLA_INFO_SLAVE_KIND, "bridge") < 0 ||
+         !(data = nla_nest_start(m, IFLA_INFO_SLAVE_DATA)) ||
+         nla_put_u8(m, IFLA_BRPORT_ISOLATED, job->spec->isolated) < 0 ||
+         nla_nest_end(m, data) < 0 || nla_nest_end(m, info) < 0)) {
+        nlmsg_free(m);
+        return NULL;
+    }
+    return m;
+}
+
+static int tap_send_link(struct tap_job *job, char *text)
+{
+    const struct fcproc_tap *spec = job->spec;
+    int mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
+    bool quiet = job->created && job->bridge && mtu >= LEAST_IPV6_MTU;
+    bool up = (job->now.flags & IFF_UP) != 0;
+    int r = 0;
+
+    if (memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != mtu ||
+        job->now.master != job->bridge || (!job->bridge && !up)) {
+        r = netlink_exchange(job->net, link_message(job, mtu, quiet), NULL, NULL, text,
+                             NETLINK_TEXT);
+        if (r == -EAFNOSUPPORT && quiet) /* a host without IPv6 */
+            r = netlink_exchange(job->net, link_message(job, mtu, false), NULL, NULL, text,
+                                 NETLINK_TEXT);
+    }
+    if (r < 0 || !job->bridge)
+        return r;
+    if (job->now.master != job->bridge)
+        job->now.isolated = false; /* a new port */
+    if (up && job->now.isolated == spec->isolated)
+        return 0;
+    return netlink_exchange(job->net, port_message(job), NULL, NULL, text, NETLINK_TEXT);
+}
+
+static int tap_set_link(struct tap_job *job, fcproc_error *err)
+{
+    const struct fcproc_tap *spec = job->spec;
+    char text[NETLINK_TEXT];
+    int assumed = job->bridge;
+    int r = tap_send_link(job, text);
+
+    if (r < 0 && spec->bridge_ifindex) {
+        int found = tap_find_bridge(job, err);
+
+        if (found < 0)
+            return found;
+        if (job->bridge != assumed) /* another one by now */
+            r = tap_send_link(job, text);
+    }
     if (r == -EXFULL)
         return error_set(err, FCPROC_ERR_BUSY, op_create, EXFULL,
                          "the bridge %s is full: it holds the 1,023 ports that the kernel allows",
@@ -218,47 +284,20 @@ static int tap_set_link(struct tap_job *job, fcproc_error *err)
         return netlink_error(err, op_create, r, text, "can't set up the TAP %s%s%s", spec->name,
                              spec->bridge ? " on the bridge " : "",
                              spec->bridge ? spec->bridge : "");
-    if (job->now.master != job->bridge)
-        job->now.isolated = false; /* a new port */
-    return 0;
-}
-
-static int tap_set_isolated(struct tap_job *job, fcproc_error *err)
-{
-    char text[NETLINK_TEXT];
-    struct nl_msg *m;
-    struct nlattr *info, *data;
-    int r;
-
-    if (!job->bridge || job->now.isolated == job->spec->isolated)
-        return 0;
-    m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex, 0);
-    /* libnl-route has no setter for this one. */
-    if (m && (!(info = nla_nest_start(m, IFLA_LINKINFO)) ||
-              nla_put_string(m, IFLA_INFO_SLAVE_KIND, "bridge") < 0 ||
-              !(data = nla_nest_start(m, IFLA_INFO_SLAVE_DATA)) ||
-              nla_put_u8(m, IFLA_BRPORT_ISOLATED, job->spec->isolated) < 0 ||
-              nla_nest_end(m, data) < 0 || nla_nest_end(m, info) < 0)) {
-        nlmsg_free(m);
-        m = NULL;
-    }
-    r = netlink_exchange(job->net, m, NULL, NULL, text, sizeof(text));
-    if (r < 0)
-        return netlink_error(err, op_create, r, text, "can't set isolation on the TAP %s",
-                             job->spec->name);
     return 0;
 }
 
 FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec, fcproc_ctx *ctx,
                                  struct fcproc_tap_info *ret, fcproc_error *err)
 {
-    struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF };
+    struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF,
+                           .bridge = spec->bridge ? spec->bridge_ifindex : 0 };
     struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
     int r = fcproc_check_ifname(spec->name, err);
 
     if (r == 0)
         r = fcproc_ctx_status(ctx, err);
-    if (r == 0)
+    if (r == 0 && !job.bridge)
         r = tap_find_bridge(&job, err);
     if (r == 0)
         r = fcproc_ctx_status(ctx, err);
@@ -275,8 +314,6 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
         r = fcproc_ctx_status(ctx, err);
     if (r == 0)
         r = tap_set_link(&job, err);
-    if (r == 0)
-        r = tap_set_isolated(&job, err);
     if (r == 0 && job.created && ioctl(job.fd, TUNSETPERSIST, 1UL) < 0)
         r = error_errno(err, op_create, errno, "can't make the TAP %s persistent", spec->name);
     close_fd(&job.fd); /* what was created and did not come this far is gone with it */

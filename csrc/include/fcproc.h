@@ -478,6 +478,7 @@ struct fcproc_tap {
     const unsigned char *mac; /* NULL: one derived from the name */
     int mtu;            /* 0: 1500 */
     bool isolated;      /* from the bridge's other isolated ports */
+    int bridge_ifindex; /* as fcproc_bridge_ensure told, which saves a look; 0: not known */
 };
 struct fcproc_tap_info {
     char name[FCPROC_IFNAME_MAX + 1];

@@ -111,7 +111,7 @@ static bool parse_mac(const char *text, unsigned char mac[FCPROC_MAC_LEN])
     return true;
 }
 
-/* net:create_tap(name, bridge?, uid?, gid?, mac?, mtu?, isolated?, ctx?) -> tap */
+/* net:create_tap(name, bridge?, uid?, gid?, mac?, mtu?, isolated?, bridge_ifindex?, ctx?) -> tap */
 static int l_net_create_tap(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
@@ -123,9 +123,10 @@ static int l_net_create_tap(lua_State *L)
                                .uid = luaL_optinteger(L, 4, -1),
                                .gid = luaL_optinteger(L, 5, -1),
                                .mtu = (int)luaL_optinteger(L, 7, 0),
-                               .isolated = lua_toboolean(L, 8) };
+                               .isolated = lua_toboolean(L, 8),
+                               .bridge_ifindex = (int)luaL_optinteger(L, 9, 0) };
     struct fcproc_tap_info tap;
-    fcproc_ctx *ctx = bind_ctx(L, 9);
+    fcproc_ctx *ctx = bind_ctx(L, 10);
 
     if (!lua_isnoneornil(L, 6)) {
         luaL_argcheck(L, parse_mac(bind_check_string(L, 6), mac), 6,

@@ -194,9 +194,10 @@ function Net:delete_bridge(name, ctx) end
 ---@param mac string?        "aa:bb:cc:dd:ee:ff"; default: from the name
 ---@param mtu integer?       default 1500
 ---@param isolated boolean?  from the bridge's other isolated ports
+---@param bridge_ifindex integer?  as ensure_bridge told; default: looked up
 ---@param ctx fcproc.Context?
 ---@return fcproc.Tap?, fcproc.Error?
-function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, ctx) end
+function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, bridge_ifindex, ctx) end
 
 ---None of the TAPs is there any more; its result is how many there were. In use is ERR_BUSY.
 ---@param names string[]

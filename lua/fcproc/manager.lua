@@ -95,13 +95,8 @@ Manager.__close = Manager.close
 
 -- ---- network ------------------------------------------------------------------------------
 
----The bridge exists, has the configured address (if any) and is up. What is right is left alone;
----other addresses on it are, too. Safe when many processes race. Seed: EnsureBridge.
----@param ctx fcproc.Context?
----@return true?
----@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name
-function Manager:ensure_bridge(ctx)
-  ctx = loop.context(ctx)
+-- ensure_bridge, which tells the bridge's ifindex.
+function Manager:_bridge(ctx)
   local ok, err = need(self, "bridge_name", "bridge.ensure")
   if not ok then return nil, err end
   local c, started = self.config, core.now()
@@ -109,11 +104,21 @@ function Manager:ensure_bridge(ctx)
   info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix, ctx)
   if not info then return nil, err end
   if info.created or info.addressed or info.brought_up then
-    self:_log(started, "bridge ensured", {
-      name = c.bridge_name, address = c.bridge_ip, prefix = c.prefix, created = info.created,
-      addressed = info.addressed, brought_up = info.brought_up,
-    })
+    self:_log(started, "bridge ensured", { name = c.bridge_name, address = c.bridge_ip,
+      prefix = c.prefix, created = info.created, addressed = info.addressed,
+      brought_up = info.brought_up })
   end
+  return info.ifindex
+end
+
+---The bridge exists, has the configured address (if any) and is up. What is right is left alone;
+---other addresses on it are, too. Safe when many processes race. Seed: EnsureBridge.
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name
+function Manager:ensure_bridge(ctx)
+  local ifindex, err = self:_bridge(loop.context(ctx))
+  if not ifindex then return nil, err end
   return true
 end
 
@@ -184,12 +189,11 @@ function Manager:create_tap(name, opts, ctx)
   local started = core.now()
   local tap
   tap, err = self.net:create_tap(name, self.config.bridge_name, opts.uid, opts.gid, opts.mac,
-    opts.mtu, opts.isolated, ctx)
+    opts.mtu, opts.isolated, nil, ctx)
   if not tap then return nil, err end
-  self:_log(started, "TAP created", {
-    name = name, bridge = self.config.bridge_name, ifindex = tap.ifindex, mac = tap.mac,
-    mtu = opts.mtu, uid = opts.uid, gid = opts.gid, isolated = opts.isolated, created = tap.created,
-  })
+  self:_log(started, "TAP created", { name = name, bridge = self.config.bridge_name,
+    ifindex = tap.ifindex, mac = tap.mac, mtu = opts.mtu, uid = opts.uid, gid = opts.gid,
+    isolated = opts.isolated, created = tap.created })
   return tap
 end
 

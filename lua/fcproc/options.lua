@@ -27,10 +27,12 @@ function M.check(options, known, what, level)
       error(("%s: unknown option '%s'; known: %s"):format(what, tostring(key), sorted_keys(known)),
         level)
     end
-    local fits = types == "any"
-    for accepted in types:gmatch("[^|]+") do
-      fits = fits or accepted == type(value) or accepted == math.type(value)
-        or (type(value) == "userdata" and accepted == getmetatable(value).__name)
+    local fits = types == "any" or types == type(value)
+    if not fits then
+      for accepted in types:gmatch("[^|]+") do
+        fits = fits or accepted == type(value) or accepted == math.type(value)
+          or (type(value) == "userdata" and accepted == getmetatable(value).__name)
+      end
     end
     if not fits then
       error(("%s: option '%s' must be a %s, not a %s"):format(what, key,

@@ -3,7 +3,9 @@
  * The yardstick for whole VMs in `make bench`: a fleet started from configuration files, waited for
  * until each API says Running, killed, waited for until gone; nothing else, and what a good C
  * programmer would do. One epoll set, one inotify watch, a look every millisecond only at sockets
- * that refuse. With a bridge, each VM has a TAP on it, and the TAPs go as one group.
+ * that refuse. With a bridge, each VM has a TAP on it, and the TAPs go as one group. Its guests then
+ * do what fcproc's do, which is most of the time that such a fleet takes: each has an address, and
+ * starts its network with it, and none hears the others.
  *
  *     bench-bare-vms FOLDER FIRECRACKER KERNEL N [BRIDGE]
  */
@@ -47,20 +49,41 @@ static void path_of(char *buf, int i, const char *kind)
 
 static void write_config(int i, const char *kernel, int with_tap)
 {
-    char path[256], text[1024], network[128] = "";
+    char path[256], text[1024], network[128] = "", argument[128] = "";
     int fd, len;
 
     if (with_tap)
+        snprintf(argument, sizeof(argument), "ip=172.30.%d.%d::172.30.0.1:255.255.0.0:bare%d:eth0:off",
+                 1 + i / 250, 1 + i % 250, i);
+    if (with_tap)
         snprintf(network, sizeof(network), ",\"network-interfaces\":[{\"iface_id\":\"eth0\","
                  "\"host_dev_name\":\"bare%d\",\"guest_mac\":\"06:00:00:00:00:%02x\"}]", i, i & 255);
-    len = snprintf(text, sizeof(text), "{\"boot-source\":{\"boot_args\":\"\",\"kernel_image_path\":\"%s\"},"
+    len = snprintf(text, sizeof(text), "{\"boot-source\":{\"boot_args\":\"%s\",\"kernel_image_path\":\"%s\"},"
                    "\"drives\":[],\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":16}%s}",
-                   kernel, network);
+                   argument, kernel, network);
     path_of(path, i, "json");
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 || write(fd, text, (size_t)len) != len)
         die(path);
     close(fd);
+}
+
+/* Only a port can be told so: in a message of its own. */
+static void isolate(int index)
+{
+    unsigned char isolated = 1;
+    struct request r;
+    struct rtattr *info, *data;
+
+    start_link(&r, RTM_NEWLINK, NLM_F_ACK, index);
+    info = start_nest(&r, IFLA_LINKINFO);
+    put(&r, IFLA_INFO_SLAVE_KIND, "bridge", sizeof("bridge"));
+    data = start_nest(&r, IFLA_INFO_SLAVE_DATA);
+    put(&r, IFLA_BRPORT_ISOLATED, &isolated, sizeof(isolated));
+    end_nest(&r, data);
+    end_nest(&r, info);
+    if (exchange(&r) < 0)
+        die("isolate");
 }
 
 static void create_tap(int i, int bridge)
@@ -77,8 +100,11 @@ static void create_tap(int i, int bridge)
     r.u.link.ifi_flags = r.u.link.ifi_change = IFF_UP;
     put(&r, IFLA_MASTER, &bridge, 4);
     put(&r, IFLA_GROUP, &group, 4);
-    if (exchange(&r) < 0 || ioctl(fd, TUNSETPERSIST, 1UL) < 0)
+    if (exchange(&r) < 0)
         die("tap set up");
+    isolate(request.ifr_ifindex);
+    if (ioctl(fd, TUNSETPERSIST, 1UL) < 0)
+        die("tap made to stay");
     close(fd);
 }
 

@@ -58,8 +58,22 @@ static inline void put(struct request *r, int type, const void *data, size_t len
 
     a->rta_type = (unsigned short)type;
     a->rta_len = (unsigned short)RTA_LENGTH(len);
-    memcpy(RTA_DATA(a), data, len);
+    if (len > 0)
+        memcpy(RTA_DATA(a), data, len);
     r->head.nlmsg_len = NLMSG_ALIGN(r->head.nlmsg_len) + RTA_ALIGN(a->rta_len);
+}
+
+static inline struct rtattr *start_nest(struct request *r, int type)
+{
+    struct rtattr *nest = (struct rtattr *)((char *)r + NLMSG_ALIGN(r->head.nlmsg_len));
+
+    put(r, type, NULL, 0);
+    return nest;
+}
+
+static inline void end_nest(struct request *r, struct rtattr *nest)
+{
+    nest->rta_len = (unsigned short)((char *)r + NLMSG_ALIGN(r->head.nlmsg_len) - (char *)nest);
 }
 
 /* Sends and reads up to the end of the answer; for a question by name, the interface's index. */

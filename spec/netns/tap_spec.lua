@@ -69,6 +69,38 @@ describe("create_tap", function()
       { state.address, state.mtu, state.linkinfo.info_slave_data.isolated })
   end)
 
+  it("makes no IPv6 address on a bridge's port, whose search for routers would go to the guest", function()
+    local world <close> = support.bridged_world()
+    local alone = must(fcproc.new{ netns = world.netns })
+    must(world.manager:create_tap("tap0", { isolated = true }))
+    must(world.manager:create_tap("tap1", { mtu = 1280 }))
+    must(world.manager:create_tap("tap2", { mtu = 1279 })) -- has no IPv6 that could be told so
+    must(alone:create_tap("tap3"))
+    assert.are.same({ "none", "none", "eui64" }, { link(world, "tap0").inet6_addr_gen_mode,
+      link(world, "tap1").inet6_addr_gen_mode, link(world, "tap3").inet6_addr_gen_mode })
+    for name, addresses in pairs{ tap0 = 0, tap1 = 0, tap2 = 0, tap3 = 1 } do
+      local found = ip(world.netns, "-6", "address", "show", "dev", name)
+      assert.are.equal(addresses, #((found[1] or {}).addr_info or {}), name)
+      assert.is_true(support.is_up(link(world, name)))
+    end
+    alone:close()
+  end)
+
+  it("believes the ifindex that the bridge is said to have, unless that fails", function()
+    local world <close> = support.bridged_world()
+    local net <close> = must(core.net(world.netns))
+    local bridge = must(net:ensure_bridge("fcbr0")).ifindex
+    must(net:create_tap("tap0", "fcbr0", nil, nil, nil, nil, true, bridge))
+    ip(world.netns, "link", "delete", "fcbr0")
+    local err = fails("not_found", net:create_tap("tap1", "fcbr0", nil, nil, nil, nil, true, bridge))
+    assert.is_truthy(err.message:find("fcbr0", 1, true))
+    must(world.manager:ensure_bridge())
+    must(net:create_tap("tap2", "fcbr0", nil, nil, nil, nil, true, bridge)) -- another one now
+    local state = link(world, "tap2")
+    assert.are.same({ "fcbr0", true }, { state.master, state.linkinfo.info_slave_data.isolated })
+    assert.are.equal("fcbr0 lo tap0 tap2", names(world))
+  end)
+
   it("has a MAC that its name alone decides, locally administered", function()
     local first
     for _ = 1, 2 do

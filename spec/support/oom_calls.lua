@@ -249,7 +249,7 @@ add("net.ensure_bridge", function() net:ensure_bridge("br1", "10.0.1.1", 24, ctx
 fine(net:ensure_bridge("br2"))
 add("net.create_tap", function() net:create_tap("tap2", "br2") end, one_tap)
 add("net.create_tap, with all its options", function()
-  net:create_tap("tap2", "br2", 0, 0, "02:00:00:00:00:01", 1400, true, ctx)
+  net:create_tap("tap2", "br2", 0, 0, "02:00:00:00:00:01", 1400, true, 1000, ctx)
 end, one_tap)
 make_two()
 add("net.link_exists", function() fine(net:link_exists("br0")) net:link_exists("none") end)

@@ -7,6 +7,8 @@ local options = require "fcproc.options"
 
 local M = {}
 
+local byte = string.byte
+
 local LONGEST, SHORTEST = 8, 30 -- prefixes: from 16 million hosts to one guest beside the gateway
 
 local function invalid(op, format, ...)
@@ -19,10 +21,9 @@ end
 ---@return integer
 function M.hash(...)
   local hash = 0xcbf29ce484222325
-  for _, text in ipairs{ ... } do
-    for at = 1, #tostring(text) do
-      hash = (hash ~ tostring(text):byte(at)) * 0x100000001b3
-    end
+  for _, value in ipairs{ ... } do
+    local text = tostring(value)
+    for at = 1, #text do hash = (hash ~ byte(text, at)) * 0x100000001b3 end
     hash = hash * 0x100000001b3
   end
   -- The last bytes reach the high bits late, and takers of a few bits take the low ones.
@@ -35,13 +36,11 @@ end
 ---@return fcproc.Error? err  ERR_INVALID
 function M.parse(text)
   options.argument(text, "string", "address.parse", "text")
-  local bytes, address = { text:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$") }, 0
-  local valid = #bytes == 4
-  for _, byte in ipairs(bytes) do
-    valid = valid and #byte <= 3 and not byte:match("^0%d") and tonumber(byte) <= 255
-    address = valid and address << 8 | tonumber(byte)
+  local a, b, c, d = text:match("^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
+  if a and not text:find("%f[%d]0%d") then
+    a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+    if a <= 255 and b <= 255 and c <= 255 and d <= 255 then return a << 24 | b << 16 | c << 8 | d end
   end
-  if valid then return address end
   return invalid("address.parse", "'%s' is no IPv4 address: it is written like 172.30.0.5", text)
 end
 
@@ -59,6 +58,10 @@ end
 ---@field netmask string
 ---@field prefix integer
 
+-- The subnet that was asked for last, and what its addresses are as numbers: a manager has one
+-- bridge, and each of its VMs asks.
+local last = { subnet = {}, first = 0, size = 0, gateway = 0 }
+
 ---The subnet of the bridge's address. /31 and /32 are refused: they have no room for a guest
 ---beside the gateway.
 ---@param bridge_ip string
@@ -67,6 +70,7 @@ end
 ---@return fcproc.Error? err  ERR_INVALID
 function M.subnet(bridge_ip, prefix)
   options.argument(prefix, "integer", "address.subnet", "prefix")
+  if last.subnet.gateway == bridge_ip and last.subnet.prefix == prefix then return last.subnet end
   local gateway, err = M.parse(bridge_ip)
   if not gateway then return nil, err end
   if prefix < LONGEST or prefix > SHORTEST then
@@ -80,10 +84,18 @@ function M.subnet(bridge_ip, prefix)
       .. "between %s and %s", bridge_ip, gateway == network and "network" or "broadcast", prefix,
       M.format(network), M.format(broadcast))
   end
-  return {
-    network = M.format(network), broadcast = M.format(broadcast), gateway = M.format(gateway),
+  last = { first = network + 1, size = broadcast - network - 1, gateway = gateway, subnet = {
+    network = M.format(network), broadcast = M.format(broadcast), gateway = bridge_ip,
     netmask = M.format(mask), prefix = prefix,
-  }
+  } }
+  return last.subnet
+end
+
+-- The same as numbers.
+local function numbers_of(subnet)
+  if last.subnet == subnet then return last.first, last.size, last.gateway end
+  local first = M.parse(subnet.network) + 1
+  return first, M.parse(subnet.broadcast) - first, M.parse(subnet.gateway)
 end
 
 ---Can a guest have this address?
@@ -118,8 +130,7 @@ end
 ---@return fun(): string?
 function M.candidates(subnet, id)
   options.argument(id, "string", "address.candidates", "id")
-  local first, gateway = M.parse(subnet.network) + 1, M.parse(subnet.gateway)
-  local size = M.parse(subnet.broadcast) - first
+  local first, size, gateway = numbers_of(subnet)
   local start, step = (M.hash(id) & 0xffffffff) % size, -1
   return function()
     local address
@@ -145,6 +156,12 @@ local argument_options = {
   device = "string", dns = "table",
 }
 
+local function check_name(name)
+  if name:match("^[%w][%w._-]*$") and #name <= 64 then return true end
+  return invalid("address.guest_argument", "'%s' can't be a name in the ip= argument: letters, "
+    .. "digits, '.', '_' and '-', at most 64", name)
+end
+
 ---The kernel argument that addresses a Linux guest before its init starts (needs CONFIG_IP_PNP):
 ---"ip=172.30.0.5::172.30.0.1:255.255.255.0:vm1:eth0:off".
 ---@param fields fcproc.GuestArgument
@@ -152,25 +169,24 @@ local argument_options = {
 ---@return fcproc.Error? err  ERR_INVALID: no address, or a name that would end the argument
 function M.guest_argument(fields)
   options.check(fields, argument_options, "address.guest_argument")
-  local dns = fields.dns or {}
-  for _, text in ipairs{ fields.address, fields.gateway, fields.netmask, table.unpack(dns) } do
-    local ok, err = M.parse(text)
-    if not ok then return nil, err end
-  end
   local device = fields.device or "eth0"
-  for _, name in ipairs{ fields.hostname, device } do
-    if not name:match("^[%w][%w._-]*$") or #name > 64 then
-      return invalid("address.guest_argument", "'%s' can't be a name in the ip= argument: letters, "
-        .. "digits, '.', '_' and '-', at most 64", name)
-    end
+  local ok, err = M.parse(fields.address)
+  if ok then ok, err = M.parse(fields.gateway) end
+  if ok then ok, err = M.parse(fields.netmask) end
+  if ok then ok, err = check_name(fields.hostname) end
+  if ok then ok, err = check_name(device) end
+  if not ok then return nil, err end
+  local argument = ("ip=%s::%s:%s:%s:%s:off"):format(fields.address, fields.gateway, fields.netmask,
+    fields.hostname, device)
+  if not fields.dns then return argument end
+  for _, text in ipairs(fields.dns) do
+    ok, err = M.parse(text)
+    if not ok then return nil, err end
+    argument = argument .. ":" .. text
   end
-  if #dns > 2 then
-    return invalid("address.guest_argument", "%d name servers: the ip= argument has room for two",
-      #dns)
-  end
-  local words = { fields.address, "", fields.gateway, fields.netmask, fields.hostname, device, "off",
-    table.unpack(dns) }
-  return "ip=" .. table.concat(words, ":")
+  if #fields.dns <= 2 then return argument end
+  return invalid("address.guest_argument", "%d name servers: the ip= argument has room for two",
+    #fields.dns)
 end
 
 ---A MAC for the guest's side: unicast, locally administered.
@@ -180,9 +196,8 @@ end
 function M.mac(id, index)
   options.argument(id, "string", "address.mac", "id")
   local hash = M.hash(id, index or 0)
-  local bytes = {}
-  for shift = 0, 32, 8 do bytes[#bytes + 1] = ("%02x"):format(hash >> shift & 255) end
-  return "06:" .. table.concat(bytes, ":")
+  return ("06:%02x:%02x:%02x:%02x:%02x"):format(hash & 255, hash >> 8 & 255, hash >> 16 & 255,
+    hash >> 24 & 255, hash >> 32 & 255)
 end
 
 local DIGITS = "0123456789abcdefghjkmnpqrstvwxyz" -- no i, l, o, u: names are read aloud
@@ -198,11 +213,8 @@ function M.tap_name(runtime_dir, id, index)
   options.argument(id, "string", "address.tap_name", "id")
   local hash = M.hash(runtime_dir, id, index or 0)
   local letters = {}
-  for shift = 0, 60, 5 do
-    local digit = (hash >> shift & 31) + 1
-    letters[#letters + 1] = DIGITS:sub(digit, digit)
-  end
-  return "fc" .. table.concat(letters)
+  for i = 1, 13 do letters[i] = byte(DIGITS, (hash >> 5 * (i - 1) & 31) + 1) end
+  return "fc" .. string.char(table.unpack(letters))
 end
 
 return M

@@ -165,13 +165,14 @@ function M.make_network(journal, fleet, ctx)
   for _, tap in ipairs(record.taps) do
     local err
     if tap.attach and not fleet.bridge then
-      fleet.bridge, err = manager:ensure_bridge(ctx)
+      fleet.bridge, err = manager:_bridge(ctx)
       if not fleet.bridge then return nil, err end
     end
     local started = core.now()
     local made
     made, err = manager.net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
-      jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil, ctx)
+      jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil,
+      tap.attach and fleet.bridge or nil, ctx)
     if not made then return nil, err end
     tap.mac, tap.ifindex = made.mac, made.ifindex
     manager:_log(started, "TAP created", { name = tap.name, ifindex = made.ifindex, id = journal.id })
@@ -311,6 +312,28 @@ local function remove_cgroup(folder)
   return ok, err
 end
 
+-- What choose took. A record tells all of it from its first entry on; before, and when it was rebuilt,
+-- the leases themselves must be looked through, those of all VMs.
+local function leases_of(record)
+  local names = {}
+  for _, drive in ipairs(record.drives) do names[#names + 1] = drive.lease end
+  for _, tap in ipairs(record.taps) do
+    names[#names + 1] = "tap-" .. tap.name
+    names[#names + 1] = tap.address and "ip-" .. tap.address or nil
+    names[#names + 1] = tap.attach and "mac-" .. tap.guest_mac:lower() or nil
+  end
+  return names
+end
+
+local function all_leases(manager)
+  local by_owner = setmetatable({}, { __index = function(self, id)
+    self[id] = {}
+    return self[id]
+  end })
+  for _, entry in ipairs(lease.list(manager)) do table.insert(by_owner[entry.owner], entry.name) end
+  return by_owner
+end
+
 -- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there
 -- what to try again.
 local function remove_rest(manager, journal, leases, left)
@@ -337,13 +360,16 @@ function M.remove(manager, list, ctx)
   local left = {}
   remove_networks(manager, list, ctx, left)
   if #left > 0 then return left end
-  -- All are listed once: once for each VM would be the square of the fleet's size.
-  local leases = {}
-  for _, entry in ipairs(lease.list(manager, #list == 1 and list[1].id or nil)) do
-    leases[entry.owner] = leases[entry.owner] or {}
-    table.insert(leases[entry.owner], entry.name)
+  local all -- listed once: once for each VM would be the square of the fleet's size
+  for _, journal in ipairs(list) do
+    local record = journal.record
+    if record.state and not record.rebuilt then
+      remove_rest(manager, journal, leases_of(record), left)
+    else
+      all = all or all_leases(manager)
+      remove_rest(manager, journal, all[journal.id], left)
+    end
   end
-  for _, journal in ipairs(list) do remove_rest(manager, journal, leases[journal.id] or {}, left) end
   return left
 end
 

@@ -31,7 +31,7 @@ Journal.__index = Journal
 
 ---@class fcproc.Fleet  what one VM of several that are launched has done or found for the others
 ---@field folder true?      the runtime folder was seen to
----@field bridge true?      the bridge was
+---@field bridge integer?   the bridge's ifindex, which was seen to
 ---@field pid integer?      ours
 ---@field namespace integer?  the one in which the manager makes links
 ---@field binary string?    Firecracker's, absolute
