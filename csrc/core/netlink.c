@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * rtnetlink with libnl-3's messages. Answers are read here: libnl's reader maps errno to fewer codes
- * of its own and drops the extended acknowledgement.
+ * rtnetlink over libnl-3. libnl maps errno to fewer codes of its own and drops the extended
+ * acknowledgement; an error callback keeps both.
  */
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -26,12 +26,14 @@ int netlink_open(struct nl_sock **ret)
     if (!s)
         return -ENOMEM;
     errno = 0;
-    if (nl_connect(s, NETLINK_ROUTE) < 0) {
+    if (nl_connect(s, NETLINK_ROUTE) < 0 ||
+        nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0) {
         int e = errno;
 
         nl_socket_free(s);
         return e ? -e : -ENOMEM;
     }
+    nl_socket_disable_msg_peek(s);
     nl_socket_disable_auto_ack(s); /* changes ask for it; an answered question needs none */
     fd = nl_socket_get_fd(s);
     (void)setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one));
@@ -60,28 +62,39 @@ struct exchange {
     netlink_each each;
     void *arg;
     int result; /* of each, or the kernel's -errno */
-    uint32_t sequence; /* of the question: the answers bear it, too */
     bool single; /* one answer and no acknowledgement after it */
     bool finished;
-    bool interrupted;
     char *text;
     size_t size;
 };
 
-/* An acknowledgement, which is error 0, or a refusal with perhaps the kernel's words for it. */
-static void take_verdict(struct exchange *x, struct nlmsghdr *head)
+static int on_valid(struct nl_msg *message, void *arg)
 {
-    const struct nlmsgerr *e = nlmsg_data(head);
+    struct exchange *x = arg;
+
+    if (x->each && x->result == 0)
+        x->result = x->each(nlmsg_hdr(message), x->arg);
+    x->finished = x->finished || x->single;
+    return NL_OK;
+}
+
+static int on_finish(struct nl_msg *message, void *arg)
+{
+    (void)message;
+    ((struct exchange *)arg)->finished = true;
+    return NL_STOP;
+}
+
+static int on_error(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
+{
+    struct exchange *x = arg;
+    /* libnl hands out the payload; its header stands just before it. */
+    struct nlmsghdr *head = (struct nlmsghdr *)(void *)((char *)e - NLMSG_HDRLEN);
     struct nlattr *attributes[NLMSGERR_ATTR_MAX + 1];
     size_t skip = sizeof(*e);
 
+    (void)from;
     x->finished = true;
-    if (nlmsg_datalen(head) < (int)sizeof(*e)) {
-        x->result = -EPROTO;
-        return;
-    }
-    if (e->error == 0)
-        return;
     if (x->result == 0)
         x->result = e->error;
     if (!(head->nlmsg_flags & NLM_F_CAPPED))
@@ -90,57 +103,10 @@ static void take_verdict(struct exchange *x, struct nlmsghdr *head)
         nlmsg_parse(head, (int)skip, attributes, NLMSGERR_ATTR_MAX, NULL) >= 0 &&
         attributes[NLMSGERR_ATTR_MSG])
         (void)snprintf(x->text, x->size, "%s", nla_get_string(attributes[NLMSGERR_ATTR_MSG]));
+    return NL_STOP;
 }
 
-static void take_answer(struct exchange *x, struct nlmsghdr *head)
-{
-    if (head->nlmsg_flags & NLM_F_DUMP_INTR)
-        x->interrupted = true;
-    switch (head->nlmsg_type) {
-    case NLMSG_ERROR:
-        take_verdict(x, head);
-        break;
-    case NLMSG_DONE:
-        x->finished = true;
-        break;
-    case NLMSG_NOOP:
-        break;
-    default:
-        if (x->each && x->result == 0)
-            x->result = x->each(head, x->arg);
-        x->finished = x->finished || x->single;
-    }
-}
-
-/* One datagram. Into a buffer of our own: libnl's receiver allocates one of this size, a set of
- * callbacks and a copy of each message, every time. 0, or -errno. */
-static int receive_answers(struct nl_sock *s, struct exchange *x)
-{
-    _Alignas(struct nlmsghdr) unsigned char buffer[RECEIVE_BUFFER];
-    struct sockaddr_nl from = { 0 };
-    socklen_t from_len = sizeof(from);
-    struct nlmsghdr *head = (struct nlmsghdr *)(void *)buffer;
-    ssize_t n;
-    int rest;
-
-    do
-        n = recvfrom(nl_socket_get_fd(s), buffer, sizeof(buffer), 0,
-                     (struct sockaddr *)(void *)&from, &from_len);
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    if (n == 0)
-        return -EPROTO;
-    if (from.nl_pid != 0)
-        return 0; /* another process's: the kernel's is 0 */
-    rest = (int)n;
-    for (; nlmsg_ok(head, rest) && !x->finished; head = nlmsg_next(head, &rest))
-        if (head->nlmsg_seq == x->sequence)
-            take_answer(x, head);
-    return 0;
-}
-
-/* An exchange broke off (no memory): what was not read must not hold up the next question. The
+/* An exchange broke off (no memory): what was not read must not answer the next question. The
  * kernel has queued all of it by now, or makes it as a dump is read on. */
 static void netlink_drain(struct nl_sock *s)
 {
@@ -153,27 +119,35 @@ int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each,
                      char *text, size_t size)
 {
     struct exchange x = { .each = each, .arg = arg, .text = text, .size = size };
+    struct nl_cb *cb;
     int r;
 
     if (text)
         text[0] = '\0';
     if (!message)
         return -ENOMEM;
+    cb = nl_cb_alloc(NL_CB_CUSTOM);
+    if (!cb) {
+        nlmsg_free(message);
+        return -ENOMEM;
+    }
+    (void)nl_cb_set(cb, NL_CB_VALID, NL_CB_CUSTOM, on_valid, &x);
+    (void)nl_cb_set(cb, NL_CB_FINISH, NL_CB_CUSTOM, on_finish, &x);
+    (void)nl_cb_set(cb, NL_CB_ACK, NL_CB_CUSTOM, on_finish, &x);
+    (void)nl_cb_err(cb, NL_CB_CUSTOM, on_error, &x);
+    x.single = !(nlmsg_hdr(message)->nlmsg_flags & (NLM_F_ACK | NLM_F_DUMP));
     errno = 0;
     r = nl_send_auto(net->socket, message);
-    if (r < 0)
-        r = errno ? -errno : -ENOMEM;
-    x.sequence = nlmsg_hdr(message)->nlmsg_seq;
-    x.single = !(nlmsg_hdr(message)->nlmsg_flags & (NLM_F_ACK | NLM_F_DUMP));
     nlmsg_free(message);
     while (r >= 0 && !x.finished)
-        r = receive_answers(net->socket, &x);
-    if (r < 0)
+        r = nl_recvmsgs(net->socket, cb);
+    nl_cb_put(cb);
+    if (r < 0 && r != -NLE_DUMP_INTR)
         netlink_drain(net->socket);
-    if (r < 0 && x.result == 0)
-        x.result = r;
-    if (x.interrupted && r >= 0) /* links came or went meanwhile: the caller looks again */
+    if (r == -NLE_DUMP_INTR) /* links came or went meanwhile: the caller looks again */
         x.result = -EAGAIN;
+    else if (r < 0 && x.result == 0)
+        x.result = errno ? -errno : -ENOMEM;
     return x.result;
 }
 
