@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -288,6 +289,7 @@ int main(int argc, char **argv)
 
     if (n < 1 || n > MOST_VMS)
         return 2;
+    (void)poll(NULL, 0, 50); /* as in fleet.lua */
     began = now();
     folder = argv[1];
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -22,6 +22,7 @@ start() {
 }
 
 mkdir -p "$folder"
+sleep 0.05 # as in fleet.lua
 began=$(date +%s%N)
 pids=
 for i in $(seq "$n"); do
