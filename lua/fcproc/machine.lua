@@ -279,7 +279,7 @@ local function bring_up(self, opts, ctx)
     self.launcher:release(false) -- what it says of a program that is none, is the better reason
   end
   ok, err = wait_until_up(self, opts, ctx)
-  if opts.before_release then
+  if opts.before_release and (ok or not self.launcher:alive()) then
     local executed, reason = self.launcher:release()
     if not executed then ok, err = nil, reason end
   end
@@ -336,10 +336,7 @@ end
 function Machine:kill_now()
   local ctx <close> = core.context(nil, 10)
   local function kill(handle)
-    if handle:alive() then
-      handle:release() -- at its gate still: it ends by the signal all the same
-      handle:signal("KILL")
-    end
+    if handle:alive() then handle:signal("KILL") end
     return process.wait(handle, nil, self.manager.config.without, ctx)
   end
   for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
