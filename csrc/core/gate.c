@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "spawn.h"
 
@@ -124,8 +125,20 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
     return g;
 }
 
+/* The clock of /proc/PID/stat, whose field 22 is when a process was made: proc(5). */
+static uint64_t boot_ticks(void)
+{
+    uint64_t a_second = (uint64_t)sysconf(_SC_CLK_TCK);
+    struct timespec t;
+
+    if (clock_gettime(CLOCK_BOOTTIME, &t) < 0)
+        return 0;
+    return (uint64_t)t.tv_sec * a_second + (uint64_t)t.tv_nsec / (1000000000 / a_second);
+}
+
 static int gate_start(struct spawn_gate *g, fcproc_process *process)
 {
+    uint64_t before;
     int pair[2];
     pid_t pid = 0;
     int pidfd = -EBADF;
@@ -135,10 +148,11 @@ static int gate_start(struct spawn_gate *g, fcproc_process *process)
         return -errno;
     g->channel = pair[0];
     g->child.channel = pair[1];
+    before = boot_ticks();
     r = child_start(&g->child, &pid, &pidfd);
+    if (r == 0) /* made within one tick: in that one */
+        process_started(process, pid, pidfd, boot_ticks() == before ? before : 0);
     close_fd(&pair[1]); /* g->child is the child's by now */
-    if (r == 0)
-        process_started(process, pid, pidfd);
     return r;
 }
 

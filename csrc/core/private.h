@@ -164,7 +164,7 @@ fcproc_process *process_ref(fcproc_process *p);
 /* Takes pidfd whatever happens. */
 int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_error *err);
 /* Completes a handle made before its process. Takes pidfd. */
-void process_started(fcproc_process *p, pid_t pid, int pidfd);
+void process_started(fcproc_process *p, pid_t pid, int pidfd, uint64_t start_time);
 /* Collects a child's status if it has ended. 1: ended, 0: not yet, -errno (-ECHILD: not ours). */
 int process_reap(fcproc_process *p);
 struct fcproc_exit process_exit(const fcproc_process *p);

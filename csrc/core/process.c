@@ -24,6 +24,7 @@ struct fcproc_process {
     unsigned references; /* one thread only: an operation and a handle share it */
     pid_t pid;
     int pidfd;
+    uint64_t start_time; /* 0: /proc tells */
     bool child;    /* ours to reap */
     bool recorded; /* known from its start, not from its number */
     bool ended;
@@ -87,10 +88,11 @@ int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_e
     return 0;
 }
 
-void process_started(fcproc_process *p, pid_t pid, int pidfd)
+void process_started(fcproc_process *p, pid_t pid, int pidfd, uint64_t start_time)
 {
     p->pid = pid;
     p->pidfd = pidfd;
+    p->start_time = start_time;
 }
 
 void process_set_gate(fcproc_process *p, struct spawn_gate *gate)
@@ -220,16 +222,19 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
 {
     static const char op[] = "process.identity";
     struct proc_stat st;
-    struct fcproc_identity id = { .pid = p->pid };
-    int r = proc_read_stat(p->pid, &st);
+    struct fcproc_identity id = { .pid = p->pid, .start_time = p->start_time };
+    int r = 0;
 
+    if (!p->start_time || p->ended) {
+        r = proc_read_stat(p->pid, &st);
+        id.start_time = r == 0 ? st.start_time : 0;
+    }
     if (r == 0 && !p->child && pidfd_is_dead(p->pidfd))
         r = -ESRCH; /* the number may be somebody else's by now */
     if (r == 0)
         r = proc_read_boot_id(id.boot_id);
     if (r < 0)
         return about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
-    id.start_time = st.start_time;
     id.inode = pidfd_inode(p->pidfd);
     *ret = id;
     return 0;

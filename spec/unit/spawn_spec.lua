@@ -299,6 +299,15 @@ describe("a process with a gate", function()
     end
   end)
 
+  it("has the start time that /proc tells, though that is not asked", function()
+    for _ = 1, 300 do
+      local p <close> = gated{ "true" }
+      local stat = support.read_file(("/proc/%d/stat"):format(p:pid()))
+      local fields = words(stat:match("%) (.*)"))
+      assert.are.equal(math.tointeger(fields[20]), must(p:identity()).start_time)
+    end
+  end)
+
   it("may be one of many, released in any order, each with its own program", function()
     local dir <close> = support.folder()
     local waiting = {}
