@@ -272,13 +272,12 @@ end
 
 -- From the gate to the point where the VM runs, or where its API has answered.
 local function bring_up(self, opts, ctx)
-  local ok, err = true, nil
   if opts.before_release then
-    ok, err = opts.before_release(self.launcher)
-    if not ok then return nil, err end
-    self.launcher:release(false) -- what it says of a program that is none, is the better reason
+    local known, err = opts.before_release(self.launcher)
+    if not known then return nil, err end
+    self.launcher:release(false) -- whether it could execute is asked below, and is the better reason
   end
-  ok, err = wait_until_up(self, opts, ctx)
+  local ok, err = wait_until_up(self, opts, ctx)
   if opts.before_release and (ok or not self.launcher:alive()) then
     local executed, reason = self.launcher:release()
     if not executed then ok, err = nil, reason end
