@@ -49,6 +49,53 @@ describe("the fcproc command", function()
     end
   end)
 
+  it("with --json tells of wrong use in JSON, too", function()
+    local world <close> = cli.world()
+    for _, args in ipairs{ { "rnu", "--json" }, { "--json", "stop" }, { "--json", "ps", "--nothing" },
+      { "run", "--vcpus", "x", "--json" }, { "--json", "ps", "--bridge-ip", "172.30.0.1" } } do
+      local out, err = cli.fails(world, 2, table.unpack(args))
+      local plain = cjson.decode(out).error
+      assert.are.equal("invalid", plain.code)
+      contains(err, "fcproc: " .. plain.message)
+    end
+    assert.are.equal("", (cli.fails(world, 2, "rnu", "--", "--json")))
+  end)
+
+  it("fails when its output can't be written", function()
+    local world <close> = cli.world()
+    local function full(...)
+      local run <close> = cli.start(world, { ... }, { stdout = { file = "/dev/full" } })
+      local status = run:wait()
+      contains(support.read_file(run.err), "the output could not be written: No space left on device")
+      return status
+    end
+    for _, words in ipairs{ "--help", "run --help", "ps", "--json ps", "version", "net up", "net show",
+      "--json reclaim", "doctor", "run --id a -d", "info a", "--json info a", "pause a", "resume a",
+      "stop a", "run --id b" } do
+      local args = {}
+      for word in words:gmatch("%S+") do args[#args + 1] = word end
+      assert.are.equal(1, full(table.unpack(args)), words)
+    end
+    assert.are.equal(3, full("--json", "info", "nobody"))
+    assert.are.equal(2, full("--json", "rnu"))
+    cli.ok(world, "net", "down")
+    assert_clean(world)
+  end)
+
+  it("is quiet when its reader has gone", function()
+    local world <close> = cli.world()
+    local folder = world.folder.path
+    for trap, status in pairs{ [""] = "141\n", ["trap '' PIPE; "] = "0\n" } do
+      support.sh{ "env", "FCPROC_RUNTIME_DIR=" .. world.folder:file("run"), "sh", "-c",
+        ("%s{ until [ -e '%s/gone' ]; do sleep 0.02; done; %s lua/bin/fcproc ps 2>'%s/said'; "
+          .. "echo $? >'%s/status'; } | { exec <&-; : >'%s/gone'; }"):format(trap, folder, support.lua,
+          folder, folder, folder) }
+      assert.are.equal(status, support.read_file(folder .. "/status"))
+      assert.are.equal("", support.read_file(folder .. "/said"))
+      support.sh{ "rm", folder .. "/gone" }
+    end
+  end)
+
   it("tells versions", function()
     local world <close> = cli.world()
     local versions = cli.json(world, "version")
