@@ -272,7 +272,7 @@ end
 
 -- From the gate to the point where the VM runs, or where its API has answered.
 local function bring_up(self, opts, ctx)
-  local ok, err = true, nil
+  local ok, err
   if opts.before_release then
     ok, err = opts.before_release(self.launcher)
     if not ok then return nil, err end

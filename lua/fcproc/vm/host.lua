@@ -211,17 +211,23 @@ local function find_namespace(record)
   return found
 end
 
--- TAPs are looked for where they were made: a manager for there.
+-- One for TAPs in that namespace; nil: in the one where the process is.
+local function manager_in(manager, netns)
+  return require("fcproc.manager").new{ bridge_name = manager.config.bridge_name,
+    runtime_dir = manager.config.runtime_dir, netns = netns }
+end
+
+-- TAPs are looked for where they were made, also when the manager was closed meanwhile.
 local function namespace_of(manager, record)
-  if not record.netns or record.netns == M.namespace(manager) then return manager end
+  if not record.netns then return manager end
+  local lost = manager.closed and manager.own_netns
+  if not lost and record.netns == M.namespace(manager) then
+    return manager.closed and manager_in(manager, manager.config.netns) or manager
+  end
   local netns = find_namespace(record)
-  if not netns then return nil end
-  local other = require("fcproc.manager").new{
-    bridge_name = manager.config.bridge_name, runtime_dir = manager.config.runtime_dir,
-    netns = netns,
-  }
+  local other = netns and manager_in(manager, netns)
   if other then return other, netns end
-  netns:close()
+  if netns then netns:close() end
 end
 
 local function our_taps(manager, record)

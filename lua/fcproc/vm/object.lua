@@ -187,9 +187,8 @@ function Vm:_hold()
 end
 
 function Vm:_let_go()
-  for _, path in ipairs(self.held and written(self) or {}) do
-    self.manager:_capper():remove(path)
-  end
+  local capper = self.manager.capper -- none when the manager was closed first
+  for _, path in ipairs(self.held and capper and written(self) or {}) do capper:remove(path) end
   self.held = nil
 end
 

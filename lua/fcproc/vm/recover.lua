@@ -123,7 +123,8 @@ function M.adopt(manager, id, ctx)
   end
   ctx = loop.context(ctx)
   local err
-  ok, err = loop.check(ctx)
+  ok, err = manager:_check_open("vm.adopt")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   local journal
   journal, err = journals.open(manager, id)
@@ -313,7 +314,8 @@ end
 ---@return fcproc.Reclaimed? report
 ---@return fcproc.Error? err
 function M.reclaim(manager, ctx)
-  local ok, err = loop.check(ctx)
+  local ok, err = manager:_check_open("vm.reclaim")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local ids
