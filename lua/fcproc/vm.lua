@@ -159,9 +159,10 @@ end
 
 local RESTORE = {
   { name = "prepare", run = function(vm, ctx, plan, fleet)
+    local record = vm.journal.record
+    record.paused = plan.spec.paused or nil
     local ok, err = prepare(vm, ctx, plan, fleet)
     if not ok then return nil, snapshot.explain(err) end
-    local record = vm.journal.record
     record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
     return true
   end },

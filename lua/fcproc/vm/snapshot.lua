@@ -117,13 +117,14 @@ local function check_target(path)
 end
 
 -- Writes down that a snapshot is being made, and makes the folder that becomes it.
-local function begin(vm, path, resume)
+local function begin(vm, path, state)
   local record = vm.journal.record
   local partial = ("%s.%s.partial"):format(path, vm.id)
   if core.stat(partial) then
     return refuse("conflict", partial, "%s is left of another snapshot: remove it", partial)
   end
-  record.snapshot, record.resume = partial, resume
+  record.snapshot, record.resume = partial, state == "Running"
+  record.paused = state == "Paused" or nil
   local made
   local ok, err = vm.journal:save("snapshotting")
   if ok then made, err = core.make_dir(partial, 448) end -- 0700
@@ -142,7 +143,7 @@ local function create(vm, path, opts, ctx)
   manifest, err = manifests.of(vm, opts.type or "Full", ctx)
   if not manifest then return nil, err end
   local ok
-  ok, err = begin(vm, path, state == "Running")
+  ok, err = begin(vm, path, state)
   if not ok then return nil, err end
   if record.resume then
     ok, err = machine:pause(ctx)
@@ -153,6 +154,7 @@ local function create(vm, path, opts, ctx)
   if not ok then return nil, err end
   local resume = record.resume and not opts.keep_paused
   record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
+  record.paused = true
   if resume then
     ok, err = machine:resume(ctx)
     if not ok then
@@ -160,6 +162,7 @@ local function create(vm, path, opts, ctx)
       err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
       return nil, err
     end
+    record.paused = nil
   end
   ok, err = vm.journal:save("running")
   if not ok then return nil, err end
