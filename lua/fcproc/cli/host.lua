@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local doctor = require "fcproc.doctor"
+local flags = require "fcproc.cli.flags"
 local lease = require "fcproc.vm.lease"
 local nat = require "fcproc.vm.nat"
 local output = require "fcproc.cli.output"
@@ -121,7 +122,8 @@ function M.doctor(cli)
   local user = args.user or {}
   local checks, err = doctor.run(cli.manager, {
     boot = args.boot, uplink = args.uplink, uid = user.uid, gid = user.gid,
-    progress = function(check)
+    progress = function(check) -- which is what comes back in the list, too
+      check.message, check.fix = flags.say(check.message), check.fix and flags.say(check.fix)
       if to.json then to:progress("%s: %s", check.name, check.status)
       else to:write(doctor.format(check) .. "\n") end
     end,

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local flags = require "fcproc.cli.flags"
 local json = require "fcproc.json"
 
 local M = {}
@@ -138,6 +139,7 @@ function M.plain(err)
     local value = err[name]
     plain[name] = type(value) == "string" and M.readable(value) or value
   end
+  plain.message = flags.say(plain.message)
   if err.problems then plain.problems = err.problems end
   if err.left then plain.left = M.left(err.left) end
   if err.cause then plain.cause = M.plain(err.cause) end
@@ -161,7 +163,7 @@ end
 ---@param err fcproc.Error
 ---@return integer status
 function Output:tell(err)
-  self:note("%s (%s)", (err.message:gsub("%s*\n%s*", " ")), err.code)
+  self:note("%s (%s)", flags.say((err.message:gsub("%s*\n%s*", " "))), err.code)
   local lines = {}
   for line in (err.output or ""):gmatch("[^\r\n]+") do lines[#lines + 1] = line end
   for i = math.max(1, #lines - TAIL_LINES + 1), #lines do

@@ -32,13 +32,22 @@ local function move(from, to, ctx)
   return ok, err
 end
 
+-- Firecracker's refusal of a diff, with what to do.
+local function explain_diff(opts, err)
+  if opts.type == "Diff" and err.code == "api" and err.message:find("dirty page tracking", 1, true) then
+    err.message = ("%s; launch the VM with track_dirty_pages = true in its spec, or take a full "
+      .. "snapshot"):format((err.message:gsub("%.$", "")))
+  end
+  return err
+end
+
 local function write_state(vm, machine, opts, ctx)
   local record = vm.journal.record
   local partial = record.snapshot
   local inside = record.jail and "snapshot-" or partial .. "/"
   local ok, err = machine:create_snapshot({ snapshot_type = opts.type or "Full",
     snapshot_path = inside .. "vmstate", mem_file_path = inside .. "memory" }, ctx)
-  if not ok then return nil, machine:failure("snapshot", err) end
+  if not ok then return nil, explain_diff(opts, machine:failure("snapshot", err)) end
   for _, name in ipairs(record.jail and FILES or {}) do
     ok, err = move(record.files.folder .. "/snapshot-" .. name, partial .. "/" .. name, ctx)
     if not ok then return nil, err end
