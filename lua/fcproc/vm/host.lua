@@ -8,6 +8,7 @@ local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local nat = require "fcproc.vm.nat"
+local uplinks = require "fcproc.vm.uplinks"
 
 local M = {}
 
@@ -130,29 +131,6 @@ local function nat_entries(record)
   return entries
 end
 
--- Whether the host forwards is its owner's business: what keeps guests from their uplink is told, in
--- the record and the log, and not changed.
-local function check_nat(manager, record, entries, ctx)
-  local asked = {}
-  for _, entry in ipairs(entries) do
-    local started = core.now()
-    local answers, err = asked[entry.uplink], nil
-    if not answers then answers, err = nat.check(manager, entry.uplink, ctx) end
-    if not answers then return nil, err end
-    for _, answer in ipairs(not asked[entry.uplink] and answers or {}) do
-      if not answer.ok then
-        record.warnings = record.warnings or {}
-        table.insert(record.warnings, { name = answer.name, message = answer.message,
-          fix = answer.fix })
-        manager:_log(started, answer.message, { id = record.id, uplink = entry.uplink,
-          fix = answer.fix }, "warn")
-      end
-    end
-    asked[entry.uplink] = answers
-  end
-  return true
-end
-
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
 ---@param fleet fcproc.Fleet
@@ -181,7 +159,7 @@ function M.make_network(journal, fleet, ctx)
   if #entries == 0 then return true end
   local ok, err = nat.add_all(manager, entries, ctx)
   if not ok then return nil, err end
-  return check_nat(manager, record, entries, ctx)
+  return uplinks.check(manager, record, entries, fleet, ctx)
 end
 
 -- ---- removing ------------------------------------------------------------------------------

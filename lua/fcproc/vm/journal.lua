@@ -35,6 +35,7 @@ Journal.__index = Journal
 ---@field pid integer?      ours
 ---@field namespace integer?  the one in which the manager makes links
 ---@field binary string?    Firecracker's, absolute
+---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
 
 ---The VM's folder.
 ---@param manager fcproc.Manager
