@@ -43,12 +43,12 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper process spawn net client log checks terminal
-LUA_FILES := init api bodies calls config context endpoints error exit fields finally guest identity jailer json \
+LUA_FILES := init api binary bodies calls config context endpoints error exit fields finally guest identity jailer json \
 	launch loop machine manager options process runner tail version waiters \
-	cli cli/console cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
+	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/console vm/disks vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
-	vm/natrules vm/nft vm/object vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop
+	vm/natrules vm/nft vm/object vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf

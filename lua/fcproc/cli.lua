@@ -16,6 +16,15 @@ local modules = {
   doctor = "host", version = "host",
 }
 
+-- Is an error to be JSON? Asked when the arguments themselves are the error.
+local function wants_json(argv)
+  for _, word in ipairs(argv) do
+    if word == "--" then return false end
+    if word == "--json" then return true end
+  end
+  return false
+end
+
 -- The arguments, or the status to end with.
 local function parse(argv, out, err)
   local help
@@ -24,14 +33,15 @@ local function parse(argv, out, err)
     error("help", 0)
   end)
   local called, ok, args = pcall(parser.pparse, parser, argv)
+  local to = output.new(out, err, wants_json(argv))
   if help then
-    out:write(help, "\n")
-    return nil, 0
+    to:write(help .. "\n")
+    return nil, to:finish(0)
   end
   if not called then error(ok, 0) end
   if ok then return args end
-  err:write("fcproc: ", (args:gsub("\n", "; ")), "; see fcproc --help\n")
-  return nil, output.WRONG_USE
+  return nil, to:finish(to:fail(errors.new{ code = "invalid", op = "cli.arguments",
+    message = args:gsub("\n", "; ") .. "; see fcproc --help" }))
 end
 
 ---@class fcproc.Cli  what a command gets
@@ -64,13 +74,13 @@ function M.main(argv, out, err)
   if not args then return status end
   local to = output.new(out, err, args.json)
   local ok, result = pcall(run, args, to)
-  if ok then return result end
+  if ok then return to:finish(result) end
   -- lua.c's Ctrl-C is an error that comes from anywhere; closing variables have run.
   if type(result) == "string" and result:find("interrupted!", 1, true) then
     to:note("interrupted")
     return output.INTERRUPTED
   end
-  if errors.is_error(result) then return to:fail(result) end
+  if errors.is_error(result) then return to:finish(to:fail(result)) end
   to:note("a mistake in fcproc: %s", tostring(result))
   return 1
 end

@@ -29,12 +29,19 @@ local function invalid(format, ...)
   return nil, errors.new{ code = "invalid", op = "fcproc.new", message = format:format(...) }
 end
 
+local MOST_PREFIX = 128 -- of any family
+
 local function check_prefix(config)
-  if not config.bridge_ip then return true end
+  if not config.bridge_ip then
+    local prefix = math.tointeger(tonumber(config.cidr or 0))
+    if prefix and prefix >= 0 and prefix <= MOST_PREFIX then return true end
+    return invalid("a cidr of %s can't work: it is a prefix length, 0 to 32 for IPv4, 0 to %d for "
+      .. "IPv6, and goes with a bridge_ip", config.cidr, MOST_PREFIX)
+  end
   local family, err = core.address_family(config.bridge_ip)
   if not family then return nil, err end
   local prefix = math.tointeger(tonumber(config.cidr))
-  local most = family == 4 and 32 or 128
+  local most = family == 4 and 32 or MOST_PREFIX
   if not prefix then
     return invalid("bridge_ip %s needs a cidr: its prefix length, 0 to %d", config.bridge_ip, most)
   end

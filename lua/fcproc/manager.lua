@@ -1,26 +1,30 @@
 -- The manager: the host-side primitives under the names of the Go package that they replace. It
 -- holds its configuration and one netlink socket and nothing that changes, so that any number of
--- coroutines may use one. Processes are in identity.lua, which this file mixes in.
+-- coroutines may use one. Processes are in identity.lua and the binary in binary.lua, which this file
+-- mixes in.
 
 local api = require "fcproc.api"
+local binary = require "fcproc.binary"
 local config = require "fcproc.config"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local identity = require "fcproc.identity"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
-local process = require "fcproc.process"
 local runner = require "fcproc.runner"
 
 local M = {}
 
----@class fcproc.Manager: fcproc.ManagerProcesses
+---@class fcproc.Manager: fcproc.ManagerProcesses, fcproc.ManagerBinary
 ---@field config table
 ---@field runner fcproc.Runner
+---@field closed true?
 local Manager = {}
 Manager.__index = Manager
 
-for name, method in pairs(identity.methods) do Manager[name] = method end
+for _, part in ipairs{ identity, binary } do
+  for name, method in pairs(part.methods) do Manager[name] = method end
+end
 
 local DEFAULT_WAIT = 5 -- seconds until a socket must be there, as in the seed
 
@@ -86,12 +90,21 @@ end
 
 ---Closes the netlink socket. Nothing on the host changes.
 function Manager:close()
+  self.closed = true
   self.net:close()
   if self.capper then self.capper:close() end
+  self.capper = nil
   if self.own_netns then self.own_netns:close() end
 end
 
 Manager.__close = Manager.close
+
+-- For what goes on with VMs: it needs the manager's namespace and its threads.
+function Manager:_check_open(op)
+  if not self.closed then return true end
+  return nil, errors.new{ code = "closed", op = op,
+    message = "the manager was closed: make another with fcproc.new" }
+end
 
 -- ---- network ------------------------------------------------------------------------------
 
@@ -349,56 +362,6 @@ function Manager:send_ctrl_alt_del(api_sock, ctx)
   if not ok then return nil, err end
   self:_log(started, "Ctrl-Alt-Del sent", { api_sock = api_sock })
   return true
-end
-
--- ---- the binary ---------------------------------------------------------------------------
-
----The path of the Firecracker binary: the configured path, or the first hit on PATH. It is a
----regular file that we may execute. Seed: ResolveBinary.
----@return string? path
----@return fcproc.Error? err
-function Manager:resolve_binary()
-  local name = self.config.firecracker_bin
-  local hint = "; install firecracker or set firecracker_bin"
-  if name == "" then
-    return nil, errors.new{
-      code = "not_found", op = "binary.resolve", message = "firecracker binary not configured" .. hint,
-    }
-  end
-  local path, cause = core.find_executable(name)
-  if path then return path end
-  local message
-  if cause.code ~= "not_found" then
-    message = ("firecracker binary %s"):format(cause.message)
-  elseif name:find("/", 1, true) then
-    message = ("firecracker binary not found at %s"):format(name)
-  else
-    message = ("firecracker binary \"%s\" not found in PATH"):format(name)
-  end
-  return nil, errors.new{
-    code = cause.code, op = "binary.resolve", errno = cause.errno, path = name, cause = cause,
-    message = message .. hint,
-  }
-end
-
----The version that the binary gives for itself, as "1.12.1".
----@param ctx fcproc.Context?
----@return string? version
----@return fcproc.Error? err
-function Manager:binary_version(ctx)
-  ctx = loop.context(ctx)
-  local path, err = self:resolve_binary()
-  if not path then return nil, err end
-  local spec = process.spec({ path, "--version" }, { timeout = DEFAULT_WAIT })
-  local done, result = loop.complete(ctx, core.command(spec, ctx))
-  if not done then return nil, result end
-  local version = result.stdout:match("^Firecracker v(%d+%.%d+%.%d+[%w.-]*)")
-  if version then return version end
-  return nil, errors.new{
-    code = "unsupported", op = "binary.version", path = path, status = result.status,
-    output = result.stderr:sub(-200),
-    message = ("%s --version did not answer like Firecracker; set firecracker_bin"):format(path),
-  }
 end
 
 M.Manager = Manager

@@ -134,7 +134,8 @@ local LAUNCH = {
 
 local function launch(manager, spec, fleet, ctx)
   options.argument(spec, "table", "vm.launch", "spec")
-  local ok, err = loop.check(ctx)
+  local ok, err = manager:_check_open("vm.launch")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local plan
@@ -158,9 +159,10 @@ end
 
 local RESTORE = {
   { name = "prepare", run = function(vm, ctx, plan, fleet)
+    local record = vm.journal.record
+    record.paused = plan.spec.paused or nil
     local ok, err = prepare(vm, ctx, plan, fleet)
     if not ok then return nil, snapshot.explain(err) end
-    local record = vm.journal.record
     record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
     return true
   end },
@@ -186,7 +188,8 @@ local RESTORE = {
 ---@return fcproc.Error? err  ERR_CONFLICT: another CPU, version or drive than the snapshot's
 function M.restore(manager, path, spec, ctx)
   options.argument(path, "string", "vm.restore", "path")
-  local ok, err = loop.check(ctx)
+  local ok, err = manager:_check_open("vm.restore")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local plan

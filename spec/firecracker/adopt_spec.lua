@@ -2,6 +2,7 @@
 -- and what a journal that is lost, cut, foreign or old leads to.
 
 local cjson = require "cjson"
+local in_mounts = require "spec.support.mounts"
 local support = require "spec.support"
 local traces = require "spec.support.traces"
 local core = require "fcproc.core"
@@ -61,6 +62,60 @@ describe("a VM that changes hands", function()
     end
     assert.are.same({}, must(fcproc.vm.list(world.manager)))
     fails("not_found", fcproc.vm.adopt(world.manager, world.id))
+  end)
+
+  it("is paused or not in the list as it was left, and as adopt finds it", function()
+    local world <close> = traces.world()
+    local vm = must(fcproc.vm.launch(world.manager, { id = world.id }))
+    local function is(state)
+      assert.are.equal(state, listed(world).state)
+      assert.are.equal(state, must(fcproc.vm.inspect(world.manager, world.id)).state)
+    end
+    local function again()
+      must(vm:detach())
+      vm = must(fcproc.vm.adopt(world.manager, world.id))
+    end
+    is("running")
+    for _ = 1, 2 do must(vm:pause()) end
+    is("paused")
+    again()
+    is("paused")
+    must(vm:resume())
+    is("running")
+    must(vm:api("PATCH", "/vm", { state = "Paused" })) -- as somebody else might
+    assert.are.equal("running", listed(world).state)
+    again()
+    is("paused")
+    must(vm:kill())
+    assert.are.same({}, must(fcproc.vm.list(world.manager)))
+  end)
+
+  it("is paused though the journal has no room for it, which is logged", function()
+    local dir <close> = support.folder()
+    in_mounts(dir, 'mkdir "$1/run" && mount -t tmpfs -o nr_inodes=40,mode=700 none "$1/run"', [[
+local fcproc = require "fcproc"
+local said = {}
+local manager <close> = must(fcproc.new{ runtime_dir = dir .. "/run",
+  firecracker_bin = support.firecracker(), logger = function(level, text, fields)
+    if level == "warn" then said[#said + 1] = text .. ": " .. fields.reason end
+  end })
+local vm <close> = must(fcproc.vm.launch(manager, { id = "a" }))
+local n = 0
+while true do
+  local file = io.open(("%s/run/ballast%d"):format(dir, n), "w")
+  if not file then break end
+  file:close()
+  n = n + 1
+end
+must(vm:pause())
+assert(must(vm:info()).state == "paused")
+assert(#said == 1 and said[1]:find("^the journal could not be written: .*is full"), said[1])
+must(vm:resume())
+for i = 0, n - 1 do os.remove(("%s/run/ballast%d"):format(dir, i)) end
+must(vm:pause())
+assert(must(fcproc.vm.list(manager))[1].state == "paused")
+must(vm:stop())
+]])
   end)
 
   it("is in one manager's hands at a time, and free when that dies", function()

@@ -49,6 +49,53 @@ describe("the fcproc command", function()
     end
   end)
 
+  it("with --json tells of wrong use in JSON, too", function()
+    local world <close> = cli.world()
+    for _, args in ipairs{ { "rnu", "--json" }, { "--json", "stop" }, { "--json", "ps", "--nothing" },
+      { "run", "--vcpus", "x", "--json" }, { "--json", "ps", "--bridge-ip", "172.30.0.1" } } do
+      local out, err = cli.fails(world, 2, table.unpack(args))
+      local plain = cjson.decode(out).error
+      assert.are.equal("invalid", plain.code)
+      contains(err, "fcproc: " .. plain.message)
+    end
+    assert.are.equal("", (cli.fails(world, 2, "rnu", "--", "--json")))
+  end)
+
+  it("fails when its output can't be written", function()
+    local world <close> = cli.world()
+    local function full(...)
+      local run <close> = cli.start(world, { ... }, { stdout = { file = "/dev/full" } })
+      local status = run:wait()
+      contains(support.read_file(run.err), "the output could not be written: No space left on device")
+      return status
+    end
+    for _, words in ipairs{ "--help", "run --help", "ps", "--json ps", "version", "net up", "net show",
+      "--json reclaim", "doctor", "run --id a -d", "info a", "--json info a", "pause a", "resume a",
+      "stop a", "run --id b" } do
+      local args = {}
+      for word in words:gmatch("%S+") do args[#args + 1] = word end
+      assert.are.equal(1, full(table.unpack(args)), words)
+    end
+    assert.are.equal(3, full("--json", "info", "nobody"))
+    assert.are.equal(2, full("--json", "rnu"))
+    cli.ok(world, "net", "down")
+    assert_clean(world)
+  end)
+
+  it("is quiet when its reader has gone", function()
+    local world <close> = cli.world()
+    local folder = world.folder.path
+    for trap, status in pairs{ [""] = "141\n", ["trap '' PIPE; "] = "0\n" } do
+      support.sh{ "env", "FCPROC_RUNTIME_DIR=" .. world.folder:file("run"), "sh", "-c",
+        ("%s{ until [ -e '%s/gone' ]; do sleep 0.02; done; %s lua/bin/fcproc ps 2>'%s/said'; "
+          .. "echo $? >'%s/status'; } | { exec <&-; : >'%s/gone'; }"):format(trap, folder, support.lua,
+          folder, folder, folder) }
+      assert.are.equal(status, support.read_file(folder .. "/status"))
+      assert.are.equal("", support.read_file(folder .. "/said"))
+      support.sh{ "rm", folder .. "/gone" }
+    end
+  end)
+
   it("tells versions", function()
     local world <close> = cli.world()
     local versions = cli.json(world, "version")
@@ -78,7 +125,9 @@ describe("the fcproc command", function()
     assert.is_true(support.pings(world.netns, info.address))
     cli.ok(world, "pause", "a")
     assert.are.equal("paused", cli.json(world, "info", "a").state)
+    contains(cli.ok(world, "ps"), "a   paused")
     assert.are.equal("running", cli.json(world, "resume", "a").state)
+    contains(cli.ok(world, "ps"), "a   running")
     local shown = cli.json(world, "net", "show")
     assert.are.equal("a", shown.taps[1].vm)
     assert.are.equal("a", shown.leases[1].owner)
@@ -144,11 +193,37 @@ describe("the fcproc command", function()
     contains(err, "exists already")
     cli.ok(world, "restore", path, "--id", "b", "-d", "--paused")
     assert.are.equal("paused", cli.json(world, "info", "b").state)
+    assert.are.equal("paused", cli.json(world, "ps")[2].state)
     cli.ok(world, "resume", "b")
     cli.ok(world, "stop", "a", "b")
     assert.are.equal(0, cli.run(world, { "restore", path, "--ladder", "sigkill:5", "--timeout", "0.5" })
       .status - 124)
     cli.fails(world, 3, "restore", "/no/such/snapshot")
+    assert_clean(world)
+  end)
+
+  it("advises in its own words", function()
+    local world <close> = cli.world()
+    local path, disk = world.folder:file("snap"), world.folder:file("disk")
+    cli.ok(world, "run", "--id", "a", "-d")
+    local _, err = cli.fails(world, 1, "snapshot", "--diff", "a", path)
+    contains(err, 'launch the VM with "track_dirty_pages": true in its --spec file')
+    cli.ok(world, "snapshot", "a", path)
+    cli.ok(world, "kill", "a")
+    local manifest = support.read_file(path .. "/manifest.json"):gsub('("model":)%s*"?%d+"?', '%1"0"')
+    support.sh{ "rm", path .. "/manifest.json" }
+    support.write_file(path .. "/manifest.json", manifest)
+    local out
+    out, err = cli.fails(world, 4, "restore", path, "--json")
+    contains(err, "; --any-cpu tries all the same")
+    contains(cjson.decode(out).error.message, "; --any-cpu tries all the same")
+    cli.ok(world, "restore", path, "--any-cpu", "--id", "b", "-d")
+    cli.ok(world, "kill", "b")
+    support.sh{ "install", "-m", "600", "/dev/null", disk }
+    _, err = cli.fails(world, 2, "run", "--drive", disk, "--jailer", "1234:1234")
+    contains(err, "give the VM a copy (--drive PATH:copy)")
+    _, err = cli.fails(world, 2, "run", "--firecracker", "/no/firecracker_bin")
+    contains(err, "not found at /no/firecracker_bin; install firecracker or set --firecracker")
     assert_clean(world)
   end)
 
@@ -163,6 +238,18 @@ describe("the fcproc command", function()
     for _ = 1, 2 do cli.ok(world, "net", "down") end
     assert.is_false(cli.json(world, "net", "show").exists)
     contains(cli.ok(world, "net", "show"), "there is none")
+    cli.ok(world, "net", "up")
+    contains(cli.ok(world, "net", "show"), "bridge  fcbr0, 172.30.0.1/24\n")
+    support.ip(world.netns, "address", "add", "10.7.0.1/16", "dev", "fcbr0")
+    support.ip(world.netns, "address", "delete", "172.30.0.1/24", "dev", "fcbr0")
+    support.ip(world.netns, "link", "set", "fcbr0", "down")
+    local shown = cli.json(world, "net", "show")
+    assert.are.same({ true, false, { "10.7.0.1/16" } }, { shown.exists, shown.up, shown.addresses })
+    contains(cli.ok(world, "net", "show"),
+      "bridge  fcbr0, 10.7.0.1/16, down, without 172.30.0.1/24; fcproc net up mends it\n")
+    cli.ok(world, "net", "up")
+    contains(cli.ok(world, "net", "show"), "bridge  fcbr0, 10.7.0.1/16, 172.30.0.1/24\n")
+    cli.ok(world, "net", "down")
     local config = cli.json(world, "net", "up", "--bridge", "other0", "--bridge-ip", "10.1.2.1/16")
     assert.are.same({ "other0", "10.1.2.1", 16 }, { config.bridge, config.address, config.prefix })
   end)
@@ -193,6 +280,7 @@ describe("the fcproc command", function()
     done = cli.run(world, { "doctor" }, { env = { FCPROC_FIRECRACKER = "/nowhere" } })
     assert.are.equal(1, done.status)
     contains(done.out, "FAIL  binary")
+    contains(done.out, "set --firecracker")
     contains(done.out, "fix: ")
   end)
 

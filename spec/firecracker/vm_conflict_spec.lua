@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local vms = require "spec.support.vms"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
@@ -22,12 +23,13 @@ describe("a second VM", function()
 
   it("of the same id is refused, by this manager and by another", function()
     local first <close> = vms.ready(world, { id = "one", network = true })
-    refused(first, "busy", "the VM 'one' is in the hands of another manager", world.manager,
-      { id = "one", network = true })
+    local here = "the VM 'one' is in the hands of this very process, pid "
+    local err = refused(first, "busy", here, world.manager, { id = "one", network = true })
+    assert.are.equal(tonumber(must(core.read_link("/proc/self"))), err.pid)
     local other <close> = must(fcproc.new{ runtime_dir = world.folder:file("run"),
       bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, netns = world.netns,
       firecracker_bin = support.firecracker() })
-    refused(first, "busy", "in the hands of another manager", other, { id = "one" })
+    refused(first, "busy", here, other, { id = "one" })
     local report = must(fcproc.vm.reclaim(other))
     assert.are.same({}, report.reclaimed)
     assert.is_true(support.pings(world.netns, first:address()))

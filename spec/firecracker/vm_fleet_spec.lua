@@ -39,6 +39,38 @@ describe("a fleet", function()
   end
 
   for name, loop in pairs(loops) do
+    it("asks once what keeps its guests in, and tells each VM, under " .. name, function()
+      local asked, dry, told = 0, "nft --check -f -", 0
+      local config = world.manager.config
+      local manager <close> = must(fcproc.new{ bridge_name = config.bridge_name,
+        bridge_ip = config.bridge_ip, cidr = config.prefix, netns = config.netns,
+        runtime_dir = config.runtime_dir, firecracker_bin = config.firecracker_bin,
+        logger = function(level) told = told + (level == "warn" and 1 or 0) end,
+        runner = { run = function(_, argv, opts, ctx)
+          if table.concat(argv, " ") == dry then asked = asked + 1 end
+          return fcproc.runner():run(argv, opts, ctx)
+        end } })
+      support.sh({ "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1" },
+        { netns = world.netns })
+      local list = fleet(5)
+      for i, spec in ipairs(list) do spec.network = { nat = i < 5 and "up0" or "up1" } end
+      loop(function()
+        local ctx <close> = must(fcproc.context{ waiter = name })
+        local all = must(fcproc.vm.launch_all(manager, list, nil, ctx))
+        assert.are.equal(2, asked)
+        for i, vm in ipairs(all) do
+          local warnings = must(vm:info(ctx)).warnings
+          local found = {}
+          for _, warning in ipairs(warnings) do found[warning.name] = warning.message end
+          assert.is_truthy(found.uplink:find(i < 5 and "up0" or "up1", 1, true))
+          told = told - #warnings
+        end
+        assert.are.equal(0, told)
+        must(fcproc.vm.stop_all(all, { { "sigkill", 5 } }, ctx))
+      end)
+      support.ip(world.netns, "link", "delete", "up0")
+    end)
+
     it("of 20 comes up and goes, under " .. name, function()
       loop(function()
         local ctx <close> = must(fcproc.context{ waiter = name })

@@ -55,10 +55,31 @@ describe("stopping a VM", function()
     end
   end)
 
+  it("works though its manager was closed, with which nothing else goes on", function()
+    for _, netns in ipairs{ world.netns, "/proc/self/fd/" .. world.netns:fd() } do
+      local config = world.manager.config
+      local manager = must(fcproc.new{ bridge_name = config.bridge_name, bridge_ip = config.bridge_ip,
+        cidr = config.prefix, netns = netns, runtime_dir = config.runtime_dir,
+        firecracker_bin = config.firecracker_bin })
+      local vm = must(fcproc.vm.launch(manager, { network = true }))
+      manager:close()
+      for name, call in pairs{ launch = { {} }, launch_all = { { {} } }, restore = { "/nowhere" },
+        adopt = { vm.id }, reclaim = {} } do
+        fails("closed", fcproc.vm[name](manager, table.unpack(call)))
+      end
+      must(vm:kill())
+      assert.are.equal(0, #must(world.manager:list_taps()))
+    end
+  end)
+
   it("that was paused lets it go on, so that it can hear", function()
     local vm <close> = vms.ready(world, {})
     must(vm:pause())
     assert.are.equal("ctrl_alt_del exited", names(must(vm:stop())))
+    local deaf <close> = vms.ready(world, { boot_args = "fcproc.ignore_cad" })
+    must(deaf:pause())
+    fails("wait_timeout", deaf:stop{ { "ctrl_alt_del", 0.3 } })
+    assert.are.equal("running", must(fcproc.vm.list(world.manager))[1].state)
   end)
 
   it("by a function of one's own", function()

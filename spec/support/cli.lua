@@ -20,7 +20,7 @@ function M.world()
   local close = getmetatable(world).__close
   return setmetatable(world, { __close = function(self)
     for _, entry in ipairs(fcproc.vm.list(self.manager) or {}) do
-      local vm = entry.state == "running" and fcproc.vm.adopt(self.manager, entry.id)
+      local vm = entry.pid and fcproc.vm.adopt(self.manager, entry.id)
       if vm then vm:kill() end
     end
     close(self)

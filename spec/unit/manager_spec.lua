@@ -50,12 +50,14 @@ describe("fcproc.new", function()
       { bridge_name = "." }, { bridge_name = ".." }, { bridge_ip = "fd00::1", cidr = -1 },
       { bridge_ip = "172.30.0.1/24", cidr = 24 }, { bridge_ip = "", cidr = 24 },
       { bridge_ip = "172.30.0.1", cidr = "24x" }, { runtime_dir = "" },
+      { cidr = 129 }, { cidr = -1 }, { cidr = "many" }, { bridge_name = "x0", cidr = "1299" },
       { runtime_dir = "relative/folder" }, { privilege = "root" },
     } do
       fails("invalid", fcproc.new(config))
     end
     local err = fails("invalid", fcproc.new{ bridge_ip = "172.30.0.1", cidr = 33 })
     assert.is_truthy(err.message:find("33 is out of range: IPv4 has 0 to 32", 1, true))
+    for _, cidr in ipairs{ 0, 99, "128" } do must(fcproc.new{ cidr = cidr }):close() end
     err = fails("invalid", fcproc.new{ bridge_ip = "fd00::1", cidr = 129 })
     assert.is_truthy(err.message:find("129 is out of range: IPv6 has 0 to 128", 1, true))
     err = fails("invalid", fcproc.new{ runtime_dir = "relative/folder" })

@@ -2,8 +2,10 @@
 
 local core = require "fcproc.core"
 local doctor = require "fcproc.doctor"
+local flags = require "fcproc.cli.flags"
 local lease = require "fcproc.vm.lease"
 local nat = require "fcproc.vm.nat"
+local nft = require "fcproc.vm.nft"
 local output = require "fcproc.cli.output"
 local vms = require "fcproc.vm"
 
@@ -66,9 +68,37 @@ local function net_down(cli)
   return true
 end
 
+-- What the bridge really has: whether it is up, and its addresses but for the kernel's own of its
+-- link. Neither when ip can't tell.
+local function look_at_bridge(cli, shown)
+  local links, err = nft.links(cli.manager, "cli.net", cli.ctx)
+  if not links then return cli.output:note("the bridge's addresses can't be read: %s", err.message) end
+  for _, link in ipairs(links) do
+    if link.ifname == shown.bridge then
+      shown.exists, shown.up, shown.addresses = true, false, {}
+      for _, flag in ipairs(link.flags) do shown.up = shown.up or flag == "UP" end
+      for _, entry in ipairs(link.addr_info) do
+        if entry.scope ~= "link" or entry["local"] == shown.address then
+          table.insert(shown.addresses, ("%s/%d"):format(entry["local"], entry.prefixlen))
+        end
+      end
+    end
+  end
+end
+
+local function bridge_text(shown)
+  if not shown.exists then return shown.bridge .. ": there is none; fcproc net up makes it" end
+  local wanted, found = ("%s/%d"):format(shown.address, shown.prefix), false
+  if not shown.addresses then return shown.bridge end
+  for _, address in ipairs(shown.addresses) do found = found or address == wanted:lower() end
+  local parts = { shown.bridge, table.unpack(shown.addresses) }
+  if not shown.up then parts[#parts + 1] = "down" end
+  if not found then parts[#parts + 1] = "without " .. wanted end
+  return table.concat(parts, ", ") .. ((not found or not shown.up) and "; fcproc net up mends it" or "")
+end
+
 local function show_text(shown)
-  local text = { ("bridge  %s\n"):format(shown.exists and ("%s, %s/%d"):format(shown.bridge,
-    shown.address, shown.prefix) or shown.bridge .. ": there is none; fcproc net up makes it") }
+  local text = { ("bridge  %s\n"):format(bridge_text(shown)) }
   local rows = { { "TAP", "VM", "STATE", "MAC", "ISOLATED" } }
   for _, tap in ipairs(shown.taps) do
     rows[#rows + 1] = { tap.name, tap.vm or "-", tap.in_use and "in use" or "idle", tap.mac,
@@ -90,13 +120,15 @@ local function net_show(cli)
   local manager, shown = cli.manager, bridge_of(cli)
   local err
   shown.exists = manager.net:link_exists(shown.bridge) and true or false
+  if shown.exists then look_at_bridge(cli, shown) end
   shown.taps, err = manager:list_taps(cli.ctx)
   if not shown.taps then return nil, err end
   shown.leases = lease.list(manager)
   for _, tap in ipairs(shown.taps) do tap.vm = lease.owner(manager, "tap-" .. tap.name) end
   shown.nat, err = nat.list(manager, cli.ctx)
   if not shown.nat then cli.output:note("the guests with NAT can't be read: %s", err.message) end
-  cli.output:result(shown, { fields = { taps = LIST, leases = LIST, nat = LIST } }, show_text)
+  local lists = { addresses = LIST, taps = LIST, leases = LIST, nat = LIST }
+  cli.output:result(shown, { fields = lists }, show_text)
   return true
 end
 
@@ -121,7 +153,8 @@ function M.doctor(cli)
   local user = args.user or {}
   local checks, err = doctor.run(cli.manager, {
     boot = args.boot, uplink = args.uplink, uid = user.uid, gid = user.gid,
-    progress = function(check)
+    progress = function(check) -- which is what comes back in the list, too
+      check.message, check.fix = flags.say(check.message), check.fix and flags.say(check.fix)
       if to.json then to:progress("%s: %s", check.name, check.status)
       else to:write(doctor.format(check) .. "\n") end
     end,

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local flags = require "fcproc.cli.flags"
 local json = require "fcproc.json"
 
 local M = {}
@@ -16,12 +17,14 @@ M.statuses = {
 }
 
 local STDERR, TAIL_LINES = 2, 10
+local EPIPE = 32
 
 ---@class fcproc.CliOutput
 ---@field out file*
 ---@field err file*
 ---@field json boolean
 ---@field shows_progress boolean  stderr is a terminal
+---@field lost { reason: string, errno: integer }?  why something could not be written
 local Output = {}
 Output.__index = Output
 
@@ -45,9 +48,23 @@ end
 
 ---Writes at once.
 ---@param text string
----@return boolean written  false: nobody reads any more
+---@return boolean written  false: it was not, see finish
 function Output:write(text)
-  return (self.out:write(text) and self.out:flush()) and true or false
+  local ok, reason, errno = self.out:write(text)
+  if ok then ok, reason, errno = self.out:flush() end
+  if not ok then self.lost = self.lost or { reason = reason, errno = errno } end
+  return ok and true or false
+end
+
+---The status to end with: a result that did not get to where it was to be is no success. That a
+---reader has gone is his own business.
+---@param status integer  what the command itself came to
+---@return integer status
+function Output:finish(status)
+  local lost = self.lost
+  if not lost or lost.errno == EPIPE then return status end
+  self:note("the output could not be written: %s", lost.reason)
+  return status == 0 and 1 or status
 end
 
 -- lua-cjson escapes each slash, which nobody needs and which hides paths from grep.
@@ -59,6 +76,7 @@ end
 ---@param value any
 ---@param list fcproc.BodyType?  which tables in it are lists, though they are empty
 ---@param fn fun(value: any): string
+---@return boolean written
 function Output:result(value, list, fn)
   if self.json then return self:write(encode(value, list)) end
   return self:write(fn(value))
@@ -121,6 +139,7 @@ function M.plain(err)
     local value = err[name]
     plain[name] = type(value) == "string" and M.readable(value) or value
   end
+  plain.message = flags.say(plain.message)
   if err.problems then plain.problems = err.problems end
   if err.left then plain.left = M.left(err.left) end
   if err.cause then plain.cause = M.plain(err.cause) end
@@ -144,7 +163,7 @@ end
 ---@param err fcproc.Error
 ---@return integer status
 function Output:tell(err)
-  self:note("%s (%s)", (err.message:gsub("%s*\n%s*", " ")), err.code)
+  self:note("%s (%s)", flags.say((err.message:gsub("%s*\n%s*", " "))), err.code)
   local lines = {}
   for line in (err.output or ""):gmatch("[^\r\n]+") do lines[#lines + 1] = line end
   for i = math.max(1, #lines - TAIL_LINES + 1), #lines do

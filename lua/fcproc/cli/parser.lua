@@ -8,10 +8,11 @@ local EPILOG = [[
 Options may also come from the environment: FCPROC_RUNTIME_DIR, FCPROC_BRIDGE,
 FCPROC_BRIDGE_IP, FCPROC_FIRECRACKER, FCPROC_NETNS.
 
-Exit status: 0 done; 1 failed; 2 wrong use, or a value that can never work;
-3 no such VM or file; 4 in use, or in the way; 5 a permission is missing;
-124 timed out; 130 interrupted (143: by SIGTERM, 129: by SIGHUP). With --json
-an error is {"error": {...}} on stdout, beside its line on stderr.]]
+Exit status: 0 done; 1 failed, or the output could not be written; 2 wrong
+use, or a value that can never work; 3 no such VM or file; 4 in use, or in the
+way; 5 a permission is missing; 124 timed out; 130 interrupted (143: by
+SIGTERM, 129: by SIGHUP). With --json an error is {"error": {...}} on stdout,
+beside its line on stderr.]]
 
 -- An option's default: from the environment, unless it is empty there.
 local function from_env(name, default)

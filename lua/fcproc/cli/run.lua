@@ -72,7 +72,9 @@ local function detached(cli)
   end
   vm:detach()
   local types = { fields = { taps = { kind = "list" }, drives = { kind = "list" } } }
-  cli.output:result(info, types, function() return info.id .. "\n" end)
+  if not cli.output:result(info, types, function() return info.id .. "\n" end) then
+    cli.output:note("%s runs all the same", info.id) -- else nobody would know
+  end
   return true
 end
 

@@ -8,6 +8,7 @@ local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local nat = require "fcproc.vm.nat"
+local uplinks = require "fcproc.vm.uplinks"
 
 local M = {}
 
@@ -130,29 +131,6 @@ local function nat_entries(record)
   return entries
 end
 
--- Whether the host forwards is its owner's business: what keeps guests from their uplink is told, in
--- the record and the log, and not changed.
-local function check_nat(manager, record, entries, ctx)
-  local asked = {}
-  for _, entry in ipairs(entries) do
-    local started = core.now()
-    local answers, err = asked[entry.uplink], nil
-    if not answers then answers, err = nat.check(manager, entry.uplink, ctx) end
-    if not answers then return nil, err end
-    for _, answer in ipairs(not asked[entry.uplink] and answers or {}) do
-      if not answer.ok then
-        record.warnings = record.warnings or {}
-        table.insert(record.warnings, { name = answer.name, message = answer.message,
-          fix = answer.fix })
-        manager:_log(started, answer.message, { id = record.id, uplink = entry.uplink,
-          fix = answer.fix }, "warn")
-      end
-    end
-    asked[entry.uplink] = answers
-  end
-  return true
-end
-
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
 ---@param fleet fcproc.Fleet
@@ -181,7 +159,7 @@ function M.make_network(journal, fleet, ctx)
   if #entries == 0 then return true end
   local ok, err = nat.add_all(manager, entries, ctx)
   if not ok then return nil, err end
-  return check_nat(manager, record, entries, ctx)
+  return uplinks.check(manager, record, entries, fleet, ctx)
 end
 
 -- ---- removing ------------------------------------------------------------------------------
@@ -211,17 +189,23 @@ local function find_namespace(record)
   return found
 end
 
--- TAPs are looked for where they were made: a manager for there.
+-- One for TAPs in that namespace; nil: in the one where the process is.
+local function manager_in(manager, netns)
+  return require("fcproc.manager").new{ bridge_name = manager.config.bridge_name,
+    runtime_dir = manager.config.runtime_dir, netns = netns }
+end
+
+-- TAPs are looked for where they were made, also when the manager was closed meanwhile.
 local function namespace_of(manager, record)
-  if not record.netns or record.netns == M.namespace(manager) then return manager end
+  if not record.netns then return manager end
+  local lost = manager.closed and manager.own_netns
+  if not lost and record.netns == M.namespace(manager) then
+    return manager.closed and manager_in(manager, manager.config.netns) or manager
+  end
   local netns = find_namespace(record)
-  if not netns then return nil end
-  local other = require("fcproc.manager").new{
-    bridge_name = manager.config.bridge_name, runtime_dir = manager.config.runtime_dir,
-    netns = netns,
-  }
+  local other = netns and manager_in(manager, netns)
   if other then return other, netns end
-  netns:close()
+  if netns then netns:close() end
 end
 
 local function our_taps(manager, record)

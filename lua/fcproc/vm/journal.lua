@@ -35,6 +35,7 @@ Journal.__index = Journal
 ---@field pid integer?      ours
 ---@field namespace integer?  the one in which the manager makes links
 ---@field binary string?    Firecracker's, absolute
+---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
 
 ---The VM's folder.
 ---@param manager fcproc.Manager
@@ -76,6 +77,15 @@ function M.holder(manager, id)
   return pid and core.stat(("/proc/%d"):format(pid)) and pid or nil
 end
 
+local function busy_text(id, pid)
+  if pid and pid == M.own_pid() then
+    return ("the VM '%s' is in the hands of this very process, pid %d: by another object for it, "
+      .. "perhaps of another manager; use that, or detach it first"):format(id, pid)
+  end
+  return ("the VM '%s' is in the hands of another manager%s; wait for it, or end that process")
+    :format(id, pid and (", pid %d"):format(pid) or "")
+end
+
 ---Takes the VM's lock.
 ---@param manager fcproc.Manager
 ---@param id string
@@ -86,9 +96,8 @@ function M.lock(manager, id)
   local lock, err = core.lock_file(path)
   if lock then return lock, err end
   if err.code == "busy" then
-    err.pid = M.holder(manager, id)
-    err.message = ("the VM '%s' is in the hands of another manager%s; wait for it, or end that "
-      .. "process"):format(id, err.pid and (", pid %d"):format(err.pid) or "")
+    local pid = M.holder(manager, id)
+    err.pid, err.message = pid, busy_text(id, pid)
   end
   return nil, err
 end

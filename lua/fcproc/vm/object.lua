@@ -187,9 +187,8 @@ function Vm:_hold()
 end
 
 function Vm:_let_go()
-  for _, path in ipairs(self.held and written(self) or {}) do
-    self.manager:_capper():remove(path)
-  end
+  local capper = self.manager.capper -- none when the manager was closed first
+  for _, path in ipairs(self.held and capper and written(self) or {}) do capper:remove(path) end
   self.held = nil
 end
 
@@ -202,13 +201,33 @@ end
 
 -- ---- doing ---------------------------------------------------------------------------------
 
+-- Writes down whether it is paused, for list, which asks no VM. What can't be written here, a later
+-- adopt finds out.
+function Vm:_note_paused(paused)
+  local record, started = self.journal.record, core.now()
+  paused = paused or nil
+  if record.paused == paused then return end
+  record.paused = paused
+  local saved, err = self.journal:save(record.state)
+  if saved then return end
+  self.manager:_log(started, "the journal could not be written", { id = self.id, reason = err.message },
+    "warn")
+end
+
+local function set_paused(self, paused, ok, err)
+  ok, err = explained(self, paused and "pause" or "resume", ok, err)
+  if not ok then return nil, err end
+  if self.machine then self:_note_paused(paused) end -- it may have been let go meanwhile
+  return true
+end
+
 ---Stops the guest's CPUs. Paused already is a success.
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err
 function Vm:pause(ctx)
   if not self.machine then return self:_ended("pause") end
-  return explained(self, "pause", self.machine:pause(ctx))
+  return set_paused(self, true, self.machine:pause(ctx))
 end
 
 ---Lets them go on. Running already is a success.
@@ -217,7 +236,7 @@ end
 ---@return fcproc.Error? err
 function Vm:resume(ctx)
   if not self.machine then return self:_ended("resume") end
-  return explained(self, "resume", self.machine:resume(ctx))
+  return set_paused(self, false, self.machine:resume(ctx))
 end
 
 ---Waits until it has ended by itself. Its files and network stay until stop, or reclaim.

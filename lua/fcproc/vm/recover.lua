@@ -75,7 +75,7 @@ end
 -- A snapshot that was under way is undone, and the journal says who the VMM is.
 local function take_over(vm, ctx)
   local record = vm.journal.record
-  local started = core.now()
+  local started, interrupted, paused = core.now(), record.snapshot, record.paused
   -- While it writes a snapshot it answers nothing else.
   local bounded <close> = core.context(ctx or core.default_context(),
     record.snapshot and SNAPSHOT_LIMIT or ANSWER_LIMIT)
@@ -84,6 +84,7 @@ local function take_over(vm, ctx)
     local undone
     undone, err = snapshot.finish_interrupted(vm, ctx)
     if not undone then return nil, err end
+    if not interrupted then paused = state == "Paused" or nil end
   elseif (err.code ~= "wait_timeout" and err.code ~= "deadline") or not loop.check(ctx) then
     return nil, vm.machine:failure("adopt", err)
   else
@@ -94,8 +95,11 @@ local function take_over(vm, ctx)
       pid = vm.machine.process:pid(), reason = err.message })
   end
   local own = journals.own_pid()
-  if record.state == "running" and record.process and record.manager == own then return true end
-  record.manager = own
+  if record.state == "running" and record.process and record.manager == own
+    and record.paused == paused then
+    return true
+  end
+  record.manager, record.paused = own, paused
   record.process, err = vm.machine.process:identity()
   if not record.process then return nil, err end
   local saved
@@ -123,7 +127,8 @@ function M.adopt(manager, id, ctx)
   end
   ctx = loop.context(ctx)
   local err
-  ok, err = loop.check(ctx)
+  ok, err = manager:_check_open("vm.adopt")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   local journal
   journal, err = journals.open(manager, id)
@@ -160,12 +165,18 @@ end
 
 ---@class fcproc.VmSummary
 ---@field id string
----@field state "running"|"dead"|"making"|"unknown"  unknown: err says why
+---@field state "running"|"paused"|"dead"|"making"|"unknown"  paused: by vm:pause, a snapshot or a restore;
+---                                                           unknown: err says why
 ---@field err fcproc.Error?
 ---@field pid integer?
 ---@field address string?
 ---@field created integer?  seconds since 1970
 ---@field managed boolean   a manager has it in its hands
+
+local function state_of(record, process, managed)
+  if process then return record.paused and "paused" or "running" end
+  return managed and "making" or "dead"
+end
 
 ---All VMs of the runtime folder, alive or dead. None of them is disturbed.
 ---@param manager fcproc.Manager
@@ -185,7 +196,7 @@ function M.list(manager, ctx)
     local process <close>, unseen = find_process(record or {})
     problem = problem or unseen
     local summary = { id = id, created = record and record.created, managed = managed,
-      state = problem and "unknown" or process and "running" or managed and "making" or "dead",
+      state = problem and "unknown" or state_of(record, process, managed),
       pid = process and process:pid(), err = problem }
     record = record or {}
     for _, tap in ipairs(record.taps or {}) do summary.address = summary.address or tap.address end
@@ -313,7 +324,8 @@ end
 ---@return fcproc.Reclaimed? report
 ---@return fcproc.Error? err
 function M.reclaim(manager, ctx)
-  local ok, err = loop.check(ctx)
+  local ok, err = manager:_check_open("vm.reclaim")
+  if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local ids

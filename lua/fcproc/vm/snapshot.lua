@@ -32,13 +32,22 @@ local function move(from, to, ctx)
   return ok, err
 end
 
+-- Firecracker's refusal of a diff, with what to do.
+local function explain_diff(opts, err)
+  if opts.type == "Diff" and err.code == "api" and err.message:find("dirty page tracking", 1, true) then
+    err.message = ("%s; launch the VM with track_dirty_pages = true in its spec, or take a full "
+      .. "snapshot"):format((err.message:gsub("%.$", "")))
+  end
+  return err
+end
+
 local function write_state(vm, machine, opts, ctx)
   local record = vm.journal.record
   local partial = record.snapshot
   local inside = record.jail and "snapshot-" or partial .. "/"
   local ok, err = machine:create_snapshot({ snapshot_type = opts.type or "Full",
     snapshot_path = inside .. "vmstate", mem_file_path = inside .. "memory" }, ctx)
-  if not ok then return nil, machine:failure("snapshot", err) end
+  if not ok then return nil, explain_diff(opts, machine:failure("snapshot", err)) end
   for _, name in ipairs(record.jail and FILES or {}) do
     ok, err = move(record.files.folder .. "/snapshot-" .. name, partial .. "/" .. name, ctx)
     if not ok then return nil, err end
@@ -117,13 +126,14 @@ local function check_target(path)
 end
 
 -- Writes down that a snapshot is being made, and makes the folder that becomes it.
-local function begin(vm, path, resume)
+local function begin(vm, path, state)
   local record = vm.journal.record
   local partial = ("%s.%s.partial"):format(path, vm.id)
   if core.stat(partial) then
     return refuse("conflict", partial, "%s is left of another snapshot: remove it", partial)
   end
-  record.snapshot, record.resume = partial, resume
+  record.snapshot, record.resume = partial, state == "Running"
+  record.paused = state == "Paused" or nil
   local made
   local ok, err = vm.journal:save("snapshotting")
   if ok then made, err = core.make_dir(partial, 448) end -- 0700
@@ -142,7 +152,7 @@ local function create(vm, path, opts, ctx)
   manifest, err = manifests.of(vm, opts.type or "Full", ctx)
   if not manifest then return nil, err end
   local ok
-  ok, err = begin(vm, path, state == "Running")
+  ok, err = begin(vm, path, state)
   if not ok then return nil, err end
   if record.resume then
     ok, err = machine:pause(ctx)
@@ -153,6 +163,7 @@ local function create(vm, path, opts, ctx)
   if not ok then return nil, err end
   local resume = record.resume and not opts.keep_paused
   record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
+  record.paused = true
   if resume then
     ok, err = machine:resume(ctx)
     if not ok then
@@ -160,6 +171,7 @@ local function create(vm, path, opts, ctx)
       err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
       return nil, err
     end
+    record.paused = nil
   end
   ok, err = vm.journal:save("running")
   if not ok then return nil, err end

@@ -61,14 +61,14 @@ local function hangs_after_reset(machine, err, step)
 end
 
 ---The guest is asked, again and again.
-function rungs.ctrl_alt_del(machine, limit, ctx, step)
+function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
   local began, presses = core.now(), 0
   local bounded <close> = core.context(ctx or core.default_context(), limit)
   do
     local look <close> = core.context(bounded, ANSWER_LIMIT)
     local state, err = machine:state(look)
-    if state == "Paused" then machine:resume(bounded) end
+    if state == "Paused" and machine:resume(bounded) then vm:_note_paused(false) end
     if state == "Not started" then return "skip", "its guest was never started" end
     if err and hangs_after_reset(machine, err, step) then return false end
   end
@@ -142,7 +142,7 @@ local function climb(vm, rung, report, ctx)
   local step, began = { name = name }, core.now()
   report.steps[#report.steps + 1] = step
   local fn = rungs[rung[1]] or custom(rung[1], vm)
-  local gone, exit = fn(vm.machine, rung[2], ctx, step)
+  local gone, exit = fn(vm.machine, rung[2], ctx, step, vm)
   step.took = core.now() - began
   if gone == true then
     step.outcome, report.outcome, report.step, report.exit = "exited", "exited", name, exit

@@ -1,0 +1,65 @@
+-- The manager's Firecracker binary: where it is and which version.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local process = require "fcproc.process"
+
+local M = {}
+
+local ANSWER_LIMIT = 5 -- seconds
+
+---@class fcproc.ManagerBinary
+local Binary = {}
+
+---The path of the Firecracker binary: the configured path, or the first hit on PATH. It is a
+---regular file that we may execute. Seed: ResolveBinary.
+---@return string? path
+---@return fcproc.Error? err
+function Binary:resolve_binary()
+  local name = self.config.firecracker_bin
+  local hint = "; install firecracker or set firecracker_bin"
+  if name == "" then
+    return nil, errors.new{
+      code = "not_found", op = "binary.resolve", message = "firecracker binary not configured" .. hint,
+    }
+  end
+  local path, cause = core.find_executable(name)
+  if path then return path end
+  local message
+  if cause.code ~= "not_found" then
+    message = ("firecracker binary %s"):format(cause.message)
+  elseif name:find("/", 1, true) then
+    message = ("firecracker binary not found at %s"):format(name)
+  else
+    message = ("firecracker binary \"%s\" not found in PATH"):format(name)
+  end
+  return nil, errors.new{
+    code = cause.code, op = "binary.resolve", errno = cause.errno, path = name, cause = cause,
+    message = message .. hint,
+  }
+end
+
+---The version that the binary gives for itself, as "1.12.1".
+---@param ctx fcproc.Context?
+---@return string? version
+---@return fcproc.Error? err
+function Binary:binary_version(ctx)
+  ctx = loop.context(ctx)
+  local path, err = self:resolve_binary()
+  if not path then return nil, err end
+  local spec = process.spec({ path, "--version" }, { timeout = ANSWER_LIMIT })
+  local done, result = loop.complete(ctx, core.command(spec, ctx))
+  if not done then return nil, result end
+  local version = result.stdout:match("^Firecracker v(%d+%.%d+%.%d+[%w.-]*)")
+  if version then return version end
+  return nil, errors.new{
+    code = "unsupported", op = "binary.version", path = path, status = result.status,
+    output = result.stderr:sub(-200),
+    message = ("%s --version did not answer like Firecracker; set firecracker_bin"):format(path),
+  }
+end
+
+M.methods = Binary
+
+return M

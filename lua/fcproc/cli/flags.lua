@@ -1,0 +1,31 @@
+-- What the library advises, in the words of the command: it says `any_cpu = true`, which here is
+-- --any-cpu.
+
+local M = {}
+
+-- Words of the library, each whole, and the command's.
+local words = {
+  { 'any_cpu = true', '--any-cpu' },
+  { 'copy = "reflink"', '--drive PATH:copy' },
+  { 'track_dirty_pages = true in its spec', '"track_dirty_pages": true in its --spec file' },
+  { 'another network namespace and runtime_dir, or network = { attach = false }',
+    'another --netns and --runtime-dir, or "network": {"attach": false} in a --spec file' },
+  { "firecracker_bin", "--firecracker" }, { "bridge_name", "--bridge" },
+  { "bridge_ip", "--bridge-ip" }, { "runtime_dir", "--runtime-dir" },
+}
+
+-- A word that is part of a path or of a longer word stays.
+for _, pair in ipairs(words) do
+  local text = pair[1]:gsub("%p", "%%%0")
+  pair[1] = "%f[^%s('\"\0]" .. text .. (pair[1]:find("%w$") and "%f[^%w_/]" or "")
+end
+
+---The text, with flags where there are some.
+---@param text string
+---@return string
+function M.say(text)
+  for _, pair in ipairs(words) do text = text:gsub(pair[1], pair[2]) end
+  return text
+end
+
+return M

@@ -1,0 +1,63 @@
+-- What keeps guests from their uplink. Whether the host forwards is its owner's business, so it is
+-- told, in the record and the log, and not changed.
+
+local core = require "fcproc.core"
+local finally = require "fcproc.finally"
+local loop = require "fcproc.loop"
+local nat = require "fcproc.vm.nat"
+
+local M = {}
+
+-- What nat.check says of an uplink, which takes some 50 ms: asked by the first VM of a fleet that
+-- comes here, for whom the others wait. When it gets no answer, the next one asks.
+local function answers_for(manager, uplink, fleet, ctx)
+  local uplinks = fleet.uplinks or {}
+  fleet.uplinks = uplinks
+  while uplinks[uplink] and uplinks[uplink].asking do
+    local done, err = loop.complete(ctx, uplinks[uplink].asking:wait_op(nil, ctx))
+    if not done then return nil, err end
+  end
+  local known = uplinks[uplink] or {}
+  uplinks[uplink] = known
+  if known.answers then return known.answers end
+  local asking <close> = core.context()
+  local _ <close> = finally(function() -- before it is closed: whoever waits looks again
+    known.asking = nil
+    asking:cancel()
+  end)
+  known.asking = asking
+  local err
+  known.answers, err = nat.check(manager, uplink, ctx)
+  return known.answers, err
+end
+
+local function warn(manager, record, entry, answer, started)
+  record.warnings = record.warnings or {}
+  table.insert(record.warnings, { name = answer.name, message = answer.message, fix = answer.fix })
+  manager:_log(started, answer.message, { id = record.id, uplink = entry.uplink, fix = answer.fix },
+    "warn")
+end
+
+---Puts into the record what keeps the VM's guests from their uplinks.
+---@param manager fcproc.Manager
+---@param record table
+---@param entries fcproc.NatEntry[]
+---@param fleet fcproc.Fleet
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  nothing was found out
+function M.check(manager, record, entries, fleet, ctx)
+  local told = {}
+  for _, entry in ipairs(entries) do
+    local started = core.now()
+    local answers, err = answers_for(manager, entry.uplink, fleet, ctx)
+    if not answers then return nil, err end
+    for _, answer in ipairs(not told[entry.uplink] and answers or {}) do
+      if not answer.ok then warn(manager, record, entry, answer, started) end
+    end
+    told[entry.uplink] = true
+  end
+  return true
+end
+
+return M
