@@ -2,6 +2,7 @@
  *
  * Files and folders: waiting for a path with inotify, finding executables, the runtime folder.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -227,6 +228,27 @@ static int make_parents(const char *path)
     return 0;
 }
 
+/* Does the folder hold things of others? Ours has .fcproc in it, or nothing yet. 1, 0 or -errno. */
+static int holds_others(int fd)
+{
+    char buf[4096] __attribute__((aligned(8)));
+    bool others = false;
+    ssize_t n;
+
+    while ((n = getdents64(fd, buf, sizeof(buf))) > 0) {
+        const struct dirent64 *entry;
+
+        for (ssize_t at = 0; at < n; at += entry->d_reclen) {
+            entry = (const struct dirent64 *)(buf + at);
+            if (strcmp(entry->d_name, ".fcproc") == 0)
+                return 0;
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+                others = true;
+        }
+    }
+    return n < 0 ? -errno : others;
+}
+
 FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err)
 {
     static const char op[] = "socket_dir.ensure";
@@ -265,8 +287,11 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "the runtime folder %s belongs to uid %u, not to us (uid %u); choose "
                          "another runtime_dir", path, st.st_uid, geteuid());
-    /* /tmp and its like: taken from the others, it would break the host. */
-    if (st.st_mode & S_ISVTX)
+    /* /tmp, /etc and their like: taken from the others, it would break the host. */
+    r = (st.st_mode & 07777) == 0700 ? 0 : holds_others(fd);
+    if (r < 0)
+        return error_errno(err, op, -r, "can't list the runtime folder %s", path);
+    if (r > 0 || (st.st_mode & S_ISVTX))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%s is shared with others (mode %04o) and is left as it is; choose a "
                          "runtime_dir of its own, such as %s/fcproc", path, st.st_mode & 07777U,

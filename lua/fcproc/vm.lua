@@ -204,7 +204,7 @@ end
 -- ---- what others have left -----------------------------------------------------------------
 
 M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
-M.inspect = recover.inspect
+M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
 
 -- ---- fleets --------------------------------------------------------------------------------
 

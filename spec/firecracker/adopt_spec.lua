@@ -45,6 +45,16 @@ describe("a VM that changes hands", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
+  it("has lost its socket: it is known by its process, and can be ended", function()
+    local world <close> = traces.world()
+    left_running(world)
+    os.remove(world.manager.config.runtime_dir .. "/" .. world.id .. "/api.sock")
+    edit(world, function(record) record.created = record.created - 60 end) -- it has long started
+    local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
+    assert.are.equal("sigkill", must(vm:kill()).step)
+    assert.are.same({}, must(fcproc.vm.list(world.manager)))
+  end)
+
   it("was detached by another process: it is listed, adopted, and its guest is as before", function()
     local world <close> = traces.world()
     left_running(world)

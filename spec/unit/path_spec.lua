@@ -389,6 +389,19 @@ describe("a runtime folder that others use, too", function()
     assert.is_truthy(err.message:find("is shared with others (mode 1777)", 1, true))
     assert.are.equal("1777\n", support.sh{ "stat", "-c", "%a", dir:file("shared") })
   end)
+
+  it("is left as it is, too, when it holds things of others: /etc for one", function()
+    local dir <close> = support.folder()
+    support.sh{ "mkdir", "-m", "755", dir:file("etc") }
+    support.write_file(dir:file("etc/passwd"), "")
+    local manager <close> = must(fcproc.new{ runtime_dir = dir:file("etc") })
+    local err = fails("conflict", manager:ensure_socket_dir())
+    assert.is_truthy(err.message:find("is shared with others (mode 0755)", 1, true))
+    assert.are.equal("755\n", support.sh{ "stat", "-c", "%a", dir:file("etc") })
+    support.sh{ "mkdir", dir:file("etc/.fcproc") } -- it is ours after all
+    must(manager:ensure_socket_dir())
+    assert.are.equal("700\n", support.sh{ "stat", "-c", "%a", dir:file("etc") })
+  end)
 end)
 
 describe("waiting for a server", function()

@@ -78,8 +78,14 @@ local function stop_all(cli, ids, ladder)
     if not seen[id] then
       seen[id] = true
       local vm, err = vms.adopt(cli.manager, id, cli.ctx)
-      results[#results + 1] = { id = id, vm = vm, err = err }
+      local result = { id = id, vm = vm, err = err }
+      results[#results + 1] = result
       if vm then running[#running + 1] = vm end
+      if err and err.state == "dead" then -- it ended by itself: what it left goes
+        local removed
+        removed, result.err = vms.remove_dead(cli.manager, id, cli.ctx)
+        result.report = removed and { outcome = "exited", step = "gone", steps = {}, took = 0, left = {} }
+      end
     end
   end
   local _, failure

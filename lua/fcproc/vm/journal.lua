@@ -131,11 +131,27 @@ end
 ---@param manager fcproc.Manager
 ---@param id string
 ---@return boolean
+---@return fcproc.Error? err  ERR_PERMISSION: it can't be seen from here
 function M.exists(manager, id)
   local folder = M.folder(manager, id)
   -- The folder last: it goes before its lock does.
-  local ours = core.stat(M.own_folder(manager, "locks") .. "/" .. id) or core.stat(folder .. "/vm.json")
+  local ours, err = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
+  if not ours and err.code == "permission" then return false, err end
+  ours = ours or core.stat(folder .. "/vm.json")
   return ours ~= nil and core.stat(folder) ~= nil
+end
+
+---The same for who needs it to be there.
+---@param manager fcproc.Manager
+---@param id string
+---@param op string
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM
+function M.find(manager, id, op)
+  local there, err = M.exists(manager, id)
+  if there then return true end
+  if err then return nil, err end
+  return M.missing(manager, id, op)
 end
 
 local booted
@@ -187,8 +203,11 @@ function M.create(manager, id, fleet)
     return journal
   end
   -- A lock file left here would make a stranger's folder look like ours.
+  local ours = not created or core.stat(folder .. "/vm.json")
   if created then lock:remove() else lock:close() end
-  return nil, err or errors.new{
+  return nil, err or not ours and errors.new{ code = "conflict", op = "vm.launch", path = folder,
+    message = ("%s is there already and is no VM's: remove it, or choose another id"):format(folder),
+  } or errors.new{
     code = "conflict", op = "vm.launch", path = folder,
     message = ("there is a VM '%s' already: %s. Adopt it when it runs, reclaim it when it is dead")
       :format(id, folder),
@@ -212,8 +231,10 @@ end
 ---@return fcproc.Journal? journal  its record is nil when there is none that can be read: see err
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM; ERR_BUSY: another manager has it
 function M.open(manager, id)
-  if not M.exists(manager, id) then return M.missing(manager, id, "vm.adopt") end
-  local lock, err = lock_in_folder(manager, id)
+  local there, err = M.find(manager, id, "vm.adopt")
+  if not there then return nil, err end
+  local lock
+  lock, err = lock_in_folder(manager, id)
   if not lock then return nil, err end
   if not core.stat(M.folder(manager, id)) then -- it went while we came
     lock:remove()

@@ -51,11 +51,16 @@ local function record_of(manager, id, record, err)
 end
 
 -- A VM whose manager died while it started may not listen yet, and behind a jailer the process may
--- not yet be the one that will. The live VMM, or nil when it ended.
+-- not yet be the one that will. The live VMM, or nil when it ended. One that was spawned by us and has
+-- lost its socket is the VMM all the same.
 local function wait_until_started(manager, record, process, ctx)
+  local left = (record.created or 0) + launch.TIMEOUT - os.time()
   while process do
+    local known = not record.jail and not record.rebuilt
     local done, listens = loop.complete(ctx, process:wait_server_op(record.files.socket,
-      launch.TIMEOUT, "firecracker api socket", manager.config.without, ctx))
+      known and math.max(0, math.min(left, launch.TIMEOUT)) or launch.TIMEOUT,
+      "firecracker api socket", manager.config.without, ctx))
+    if known and not done and listens.code == "deadline" and loop.check(ctx) then return process end
     if listens and done and not record.jail then return process end
     process:close()
     if not done then return nil, listens end
@@ -68,8 +73,14 @@ end
 
 local function dead(journal, cause)
   return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder, cause = cause,
-    message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
+    state = "dead", message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
       journal.folder) }
+end
+
+-- Its API does not answer: it hangs, or its socket was removed, though it lives.
+local function is_silent(vm, err, ctx)
+  if err.code == "wait_timeout" or err.code == "deadline" then return true end
+  return err.code == "not_found" and not vm.machine:wait(EXIT_LIMIT, ctx)
 end
 
 -- A snapshot that was under way is undone, and the journal says who the VMM is.
@@ -85,7 +96,7 @@ local function take_over(vm, ctx)
     undone, err = snapshot.finish_interrupted(vm, ctx)
     if not undone then return nil, err end
     if not interrupted then paused = state == "Paused" or nil end
-  elseif (err.code ~= "wait_timeout" and err.code ~= "deadline") or not loop.check(ctx) then
+  elseif not is_silent(vm, err, ctx) or not loop.check(ctx) then
     return nil, vm.machine:failure("adopt", err)
   else
     vm.machine:disconnect()
@@ -165,7 +176,8 @@ end
 
 ---@class fcproc.VmSummary
 ---@field id string
----@field state "running"|"paused"|"dead"|"making"|"unknown"  paused: by vm:pause, a snapshot or a restore;
+---@field state "running"|"paused"|"dead"|"making"|"unknown"  paused: by vm:pause, a restore, or a snapshot
+---                                                           whose manager died (adopt lets it go on);
 ---                                                           unknown: err says why
 ---@field err fcproc.Error?
 ---@field pid integer?
@@ -174,7 +186,8 @@ end
 ---@field managed boolean   a manager has it in its hands
 
 local function state_of(record, process, managed)
-  if process then return record.paused and "paused" or "running" end
+  local cut_off = record.snapshot and not managed -- in the middle of a snapshot
+  if process then return (record.paused or cut_off) and "paused" or "running" end
   return managed and "making" or "dead"
 end
 
@@ -225,7 +238,8 @@ function M.inspect(manager, id, ctx)
   if not valid then
     return nil, errors.new{ code = "invalid", op = "vm.inspect", message = "id: " .. reason }
   end
-  if not journals.exists(manager, id) then return journals.missing(manager, id, "vm.inspect") end
+  ok, err = journals.find(manager, id, "vm.inspect")
+  if not ok then return nil, err end
   local managed = journals.is_locked(manager, id)
   local record
   record, err = record_of(manager, id, journals.read(manager, id))
@@ -297,6 +311,28 @@ local function reclaim_one(manager, id, report, ctx)
   elseif state == "failed" then
     table.insert(report.failed, { id = id, left = { { id = id, what = "vm.json", err = journal } } })
   end
+end
+
+---Removes what one dead VM left.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  with left; ERR_BUSY, ERR_CONFLICT: it lives after all
+function M.remove_dead(manager, id, ctx)
+  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {} }
+  reclaim_one(manager, id, report, ctx)
+  local failed = report.failed[1]
+  if failed then
+    local first = failed.left[1]
+    return nil, errors.new{ code = first.err.code, op = "vm.reclaim", cause = first.err, left = failed.left,
+      message = ("of the dead VM '%s' this could not be removed: %s (%s)"):format(id, first.what,
+        tostring(first.err)) }
+  elseif report.alive[1] or report.busy[1] then
+    return nil, errors.new{ code = "busy", op = "vm.reclaim",
+      message = ("the VM '%s' is in the hands of another manager, or alive"):format(id) }
+  end
+  return true
 end
 
 -- NAT of VMs that are gone: an nft that was under way when its manager died ends its work all the same,

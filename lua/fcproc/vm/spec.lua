@@ -169,6 +169,12 @@ local function check_nat(check, manager, interface, place)
     check:add(place, "a TAP on no bridge has no NAT")
   elseif interface.nat == manager.config.bridge_name then
     check:add(place, "%s is the guests' bridge and can't be their uplink", interface.nat)
+  else
+    local there, reason = manager.net:link_exists(interface.nat)
+    if not there then
+      check:add(place, "%s", reason and reason.message or ("there is no interface %s; name the one that "
+        .. "leads to the world"):format(interface.nat))
+    end
   end
 end
 
@@ -369,6 +375,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   local id = spec.id or random_id()
   local ok, reason = M.check_id(id)
   if not ok then check:add("id", "%s", reason) end
+  if ok and id:find("^%-") then check:add("id", "'%s' would be taken for an option: no dash first", id) end
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = check_jailer(check, manager, spec, binary)
