@@ -16,7 +16,6 @@ static const char *const step_text[] = {
     [STEP_SESSION] = "start a session",
     [STEP_NETNS] = "enter the network namespace",
     [STEP_FDS] = "set up its descriptors",
-    [STEP_CWD] = "enter its working folder",
     [STEP_GROUP] = "take its group",
     [STEP_USER] = "take its user",
     [STEP_EXEC] = "execute",
@@ -188,7 +187,18 @@ static int failure(const struct spawn_gate *g, const struct child_report *report
 
         if (r < 0)
             return r;
+        if (report->value == ENOENT)
+            return error_set(err, FCPROC_ERR_NOT_FOUND, op_name, ENOENT,
+                             "%s can't be executed: the interpreter that it names is missing",
+                             g->child.file);
+        if (report->value == ENOEXEC)
+            return error_set(err, FCPROC_ERR_SYSTEM, op_name, ENOEXEC,
+                             "%s can't be executed: it is no program for this machine",
+                             g->child.file);
     }
+    if (report->step == STEP_CWD)
+        return error_errno(err, op_name, report->value, "%s: the new process can't enter the folder %s",
+                           g->child.file, g->spec.cwd);
     if (report->step < STEP_SESSION)
         return error_errno(err, op_name, report->value, "can't open %s for descriptor %d",
                            g->child.paths[report->step], report->step);

@@ -91,7 +91,8 @@ function Machine:failure(step, cause)
   -- What it said last is of interest unless it was killed, or ended well; and it tells which of the
   -- two failed.
   local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
-  local last = not killed and tail.last_words(output)
+  local last, reason
+  if not killed then last, reason = tail.last_words(output) end
   local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
     or self:describe_exit(exit)
   if step == "start" and exit and exit.status == 0 then
@@ -101,10 +102,15 @@ function Machine:failure(step, cause)
   if not exit and self.shape.daemonize then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
   end
+  local message = ("%s: %s%s"):format(step, how, last and last ~= how and (": " .. last) or "")
+  if reason and exit then -- of a status that may mean many things, the reason says which
+    message = ("%s: %s (%s: %s)"):format(step, reason, exit.status == 1 and "1: a general failure" or how,
+      last)
+  end
+  local denied = reason and reason:find("os error 13", 1, true)
   return errors.new{
-    code = "exit_status", op = "machine." .. step, status = exit and exit.status,
-    signal = exit and exit.signal, output = output, cause = cause, path = self.files.log,
-    message = ("%s: %s%s"):format(step, how, last and last ~= how and (": " .. last) or ""),
+    code = denied and "permission" or "exit_status", op = "machine." .. step, status = exit and exit.status,
+    signal = exit and exit.signal, output = output, cause = cause, path = self.files.log, message = message,
   }
 end
 
@@ -270,6 +276,13 @@ local function wait_until_up(self, opts, ctx)
   return true
 end
 
+-- The program that was to be started is none.
+local function cannot_execute(opts, reason)
+  local what = opts.jailer and "jailer.binary" or "firecracker_bin"
+  return errors.new{ code = "invalid", op = "machine.start", errno = reason.errno, cause = reason,
+    message = ("%s: %s; name a Firecracker's program there"):format(what, reason.message) }
+end
+
 -- From the gate to the point where the VM runs, or where its API has answered.
 local function bring_up(self, opts, ctx)
   if opts.before_release then
@@ -280,7 +293,7 @@ local function bring_up(self, opts, ctx)
   local ok, err = wait_until_up(self, opts, ctx)
   if opts.before_release and (ok or not self.launcher:alive()) then
     local executed, reason = self.launcher:release()
-    if not executed then ok, err = nil, reason end
+    if not executed then ok, err = nil, cannot_execute(opts, reason) end
   end
   if ok and opts.config and opts.boot == "api" then
     ok, err = configure(self, opts.config, opts.metadata, ctx)

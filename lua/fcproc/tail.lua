@@ -58,16 +58,33 @@ function M.last_line(text)
   return found
 end
 
+-- What Firecracker puts around the reason in its log.
+local WRAPPERS = { "Failed to build MicroVM from Json: ", "Could not Start MicroVM from one single json: ",
+  "Internal error while starting microVM: " }
+
+-- Its log has the reason in words, where its stderr has the names of Rust's types.
+local function logged_reason(output)
+  local reason
+  for line in output:gmatch("[^\n]+") do
+    reason = line:match("^%d[%d%-T:%.]+ %[[^%]]*%] %w+ error: (.+)") or reason
+  end
+  for _, wrapper in ipairs(reason and WRAPPERS or {}) do
+    if reason:sub(1, #wrapper) == wrapper then reason = reason:sub(#wrapper + 1) end
+  end
+  return reason and (reason:gsub(" Make sure [^\n]*\\$", "")) -- it goes on in the next line
+end
+
 ---The last line that says what went wrong, without Firecracker's time stamp.
 ---@param output string
----@return string?
+---@return string? words
+---@return string? reason  the same in words of the log, where it has them
 function M.last_words(output)
   local found
   for line in output:gmatch("[^\n]+") do
     local says = line:find("[Ee]rror") or line:find("panicked")
     if says and not line:find("Firecracker exiting with error", 1, true) then found = line end
   end
-  return found and (found:gsub("^%d[%d%-T:%.]+ ?", ""))
+  return found and (found:gsub("^%d[%d%-T:%.]+ ?", "")), logged_reason(output)
 end
 
 return M

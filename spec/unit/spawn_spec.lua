@@ -162,11 +162,12 @@ describe("a spawn that fails", function()
     support.sh{ "chmod", "755", text }
     err = fails("system", fcproc.spawn{ text })
     assert.are.equal(8, err.errno) -- ENOEXEC
-    assert.is_truthy(err.message:find(text .. ": the new process can't execute", 1, true))
+    assert.is_truthy(err.message:find(text .. " can't be executed: it is no program", 1, true))
     support.write_file(text, "#!/no/such/interpreter\n")
-    fails("not_found", fcproc.spawn{ text })
+    err = fails("not_found", fcproc.spawn{ text })
+    assert.is_truthy(err.message:find("the interpreter that it names is missing", 1, true))
     err = fails("not_found", fcproc.spawn({ "true" }, { cwd = "/no/such/folder" }))
-    assert.is_truthy(err.message:find("enter its working folder", 1, true))
+    assert.is_truthy(err.message:find("enter the folder /no/such", 1, true))
     err = fails("system", fcproc.spawn({ "true" }, { fds = { [3] = 1000 } })) -- EBADF
     assert.is_truthy(err.message:find("set up its descriptors", 1, true))
 
@@ -265,7 +266,7 @@ describe("a process with a gate", function()
     support.sh{ "chmod", "755", text }
     local p <close> = gated{ text }
     local err = fails("system", p:release())
-    assert.is_truthy(err.message:find(text .. ": the new process can't execute", 1, true))
+    assert.is_truthy(err.message:find(text .. " can't be executed: it is no program", 1, true))
     local _, exit = must(p:wait(1))
     assert.are.equal(127, exit.status)
   end)
@@ -273,7 +274,7 @@ describe("a process with a gate", function()
   it("tells at the release what failed before the gate", function()
     local p <close> = gated({ "true" }, { cwd = "/no/such" })
     local err = fails("not_found", p:release())
-    assert.is_truthy(err.message:find("enter its working folder", 1, true))
+    assert.is_truthy(err.message:find("enter the folder /no/such", 1, true))
     local _, exit = must(p:wait(1))
     assert.are.equal(127, exit.status)
   end)

@@ -53,8 +53,8 @@ local function launch(cli, ctx)
     end
     return vm
   end
-  if err.code == "exit_status" or err.code == "permission" then
-    cli.output:note("it was not started; `fcproc doctor` tells what this host lacks")
+  if err.code == "permission" then
+    err.message = err.message .. "; `fcproc doctor` tells what this host lacks"
   end
   return nil, err
 end

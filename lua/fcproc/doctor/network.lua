@@ -47,7 +47,7 @@ table ip fcproc_doctor {
 
 ---@param host fcproc.DoctorHost
 function M.nft(host)
-  -- Without it VMs run, and reach their host and each other.
+  -- Without it VMs run, and reach their host.
   local bad = host.opts.uplink and "fail" or "warn"
   local nft, on_path = host:program("nft")
   if not nft then
@@ -86,7 +86,7 @@ function M.forwarding(host)
     return "warn", ("%s can't be read%s"):format(name, where(host)), "see that /proc is mounted"
   end
   if value:find("^[1-9]") then return "ok", ("%s is on%s"):format(name, where(host)) end
-  return "warn", ("%s is off%s: guests reach this host and each other, and nothing beyond"):format(
+  return "warn", ("%s is off%s: guests reach this host, and nothing beyond it"):format(
     name, where(host)), ("sysctl -w %s=1, and the line %s=1 in /etc/sysctl.d/50-fcproc.conf"):format(
       name, name)
 end
