@@ -68,6 +68,19 @@ function M.new(fields)
   return setmetatable(fields, metatable)
 end
 
+local ENFILE, EMFILE = 23, 24
+
+---Did it, or what caused it, come from the process or the host having no descriptor to give?
+---@param err fcproc.Error?
+---@return boolean
+function M.lacks_descriptors(err)
+  while err do
+    if err.errno == EMFILE or err.errno == ENFILE then return true end
+    err = err.cause
+  end
+  return false
+end
+
 ---True for the values that this module and the C module make.
 ---@param value any
 ---@return boolean

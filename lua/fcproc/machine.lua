@@ -349,7 +349,7 @@ function Machine:kill_now()
   local ctx <close> = core.context(nil, 10)
   local function kill(handle)
     if handle:alive() then handle:signal("KILL") end
-    return process.wait(handle, nil, self.manager.config.without, ctx)
+    return process.wait_for_killed(handle, self.manager.config.without, ctx)
   end
   for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
   -- One that a jailer left behind, and that was not proved to be the VMM.

@@ -2,10 +2,13 @@
 -- The handle is the C module's; this file adds what waits and what checks options.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 
 local M = {}
+
+local LOOK_LIMIT, LOOK_PAUSE = 2, 0.001 -- seconds
 
 ---@class fcproc.Exit
 ---@field status integer?  the exit status
@@ -34,6 +37,18 @@ function M.wait(process, timeout, without, ctx)
   local done, exit = loop.complete(ctx, process:wait_op(timeout, without, ctx))
   if not done then return nil, exit end
   return true, M.exit_or_nil(exit)
+end
+
+---Waits for one that was killed. Without a descriptor for it its end is looked for.
+function M.wait_for_killed(process, without, ctx)
+  local gone, exit = M.wait(process, nil, without, ctx)
+  if gone or not errors.lacks_descriptors(exit) then return gone, exit end
+  local deadline = core.now() + LOOK_LIMIT
+  while process:alive() do
+    if core.now() >= deadline then return nil, exit end
+    core.poll_many({}, {}, LOOK_PAUSE)
+  end
+  return true
 end
 
 ---Sends a signal through the pidfd: this very process or none.

@@ -5,6 +5,7 @@ local core = require "fcproc.core"
 local disks = require "fcproc.vm.disks"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
+local fleets = require "fcproc.vm.fleet"
 local host = require "fcproc.vm.host"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
@@ -75,19 +76,18 @@ local function start_machine(vm, plan, config, ctx)
   return journal:save("running")
 end
 
--- Removes a VM that did not come to be. What can't be removed is told, and stays for reclaim.
-local function abandon(vm, err)
+-- Removes a VM that did not come to be. What can't be removed is tried again when the others of its
+-- fleet are gone; else it is told, and stays for reclaim.
+local function abandon(vm, err, fleet)
   local ctx <close> = core.context(nil, ABANDON_LIMIT)
-  vm:_let_go()
-  if vm.machine then
-    vm.machine:kill_now()
-    vm.machine = nil
+  local left = fleets.abandon(vm, ctx)
+  if #left == 0 then return end
+  if fleet.abandoned then
+    fleet.abandoned[#fleet.abandoned + 1] = vm
+    return
   end
-  local left = host.remove(vm.manager, { vm.journal }, ctx)
-  if #left > 0 then
-    vm.journal:close()
-    if err then err.left = left end
-  end
+  vm.journal:close()
+  if err then fleets.tell_left(err, left) end
 end
 
 -- What launch and restore share. The steps get the VM, the context, the plan and the fleet. Whatever
@@ -98,7 +98,7 @@ local function build(manager, plan, fleet, ctx, flow)
   local vm = objects.new(manager, journal, plan.hooks)
   local handed_out, failure = false, nil
   local _ <close> = finally(function()
-    if not handed_out then abandon(vm, failure) end
+    if not handed_out then abandon(vm, failure, fleet) end
   end)
   local ok = true
   for _, step in ipairs(flow) do
@@ -208,7 +208,25 @@ M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
 
 -- ---- fleets --------------------------------------------------------------------------------
 
----Launches many VMs at once. When one fails, those that came up are removed again.
+-- After a launch of many that failed: first those that came up, which gives back their descriptors.
+local function remove_all(came_up, abandoned, err, ctx)
+  local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
+  fleets.stop_all(came_up, stop.KILL, own)
+  local left = {}
+  for _, vm in ipairs(came_up) do
+    if vm.report then
+      table.move(vm.report.left, 1, #vm.report.left, #left + 1, left)
+    elseif vm.machine then
+      abandoned[#abandoned + 1] = vm
+    end
+  end
+  local own_left = fleets.abandon_again(abandoned, own)
+  table.move(own_left, 1, #own_left, #left + 1, left)
+  if err then fleets.tell_left(err, left) end
+end
+
+---Launches many VMs at once. When one fails, those that came up are removed again, also when it was the
+---descriptors that did not suffice; what is left all the same is told in the error, as err.left.
 ---@param manager fcproc.Manager
 ---@param list fcproc.VmSpec[]
 ---@param limit integer?  how many start at once; default: all
@@ -218,7 +236,8 @@ M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
   ctx = loop.context(ctx)
-  local functions, fleet, vms, whole, failure = { limit = limit }, {}, {}, false, nil
+  local functions, fleet = { limit = limit }, { abandoned = {} }
+  local vms, whole, failure = {}, false, nil
   for i, spec in ipairs(list) do
     functions[i] = function(run_ctx)
       if failure then return end
@@ -232,8 +251,7 @@ function M.launch_all(manager, list, limit, ctx)
     if whole then return end
     local came_up = {}
     for i = 1, #list do came_up[#came_up + 1] = vms[i] end
-    local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
-    M.stop_all(came_up, stop.KILL, own)
+    remove_all(came_up, fleet.abandoned, failure, ctx)
   end)
   loop.run(functions, ctx)
   if failure then return nil, failure end
@@ -241,16 +259,19 @@ function M.launch_all(manager, list, limit, ctx)
   return vms
 end
 
----Stops many VMs at once; their TAPs go as one link group.
+---Stops many VMs at once; their TAPs go as one link group. Those for which the descriptors do not
+---suffice at once follow, fewer at a time; their hooks are called again.
+---
+---    local reports = assert(fcproc.vm.stop_all(vms, { limit = 16 }))
 ---@param vms fcproc.Vm[]
----@param ladder table[]?  as for vm:stop
+---@param ladder fcproc.FleetLadder?
 ---@param ctx fcproc.Context?
 ---@return fcproc.StopReport[]? reports  in the order of the list
----@return fcproc.Error? err  of the first that failed; the others were stopped all the same
+---@return fcproc.Error? err  of the first that failed; the others were stopped all the same. With
+---                            errno 24: some are left, since there are too few descriptors even for one
 function M.stop_all(vms, ladder, ctx)
   options.argument(vms, "table", "vm.stop_all", "vms")
-  if ladder ~= nil then stop.check_ladder(ladder) end
-  return objects.stop_all(vms, ladder or stop.LADDER, ctx)
+  return fleets.stop_all(vms, stop.fleet_ladder(ladder), ctx)
 end
 
 return M

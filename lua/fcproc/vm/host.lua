@@ -314,7 +314,9 @@ local function all_leases(manager)
     self[id] = {}
     return self[id]
   end })
-  for _, entry in ipairs(lease.list(manager)) do table.insert(by_owner[entry.owner], entry.name) end
+  local found, err = lease.list(manager)
+  if err then return nil, err end
+  for _, entry in ipairs(found) do table.insert(by_owner[entry.owner], entry.name) end
   return by_owner
 end
 
@@ -350,8 +352,13 @@ function M.remove(manager, list, ctx)
     if record.state and not record.rebuilt then
       remove_rest(manager, journal, leases_of(record), left)
     else
-      all = all or all_leases(manager)
-      remove_rest(manager, journal, all[journal.id], left)
+      local err
+      if not all then all, err = all_leases(manager) end
+      if all then
+        remove_rest(manager, journal, all[journal.id], left)
+      else
+        note(left, journal.id, "its leases", nil, err)
+      end
     end
   end
   return left

@@ -96,9 +96,12 @@ end
 ---@param manager fcproc.Manager
 ---@param id string?
 ---@return { name: string, owner: string }[]
+---@return fcproc.Error? err  they could not be listed
 function M.list(manager, id)
   local found = {}
-  for _, entry in ipairs(core.list_dir(journals.own_folder(manager, "leases")) or {}) do
+  local entries, err = core.list_dir(journals.own_folder(manager, "leases"))
+  if not entries then return found, err.code ~= "not_found" and err or nil end
+  for _, entry in ipairs(entries) do
     local owner = M.owner(manager, entry.name)
     if owner and (not id or owner == id) then
       found[#found + 1] = { name = entry.name, owner = owner }

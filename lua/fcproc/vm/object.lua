@@ -24,7 +24,7 @@ local M = {}
 local Vm = {}
 Vm.__index = Vm
 
-local CLEANUP_LIMIT = 60 -- seconds for removing what ended VMs had, however many
+local CLEANUP_LIMIT = 60 -- seconds for removing what an ended VM had
 local CLOSE_LIMIT = 30 -- seconds that a closing variable may take
 
 ---@param manager fcproc.Manager
@@ -261,13 +261,13 @@ function Vm:snapshot(path, opts, ctx)
 end
 
 -- Who stops a VM holds its latch. The first of the others makes it a context, which they wait for.
-local function close_latch(vm)
-  vm.stopping, vm.failure = true, nil
+function Vm:_close_latch()
+  self.stopping, self.failure = true, nil
 end
 
-local function open_latch(vm)
-  local latch = vm.stopping
-  vm.stopping = nil
+function Vm:_open_latch()
+  local latch = self.stopping
+  self.stopping = nil
   if latch ~= true then
     latch:cancel()
     latch:close()
@@ -297,17 +297,21 @@ function Vm:_end_process(ctx, ladder)
   return report
 end
 
+function Vm:_close_machine()
+  if self.machine then self.machine:close() end
+  self.machine = nil
+end
+
 -- Closes what is held, after its things on the host are gone or have been written down.
 function Vm:_forget(report, left)
   report.left = left
   self:_let_go()
-  self.machine:close()
-  self.machine = nil
+  self:_close_machine()
   if #left > 0 then self.journal:close() end
   self.report = report
 end
 
-local function leftover_error(self, report)
+function Vm:_leftover_error(report)
   local names = {}
   for i, entry in ipairs(report.left) do
     names[i] = ("%s (%s)"):format(entry.what, tostring(entry.err))
@@ -328,7 +332,7 @@ local function stop_now(self, ladder, ctx)
     local left = host.remove(self.manager, { self.journal }, own)
     self:_forget(report, left)
     report.cleanup_took = core.now() - began
-    if #left > 0 then return nil, leftover_error(self, report) end
+    if #left > 0 then return nil, self:_leftover_error(report) end
     return true
   end, ctx)
   if not ok then return nil, err end
@@ -348,14 +352,14 @@ function Vm:stop(ladder, ctx)
   if ladder ~= nil then stop.check_ladder(ladder) end
   ctx = loop.context(ctx)
   if self.report then
-    if #self.report.left > 0 then return nil, leftover_error(self, self.report) end
+    if #self.report.left > 0 then return nil, self:_leftover_error(self.report) end
     return self.report
   end
   if self.stopping then return wait_for_other(self, ctx) end
   if not self.machine then return self:_ended("stop") end
-  close_latch(self)
+  self:_close_latch()
   -- However this ends, whoever waits goes on.
-  local _ <close> = finally(function() open_latch(self) end)
+  local _ <close> = finally(function() self:_open_latch() end)
   local report, err = stop_now(self, ladder or stop.LADDER, ctx)
   self.failure = err
   return report, err
@@ -382,60 +386,6 @@ function Vm:detach()
   self.machine = nil
   self.journal:close()
   return true
-end
-
----Stops many at once; their TAPs go as one link group, and their NAT in one transaction.
----@param vms fcproc.Vm[]
----@param ladder table[]
----@param ctx fcproc.Context?
----@return fcproc.StopReport[]? reports
----@return fcproc.Error? err
-function M.stop_all(vms, ladder, ctx)
-  ctx = loop.context(ctx)
-  local functions, reports, stopped, first, failure = {}, {}, {}, {}, nil
-  local latches <close> = setmetatable({}, { __close = function(all)
-    for vm in pairs(all) do open_latch(vm) end
-  end })
-  for i, vm in ipairs(vms) do
-    local again = first[vm]
-    first[vm] = again or i
-    if vm.machine and not vm.stopping then
-      close_latch(vm)
-      latches[vm] = true
-    end
-    functions[i] = function(run_ctx)
-      local err
-      if again then return end
-      if latches[vm] then
-        reports[i], err = steps.run(vm, "stop", vm._end_process, run_ctx, ladder)
-        if reports[i] then stopped[#stopped + 1] = i end
-        vm.failure = err
-      else -- it has ended, or somebody else is at it
-        reports[i], err = vm:stop(ladder, run_ctx)
-      end
-      failure = failure or err
-    end
-  end
-  loop.run(functions, ctx)
-  local by_manager = {}
-  for _, i in ipairs(stopped) do
-    local list = by_manager[vms[i].manager] or {}
-    by_manager[vms[i].manager] = list
-    list[#list + 1] = vms[i].journal
-  end
-  for manager, list in pairs(by_manager) do
-    local own <close> = core.context(nil, CLEANUP_LIMIT, ctx and ctx:waiter())
-    local left = host.remove(manager, list, own)
-    for _, i in ipairs(stopped) do
-      if vms[i].manager == manager then
-        vms[i]:_forget(reports[i], left)
-        if #left > 0 then failure = failure or leftover_error(vms[i], reports[i]) end
-      end
-    end
-  end
-  if failure then return nil, failure end
-  for i, vm in ipairs(vms) do reports[i] = reports[first[vm]] end
-  return reports
 end
 
 -- Going out of scope ends the VM at once and removes all of it, in a context of its own.

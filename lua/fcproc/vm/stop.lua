@@ -77,6 +77,8 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
     local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, press)
     if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
     if not ok and hangs_after_reset(machine, err, step) then return false end
+    -- It could not be asked, which is no reason to kill it.
+    if not ok and not step.sent and errors.lacks_descriptors(err) then return nil, err end
     presses = presses + 1
     local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
     local until_press = math.min(next_press, limit) - (core.now() - began)
@@ -116,6 +118,26 @@ function M.check_ladder(ladder)
         .. "sigkill, or a function; seconds: 0 or more"):format(i), 3)
     end
   end
+end
+
+---@class fcproc.FleetLadder  a ladder as for vm:stop; without steps: the default one
+---@field [integer] table
+---@field limit integer?  how many VMs stop at once; default: all
+
+---The ladder that stop_all goes by. Raises unless it is one.
+---@param ladder fcproc.FleetLadder?
+---@return fcproc.FleetLadder
+function M.fleet_ladder(ladder)
+  if ladder == nil then return M.LADDER end
+  local limit = type(ladder) == "table" and ladder.limit
+  if limit and (math.type(limit) ~= "integer" or limit < 1) then
+    error("vm.stop_all: limit must be a whole number of 1 or more", 3)
+  end
+  if not limit or #ladder > 0 then
+    M.check_ladder(ladder)
+    return ladder
+  end
+  return table.move(M.LADDER, 1, #M.LADDER, 1, { limit = limit })
 end
 
 -- A function as a rung: it does what it will, then the exit is waited for.
