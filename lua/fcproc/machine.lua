@@ -276,8 +276,9 @@ local function wait_until_up(self, opts, ctx)
   return true
 end
 
--- The program that was to be started is none.
+-- The program that was to be started may be none.
 local function cannot_execute(opts, reason)
+  if reason.op ~= "executable.find" and not reason.message:find("execute", 1, true) then return reason end
   local what = opts.jailer and "jailer.binary" or "firecracker_bin"
   return errors.new{ code = "invalid", op = "machine.start", errno = reason.errno, cause = reason,
     message = ("%s: %s; name a Firecracker's program there"):format(what, reason.message) }

@@ -8,7 +8,7 @@ local options = require "fcproc.options"
 
 local M = {}
 
-local LOOK_LIMIT, LOOK_PAUSE = 2, 0.001 -- seconds
+local KILLED_LIMIT = 2 -- seconds
 
 ---@class fcproc.Exit
 ---@field status integer?  the exit status
@@ -39,15 +39,12 @@ function M.wait(process, timeout, without, ctx)
   return true, M.exit_or_nil(exit)
 end
 
----Waits for one that was killed. Without a descriptor for it its end is looked for.
+---Waits for one that was killed: when there is no descriptor for an operation, by its own.
 function M.wait_for_killed(process, without, ctx)
   local gone, exit = M.wait(process, nil, without, ctx)
   if gone or not errors.lacks_descriptors(exit) then return gone, exit end
-  local deadline = core.now() + LOOK_LIMIT
-  while process:alive() do
-    if core.now() >= deadline then return nil, exit end
-    core.poll_many({}, {}, LOOK_PAUSE)
-  end
+  core.poll(process:pidfd(), KILLED_LIMIT)
+  if process:alive() then return nil, exit end
   return true
 end
 
