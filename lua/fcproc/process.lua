@@ -40,6 +40,11 @@ function M.wait(process, timeout, without, ctx)
 end
 
 ---Waits for one that was killed: when there is no descriptor for an operation, by its own.
+---@param process fcproc.Process
+---@param without integer
+---@param ctx fcproc.Context?
+---@return true? gone
+---@return fcproc.Exit|fcproc.Error|nil exit
 function M.wait_for_killed(process, without, ctx)
   local gone, exit = M.wait(process, nil, without, ctx)
   if gone or not errors.lacks_descriptors(exit) then return gone, exit end

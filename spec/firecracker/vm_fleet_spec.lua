@@ -192,4 +192,32 @@ describe("a fleet", function()
     }
     assert.are.same({ true, 5, "beside\n" }, { results[1][1], results[2][1], results[3][1] })
   end)
+
+  -- In a process of its own, which a shell has given few descriptors.
+  local function with_descriptors(most, count)
+    local script = ([[
+      local fcproc = require "fcproc"
+      local list = {}
+      for i = 1, %d do list[i] = { id = "f" .. i, network = true } end
+      local manager <close> = assert(fcproc.new{ runtime_dir = %q, firecracker_bin = %q,
+        bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24 })
+      local fleet, err = fcproc.vm.launch_all(manager, list, 8)
+      if not fleet then return print("launch", err.errno, err.left) end
+      local reports, failure = fcproc.vm.stop_all(fleet)
+      print("stop", reports and #reports, failure)
+    ]]):format(count, world.manager.config.runtime_dir, support.firecracker())
+    local line = ('ulimit -n %d && exec "$1" -e "$2"'):format(most)
+    return must(fcproc.runner():run({ "sh", "-c", line, "sh", support.lua, script },
+      { netns = world.netns, timeout = 60 })).stdout
+  end
+
+  it("is stopped also where there are too few descriptors to stop all at once", function()
+    assert.are.equal("stop\t25\tnil\n", with_descriptors(100, 25))
+    vms.nothing_left(world)
+  end)
+
+  it("leaves nothing when it needs more descriptors than there are", function()
+    assert.are.equal("launch\t24\tnil\n", with_descriptors(64, 50))
+    vms.nothing_left(world)
+  end)
 end)
