@@ -47,6 +47,19 @@ int error_code_for(int sys_errno)
     }
 }
 
+/* What to do about it, where that is always the same. */
+static const char *hint_for(int sys_errno)
+{
+    switch (sys_errno) {
+    case EMFILE:
+        return "; raise the limit of open files (ulimit -n)";
+    case ENFILE:
+        return "; raise the host's limit of open files (sysctl fs.file-max)";
+    default:
+        return "";
+    }
+}
+
 static int error_fill(fcproc_error *err, int code, const char *op, int sys_errno,
                       const char *format, va_list args)
 {
@@ -83,8 +96,8 @@ int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *fo
         /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
         const char *text = strerrordesc_np(sys_errno);
 
-        (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s",
-                       text ? text : "unknown error");
+        (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s%s",
+                       text ? text : "unknown error", hint_for(sys_errno));
     }
     return code;
 }

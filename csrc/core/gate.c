@@ -229,7 +229,9 @@ int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
     if (r < 0) {
         if (g)
             gate_free(g);
-        return error_errno(err, op_name, -r, "can't start %s", child->file);
+        /* EAGAIN is clone's, of the limit of processes. */
+        return error_errno(err, op_name, -r, "can't start %s%s", child->file,
+                           r == -EAGAIN ? " (raise the limit of processes, ulimit -u)" : "");
     }
     if (spec->gate) {
         process_set_gate(process, g); /* how it comes to its gate, its release tells */

@@ -66,7 +66,7 @@ describe("the fcproc command", function()
     local function full(...)
       local run <close> = cli.start(world, { ... }, { stdout = { file = "/dev/full" } })
       local status = run:wait()
-      contains(support.read_file(run.err), "the output could not be written: No space left on device")
+      contains(support.read_file(run.err), "the output can't be written: No space left on device")
       return status
     end
     for _, words in ipairs{ "--help", "run --help", "ps", "--json ps", "version", "net up", "net show",

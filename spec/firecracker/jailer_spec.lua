@@ -253,7 +253,7 @@ describe("a jail's failures", function()
     local filter = world.folder:file("filter")
     support.write_file(filter, "no filter")
     local err = fails("exit_status", fcproc.vm.launch(world.manager, { id = "vm", seccomp = filter }))
-    assert.is_truthy(err.message:find("Deserialization", 1, true), err.message)
+    assert.is_truthy(err.message:find("Filter deserialization failed", 1, true), err.message)
     assert_gone(world)
   end)
 

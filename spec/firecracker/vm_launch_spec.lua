@@ -161,7 +161,7 @@ describe("a launched VM", function()
   it("that can't start says why, and nothing is left of it", function()
     local elf = world.folder:file("elf")
     support.write_file(elf, "\127ELF" .. ("\0"):rep(2000))
-    for boot, text in pairs{ config_file = "KernelLoader", api = "kernel" } do
+    for boot, text in pairs{ config_file = "Cannot load kernel", api = "kernel" } do
       local err = fails(boot == "api" and "api" or "exit_status",
         fcproc.vm.launch(world.manager, { id = "bad", kernel = elf, boot = boot }))
       assert.are.equal("start", err.step)

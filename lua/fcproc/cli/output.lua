@@ -25,6 +25,7 @@ local EPIPE = 32
 ---@field json boolean
 ---@field shows_progress boolean  stderr is a terminal
 ---@field lost { reason: string, errno: integer }?  why something could not be written
+---@field told boolean?           somebody was told of that
 local Output = {}
 Output.__index = Output
 
@@ -56,14 +57,24 @@ function Output:write(text)
   return ok and true or false
 end
 
----The status to end with: a result that did not get to where it was to be is no success. That a
----reader has gone is his own business.
+---Why something could not be written, for one who tells of it now. That a reader has gone is his
+---own business.
+---@return string? reason
+function Output:trouble()
+  local lost = self.lost
+  if not lost or lost.errno == EPIPE then return nil end
+  self.told = true
+  return lost.reason
+end
+
+---The status to end with: a result that did not get to where it was to be is no success.
 ---@param status integer  what the command itself came to
 ---@return integer status
 function Output:finish(status)
-  local lost = self.lost
-  if not lost or lost.errno == EPIPE then return status end
-  self:note("the output could not be written: %s", lost.reason)
+  local told = self.told
+  local reason = self:trouble()
+  if not reason then return status end
+  if not told then self:note("the output can't be written: %s", reason) end
   return status == 0 and 1 or status
 end
 

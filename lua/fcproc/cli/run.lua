@@ -123,6 +123,14 @@ local function status_of_end(exit)
   return exit and exit.status == 0 and 0 or FAILED
 end
 
+-- Why it ends before its guest wanted to. Of a reader that has gone nothing is said: `| head` is use.
+local function tell_why_stopped(cli, vm, why)
+  local lost = cli.output:trouble()
+  if not lost and (why.code == "closed" or why.code == "cancelled") then return end
+  cli.output:note("%s is stopped: %s", vm.id, lost and "the output can't be written: " .. lost
+    or why.code == "deadline" and "its time is up" or why.message)
+end
+
 -- The work itself. state.signal: the first that came.
 local function work(cli, state)
   local started = core.now()
@@ -131,10 +139,7 @@ local function work(cli, state)
   local holding <close> = vm -- luacheck: ignore holding
   began(cli, vm, started)
   local gone, why = accompany(cli, vm, state.patience)
-  if not gone and not state.signal and why.code ~= "closed" then
-    cli.output:note("%s is stopped: %s", vm.id, why.code == "deadline" and "its time is up"
-      or why.code == "cancelled" and "nobody reads its console any more" or why.message)
-  end
+  if not gone and not state.signal then tell_why_stopped(cli, vm, why) end
   local report
   report, err = end_vm(vm, cli.args.ladder, state.urgent)
   if not report then return nil, err end
