@@ -173,12 +173,13 @@ local function new(manager, id, lock, record)
     folder = M.folder(manager, id) }, Journal)
 end
 
--- A sweep holds the lock of a VM that is not there for a moment, to see that it is free.
-local function lock_new(manager, id, fleet)
+-- For a moment a lock may be nobody's: a sweep holds that of a VM that is not there, to see that it is
+-- free; and of a manager that was killed a child may have it yet, on its way to its own end.
+local function lock_patiently(manager, id, fleet)
   local lock, err
   for _ = 1, LOCK_TRIES do
     lock, err = lock_in_folder(manager, id, fleet)
-    if lock or err.code ~= "busy" or core.stat(M.folder(manager, id)) then break end
+    if lock or err.code ~= "busy" or err.pid then break end
     core.poll_many({}, {}, LOCK_PAUSE)
   end
   return lock, err
@@ -191,7 +192,7 @@ end
 ---@return fcproc.Journal?
 ---@return fcproc.Error? err  ERR_CONFLICT: there is a VM, alive or dead, of that id
 function M.create(manager, id, fleet)
-  local lock, created = lock_new(manager, id, fleet)
+  local lock, created = lock_patiently(manager, id, fleet)
   if not lock then return nil, created end
   local folder = M.folder(manager, id)
   local made, err = core.make_dir(folder, 448)
@@ -234,7 +235,7 @@ function M.open(manager, id)
   local there, err = M.find(manager, id, "vm.adopt")
   if not there then return nil, err end
   local lock
-  lock, err = lock_in_folder(manager, id)
+  lock, err = lock_patiently(manager, id)
   if not lock then return nil, err end
   if not core.stat(M.folder(manager, id)) then -- it went while we came
     lock:remove()
