@@ -61,6 +61,14 @@ describe("the fcproc command", function()
     assert.are.equal("", (cli.fails(world, 2, "rnu", "--", "--json")))
   end)
 
+  it("says which option is malformed, and what it wants", function()
+    local world <close> = cli.world()
+    for _, option in ipairs{ "--vcpus", "--mem", "--vsock" } do
+      local _, err = cli.fails(world, 2, "run", option, "x")
+      contains(err, ("malformed %s 'x': a whole number"):format(option))
+    end
+  end)
+
   it("fails when its output can't be written", function()
     local world <close> = cli.world()
     local function full(...)
@@ -76,6 +84,9 @@ describe("the fcproc command", function()
       for word in words:gmatch("%S+") do args[#args + 1] = word end
       assert.are.equal(1, full(table.unpack(args)), words)
     end
+    local run <close> = cli.start(world, { "run" }, { stdout = { file = "/dev/full" } })
+    assert.are.equal(1, run:wait())
+    contains(support.read_file(run.err), "is stopped: the output can't be written: No space left on device")
     assert.are.equal(3, full("--json", "info", "nobody"))
     assert.are.equal(2, full("--json", "rnu"))
     cli.ok(world, "net", "down")

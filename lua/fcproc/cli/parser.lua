@@ -20,32 +20,37 @@ local function from_env(name, default)
   return value ~= "" and value or default
 end
 
-local function whole(text)
-  return math.tointeger(tonumber(text))
+-- A converter: argparse's own message names neither the option nor what it wants.
+local function whole_of(option)
+  return function(text)
+    local number = text:find("^%d+$") and math.tointeger(tonumber(text))
+    if number then return number end
+    return nil, ("malformed %s '%s': a whole number"):format(option, text)
+  end
 end
 
 local function seconds(text)
   local number = tonumber(text)
   if number and number >= 0 and number < 1e9 then return number end
-  return nil, ("malformed time '%s': a number of seconds"):format(text)
+  return nil, ("malformed --timeout '%s': a number of seconds"):format(text)
 end
 
 local function address_and_prefix(text)
   local address, prefix = text:match("^([^/]+)/(%d+)$")
-  if address then return { address = address, prefix = whole(prefix) } end
-  return nil, ("malformed address '%s': it is written like 172.30.0.1/24"):format(text)
+  if address then return { address = address, prefix = math.tointeger(tonumber(prefix)) } end
+  return nil, ("malformed --bridge-ip '%s': it is written like 172.30.0.1/24"):format(text)
 end
 
 local function user_and_group(text)
   local uid, gid = text:match("^(%d+):(%d+)$")
-  if uid then return { uid = whole(uid), gid = whole(gid) } end
+  if uid then return { uid = math.tointeger(tonumber(uid)), gid = math.tointeger(tonumber(gid)) } end
   return nil, ("malformed user '%s': it is written like 1000:1000"):format(text)
 end
 
 local function key_and_value(text)
   local key, value = text:match("^([^=]+)=(.*)$")
   if key then return { key = key, value = value } end
-  return nil, ("malformed setting '%s': it is written like cpu.shares=512"):format(text)
+  return nil, ("malformed --cgroup '%s': it is written like cpu.shares=512"):format(text)
 end
 
 -- The words after a path, from its end: /disk.img:ro:copy.
@@ -68,12 +73,12 @@ local function ladder(text)
     local name, limit = part:match("^([%l_]+):([%d.]+)$")
     local known = name == "ctrl_alt_del" or name == "wait" or name == "sigterm" or name == "sigkill"
     if not known or not tonumber(limit) then
-      return nil, ("malformed step '%s': steps are like ctrl_alt_del:10,sigterm:3,sigkill:5; "
+      return nil, ("malformed --ladder '%s': steps are like ctrl_alt_del:10,sigterm:3,sigkill:5; "
         .. "there are ctrl_alt_del, wait, sigterm, sigkill"):format(part)
     end
     steps[#steps + 1] = { name, tonumber(limit) }
   end
-  if #steps == 0 then return nil, "the ladder has no step" end
+  if #steps == 0 then return nil, "--ladder has no step" end
   return steps
 end
 
@@ -118,12 +123,13 @@ local function add_vms(parser, command)
   run:option("--kernel", "An uncompressed kernel."):argname("<file>")
   run:option("--initrd"):argname("<file>")
   run:option("--boot-args", "The kernel's command line."):argname("<text>")
-  run:option("--vcpus"):argname("<n>"):convert(whole)
-  run:option("--mem", "Memory in MiB."):argname("<mib>"):convert(whole)
+  run:option("--vcpus"):argname("<n>"):convert(whole_of("--vcpus"))
+  run:option("--mem", "Memory in MiB."):argname("<mib>"):convert(whole_of("--mem"))
   run:option("--drive", "A disk; after it :ro, :root (the guest's root device), :copy (the VM gets "
     .. "a copy of its own). Several may be given.")
     :argname("<path[:ro][:root][:copy]>"):count("*"):convert(drive):target("drives")
-  run:option("--vsock", "A vsock with this context id, 3 or more."):argname("<cid>"):convert(whole)
+  run:option("--vsock", "A vsock with this context id, 3 or more."):argname("<cid>")
+    :convert(whole_of("--vsock"))
   add_ladder(run)
 
   local restore = command(parser, "restore", "Launch a VM from a snapshot.")
@@ -138,7 +144,8 @@ local function add_vms(parser, command)
   local console = command(parser, "console", "What a guest wrote to its console.")
   console:argument("id")
   console:flag("-f --follow", "Go on until the VM ends.")
-  console:option("-n --lines", "Begin with the last lines."):argname("<n>"):convert(whole)
+  console:option("-n --lines", "Begin with the last lines."):argname("<n>")
+    :convert(whole_of("--lines"))
   local stop = command(parser, "stop", "Stop VMs, gently first, and remove all that they had.")
   stop:argument("id"):args("+"):target("ids")
   add_ladder(stop)
