@@ -9,6 +9,8 @@ local M = {}
 local OLDEST, NEWEST = 1012, 1017 -- Firecracker versions that fcproc is made for: 1.12 to 1.17
 local NO_LINKS = 1015             -- from here on the jailer refuses an executable that is a link
 local SUN_PATH = 107              -- bytes of a socket's path, without the final zero
+local MOST_PATH = 4095            -- of the kernel: PATH_MAX without the final zero
+local MOST_INSIDE = 200           -- of a jail's folders and files below it, with the longest id
 local LONGEST_ID = 36             -- of a VM: a UUID
 local MIB = 1024 * 1024
 local LOW_DISK, NO_DISK = 1024 * MIB, 64 * MIB
@@ -116,16 +118,19 @@ end
 
 -- ---- the runtime folder -------------------------------------------------------------------
 
--- How long the names in it may be.
+-- Whether the names in it find room. Where a socket's path is too long for an address, we and
+-- Firecracker use its name in the VM's folder.
 local function room_for_names(folder)
+  if #folder > MOST_PATH - MOST_INSIDE then
+    return "warn", ("its path of %d bytes leaves too little of the kernel's %d for what a VM has in "
+      .. "it"):format(#folder, MOST_PATH), "choose a shorter runtime_dir"
+  end
   local left = SUN_PATH - #folder - #"//api.sock"
   if left >= LONGEST_ID then
     return "ok", ("room for an id of %d bytes in a socket's path"):format(left)
   end
-  return "warn", ("its path of %d bytes leaves %d for a VM's id: Firecracker binds sockets of at "
-    .. "most %d bytes (fcproc itself reaches deeper ones through the folder)"):format(#folder,
-      math.max(left, 0), SUN_PATH),
-    "choose a shorter runtime_dir, or start Firecracker in its folder with a relative --api-sock"
+  return "ok", ("its path of %d bytes makes those of sockets longer than an address (%d): other "
+    .. "programs reach them from within a VM's folder"):format(#folder, SUN_PATH)
 end
 
 local function folder_state(host, folder)
