@@ -40,10 +40,21 @@ local signals = {
   [31] = "seccomp violation, before Firecracker could say which call it was",
 }
 
+-- SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM.
+local OUTSIDE = { [1] = true, [2] = true, [3] = true, [9] = true, [15] = true }
+
 -- The jailer of 1.12.1 was seen to panic on all its errors but wrong arguments, which are 1.
 local jailer_failed = "the jailer failed, or Firecracker did; of the jailer it means that a jail "
   .. "of that id is left over, a file or folder is missing, an id is wrong, or a permission is, "
   .. "and its stderr says which; of Firecracker, "
+
+---Does a Firecracker that fails end so, or one that others end? A crash is none of these.
+---@param ended fcproc.Exit
+---@return boolean
+function M.is_usual(ended)
+  if ended.signal then return OUTSIDE[ended.signal] or false end
+  return ended.status ~= 0 and statuses[ended.status] ~= nil
+end
 
 ---One sentence on how a Firecracker ended.
 ---

@@ -25,6 +25,9 @@ local M = {}
 ---@field version string?            "1.12.1", once that was asked for
 ---@field started boolean?           false before InstanceStart; nil while nobody knows
 ---@field shape fcproc.MachineShape
+---@field binary string?             its executable, when we started it
+---@field quiet boolean?             its log has errors only
+---@field began number?              when we started it
 local Machine = {}
 Machine.__index = Machine
 
@@ -66,6 +69,12 @@ local function leaves(self)
   return self.shape.daemonize or self.shape.new_pid_ns
 end
 
+-- One that ends as no Firecracker does, and has not said in its log that it is one.
+local function is_stranger(self, exit)
+  if not exit or not self.binary or self.quiet or exits.is_usual(exit) then return false end
+  return (core.read_file(self.files.log, 0, 1) or "") == ""
+end
+
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
   local subject, exit = self.process or self.launcher, nil
@@ -96,8 +105,7 @@ function Machine:failure(step, cause)
   local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
     or self:describe_exit(exit)
   if step == "start" and exit and exit.status == 0 then
-    how = "0: it ended before the VM was seen to run: the guest ended at once, or firecracker_bin is "
-      .. "no Firecracker"
+    how = "0: it ended before the VM was seen to run: the guest ended at once"
   end
   if not exit and self.shape.daemonize then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
@@ -106,6 +114,10 @@ function Machine:failure(step, cause)
   if reason and exit then -- of a status that may mean many things, the reason says which
     message = ("%s: %s (%s: %s)"):format(step, reason, exit.status == 1 and "1: a general failure" or how,
       last)
+  end
+  if is_stranger(self, exit) then
+    message = ("%s; firecracker_bin: %s wrote nothing into its log: is it a Firecracker?"):format(message,
+      self.binary)
   end
   local denied = reason and reason:find("os error 13", 1, true)
   return errors.new{
@@ -250,7 +262,10 @@ local function boots_by_log(self, opts, ctx)
   if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return false end
   local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
-  if err and err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+  if err and err.code ~= "wait_timeout" then -- the wait knows only of a text in a file
+    err.message = ("the VM was not seen to start within %.3g s"):format(core.now() - self.began)
+    return nil, self:failure("start", err)
+  end
   self.started = found == true
   return self.started
 end
@@ -316,6 +331,7 @@ function M.start(manager, opts, ctx)
   ctx = loop.context(ctx)
   local self = setmetatable({
     manager = manager, files = opts.files, shape = jailer.shape(opts.jailer), started = false,
+    binary = opts.binary, quiet = launch.QUIET[opts.log_level], began = core.now(),
   }, Machine)
   local launcher
   local spawn, err = launch.prepare(manager, opts)

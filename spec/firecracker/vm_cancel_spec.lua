@@ -110,6 +110,7 @@ describe("a launch", function()
         firecracker_bin = strange })
       local err = fails("exit_status", fcproc.vm.launch(manager, {}))
       assert.is_truthy(err.message:find("start: " .. wanted, 1, true), err.message)
+      assert.is_truthy(err.message:find("firecracker_bin: " .. strange, 1, true), err.message)
       if wanted == "3: " then
         assert.is_truthy(err.message:find("wrong Error: shelf", 1, true), err.message)
         assert.is_truthy(err.output:find("wrong Error: shelf", 1, true))

@@ -32,6 +32,15 @@ describe("the end of a Firecracker", function()
     says("signal 34: ended by this signal", { signal = 34 })
   end)
 
+  it("is usual, or makes one ask what program it was", function()
+    for _, ended in ipairs{ { status = 1 }, { status = 153 }, { signal = 9 }, { signal = 15 } } do
+      assert.is_true(exit.is_usual(ended))
+    end
+    for _, ended in ipairs{ { status = 0 }, { status = 3 }, { signal = 11 }, { signal = 6 } } do
+      assert.is_false(exit.is_usual(ended))
+    end
+  end)
+
   it("is not guessed", function()
     for _, ended in ipairs{ false, {}, { text = "x" } } do
       assert.are.equal("the exit status is unknown", exit.describe(ended or nil))
