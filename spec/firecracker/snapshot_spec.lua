@@ -136,6 +136,7 @@ describe("a snapshot", function()
       function()
         must(world.manager:wait_for_path(world.folder:file("snap.original.partial/drive-drive1"), 10,
           "the copy"))
+        must(vm:pause()) -- it is, already
         ctx:cancel()
       end,
     }

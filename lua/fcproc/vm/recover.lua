@@ -95,7 +95,7 @@ local function take_over(vm, ctx)
     local undone
     undone, err = snapshot.finish_interrupted(vm, ctx)
     if not undone then return nil, err end
-    if not interrupted then paused = state == "Paused" or nil end
+    if interrupted then paused = record.paused else paused = state == "Paused" or nil end
   elseif not is_silent(vm, err, ctx) or not loop.check(ctx) then
     return nil, vm.machine:failure("adopt", err)
   else

@@ -106,6 +106,7 @@ local function undo(vm, ctx)
     ok, err = vm.machine:resume(ctx)
     if not ok then return nil, err end
   end
+  record.paused = not resume or nil -- whatever came in between
   return vm.journal:save("running")
 end
 
