@@ -293,7 +293,7 @@ describe("a process with a gate", function()
       local second <close> = gated({ "true" }, { without = without, fds = { [20] = 1 } })
       for process, fds in pairs{ [first] = "^0 1 2 %d+$", [second] = "^0 1 2 20 21$" } do
         support.eventually("it waits at its gate", function()
-          local listed = words(support.sh{ "ls", ("/proc/%d/fd"):format(process:pid()) })
+          local listed = words(support.sh{ "ls", "-v", ("/proc/%d/fd"):format(process:pid()) })
           return table.concat(listed, " "):find(fds)
         end)
       end
