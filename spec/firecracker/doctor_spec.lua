@@ -252,7 +252,8 @@ describe("doctor", function()
       .. 'echo 10 > "$DIR/few"; mount --bind "$DIR/few" /proc/sys/fs/inotify/max_user_instances; '
       .. 'RUN="prlimit --nofile=256:512"'
     local found = helper.after(dir, double)
-    local check = helper.expect(found.limits, "warn", "256 open files (at most 512); 10 inotify")
+    local check = helper.expect(found.limits, "warn", "256 open files (at most 512), enough to "
+      .. "have 120 VMs and to start 40 at once; 10 inotify")
     assert.is_truthy(check.fix:find("ulimit -n", 1, true)
       and check.fix:find("max_user_instances", 1, true))
     helper.expect(found.mounts, "warn", " mounts: the jailer")

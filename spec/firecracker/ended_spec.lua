@@ -144,9 +144,17 @@ describe("a Firecracker that is killed behind our back", function()
   it("is needed when it hangs, as it does for a key press that comes while it stops", function()
     local world <close> = traces.world()
     local vm <close> = must(fcproc.vm.launch(world.manager, { id = world.id }))
-    -- Firecracker writes its log where it was, so a line of its vCPU's start could overwrite ours.
+    -- Firecracker writes its log where it was, so a line that it writes yet would overwrite ours.
     must(must(vm:console()):wait_for("fcproc guest: ready", 5))
     must(kill(vm:pid(), "STOP"))
+    support.eventually("all its threads are stopped", function()
+      local tasks = ("/proc/%d/task"):format(vm:pid())
+      for _, task in ipairs(must(core.list_dir(tasks))) do
+        local stat = core.read_file(("%s/%s/stat"):format(tasks, task.name)) or ""
+        if not stat:find(") T ", 1, true) then return false end
+      end
+      return true
+    end)
     local log = assert(io.open(vm:record().files.log, "a"))
     log:write("2026-01-01T00:00:00.000000000 [x:main] Vmm is stopping.\n")
     log:close()

@@ -94,7 +94,7 @@ describe("a runtime folder", function()
   it("that holds something else where a VM's files should be says what, and leaves it", function()
     for _, case in ipairs{
       { "touch a", "conflict", "run/a is a file and should be a folder" },
-      { "mkdir a", "conflict", "there is a VM 'a' already" },
+      { "mkdir a", "conflict", "run/a is there already and is no VM's" },
       { "ln -s /tmp a", "conflict", "run/a is a symbolic link and should be a folder" },
       { "rmdir .fcproc/locks; touch .fcproc/locks", "conflict", "something else where a folder should be" },
       { "mkdir .fcproc/locks/a", "conflict", "there is a folder where a file should be" },

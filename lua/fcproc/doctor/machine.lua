@@ -6,7 +6,8 @@ local core = require "fcproc.core"
 local M = {}
 
 local KVM, TUN = "/dev/kvm", "/dev/net/tun"
-local FEW_FILES = 1024        -- descriptors: a running VM takes about three
+local FEW_FILES = 1024        -- descriptors
+local OWN_FILES, HELD, STARTING = 16, 2, 6 -- of a program; of a VM that it has, and that it starts
 local FEW_INOTIFY = 64
 local MANY_MOUNTS = 1000
 M.MOST_PORTS = 1023           -- of a Linux bridge: BR_MAX_PORTS - 1, then EXFULL
@@ -134,7 +135,9 @@ function M.limits(host)
       status = bad
     end
   end
-  say(files < FEW_FILES and "warn", ("%s open files (at most %s)"):format(soft or "?", hard or "?"),
+  local free = math.max(0, files - OWN_FILES)
+  say(files < FEW_FILES and "warn", ("%s open files (at most %s), enough to have %.0f VMs and to start "
+    .. "%.0f at once"):format(soft or "?", hard or "?", free // HELD, free // STARTING),
     "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit")
   if inotify then
     say(inotify < FEW_INOTIFY and "warn",
