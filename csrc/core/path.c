@@ -2,7 +2,6 @@
  *
  * Files and folders: waiting for a path with inotify, finding executables, the runtime folder.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -228,25 +227,19 @@ static int make_parents(const char *path)
     return 0;
 }
 
-/* Does the folder hold things of others? Ours has .fcproc in it, or nothing yet. 1, 0 or -errno. */
-static int holds_others(int fd)
+/* Does the folder hold things of others? Ours has .fcproc in it, or nothing yet. 1, 0 or a code. */
+static int holds_others(const char *path, fcproc_error *err)
 {
-    char buf[4096] __attribute__((aligned(8)));
-    bool others = false;
-    ssize_t n;
+    cleanup_free struct fcproc_dir_entry *list = NULL;
+    size_t n = 0;
+    int r = fcproc_dir_list(path, &list, &n, err);
 
-    while ((n = getdents64(fd, buf, sizeof(buf))) > 0) {
-        const struct dirent64 *entry;
-
-        for (ssize_t at = 0; at < n; at += entry->d_reclen) {
-            entry = (const struct dirent64 *)(buf + at);
-            if (strcmp(entry->d_name, ".fcproc") == 0)
-                return 0;
-            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-                others = true;
-        }
-    }
-    return n < 0 ? -errno : others;
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(list[i].name, ".fcproc") == 0)
+            return 0;
+    return n > 0;
 }
 
 FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err)
@@ -288,9 +281,9 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
                          "the runtime folder %s belongs to uid %u, not to us (uid %u); choose "
                          "another runtime_dir", path, st.st_uid, geteuid());
     /* /tmp, /etc and their like: taken from the others, it would break the host. */
-    r = (st.st_mode & 07777) == 0700 ? 0 : holds_others(fd);
+    r = (st.st_mode & 07777) == 0700 ? 0 : holds_others(path, err);
     if (r < 0)
-        return error_errno(err, op, -r, "can't list the runtime folder %s", path);
+        return r;
     if (r > 0 || (st.st_mode & S_ISVTX))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%s is shared with others (mode %04o) and is left as it is; choose a "

@@ -172,7 +172,7 @@ struct fcproc_exit process_exit(const fcproc_process *p);
 void process_abandon(fcproc_process *p);
 bool pidfd_is_dead(int pidfd);
 
-/* A child that waits at its gate (spawn.c), until it is released or its handle closed. */
+/* A child that waits at its gate (gate.c), until it is released or its handle closed. */
 struct spawn_gate;
 void process_set_gate(fcproc_process *p, struct spawn_gate *gate);
 struct spawn_gate *process_gate(const fcproc_process *p);

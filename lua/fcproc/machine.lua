@@ -75,28 +75,8 @@ local function is_stranger(self, exit)
   return (core.read_file(self.files.log, 0, 1) or "") == ""
 end
 
--- Why the step failed: the cause as it is, or how the process ended meanwhile.
-function Machine:failure(step, cause)
-  local subject, exit = self.process or self.launcher, nil
-  local dead = subject and not subject:alive()
-  -- Its socket is closed some milliseconds before it has ended.
-  local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
-  if dead or (subject and cut_off) then
-    local gone, how = subject:wait(EXIT_LIMIT)
-    dead, exit = gone, gone and how
-    -- A jailer that has left its VMM behind: its status is not the VMM's.
-    if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
-  end
-  local output = self:output()
-  -- An answer says why, also when it ended right after it.
-  if cause and (cause.code == "api" or not dead) then
-    cause.output = cause.output or output
-    return cause
-  end
-  if subject and not exit then -- nobody's child: its log may tell
-    local status = output:match("Firecracker exiting [^\n]*exit_code=(%d+)")
-    exit = status and { status = math.tointeger(tonumber(status)) }
-  end
+-- How it ended, in a message; and whether that was for want of a right.
+local function explain_end(self, step, exit, output)
   -- What it said last is of interest unless it was killed, or ended well; and it tells which of the
   -- two failed.
   local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
@@ -119,7 +99,32 @@ function Machine:failure(step, cause)
     message = ("%s; firecracker_bin: %s wrote nothing into its log: is it a Firecracker?"):format(message,
       self.binary)
   end
-  local denied = reason and reason:find("os error 13", 1, true)
+  return message, reason and reason:find("os error 13", 1, true) ~= nil
+end
+
+-- Why the step failed: the cause as it is, or how the process ended meanwhile.
+function Machine:failure(step, cause)
+  local subject, exit = self.process or self.launcher, nil
+  local dead = subject and not subject:alive()
+  -- Its socket is closed some milliseconds before it has ended.
+  local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
+  if dead or (subject and cut_off) then
+    local gone, how = subject:wait(EXIT_LIMIT)
+    dead, exit = gone, gone and how
+    -- A jailer that has left its VMM behind: its status is not the VMM's.
+    if subject ~= self.process and leaves(self) and exit and exit.status == 0 then exit = nil end
+  end
+  local output = self:output()
+  -- An answer says why, also when it ended right after it.
+  if cause and (cause.code == "api" or not dead) then
+    cause.output = cause.output or output
+    return cause
+  end
+  if subject and not exit then -- nobody's child: its log may tell
+    local status = output:match("Firecracker exiting [^\n]*exit_code=(%d+)")
+    exit = status and { status = math.tointeger(tonumber(status)) }
+  end
+  local message, denied = explain_end(self, step, exit, output)
   return errors.new{
     code = denied and "permission" or "exit_status", op = "machine." .. step, status = exit and exit.status,
     signal = exit and exit.signal, output = output, cause = cause, path = self.files.log, message = message,

@@ -208,23 +208,6 @@ M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
 
 -- ---- fleets --------------------------------------------------------------------------------
 
--- After a launch of many that failed: first those that came up, which gives back their descriptors.
-local function remove_all(came_up, abandoned, err, ctx)
-  local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
-  fleets.stop_all(came_up, stop.KILL, own)
-  local left = {}
-  for _, vm in ipairs(came_up) do
-    if vm.report then
-      table.move(vm.report.left, 1, #vm.report.left, #left + 1, left)
-    elseif vm.machine then
-      abandoned[#abandoned + 1] = vm
-    end
-  end
-  local own_left = fleets.abandon_again(abandoned, own)
-  table.move(own_left, 1, #own_left, #left + 1, left)
-  if err then fleets.tell_left(err, left) end
-end
-
 ---Launches many VMs at once. When one fails, those that came up are removed again, also when it was the
 ---descriptors that did not suffice; what is left all the same is told in the error, as err.left.
 ---@param manager fcproc.Manager
@@ -251,7 +234,8 @@ function M.launch_all(manager, list, limit, ctx)
     if whole then return end
     local came_up = {}
     for i = 1, #list do came_up[#came_up + 1] = vms[i] end
-    remove_all(came_up, fleet.abandoned, failure, ctx)
+    local own <close> = core.context(nil, ABANDON_LIMIT, ctx and ctx:waiter())
+    fleets.remove_all(came_up, fleet.abandoned, failure, own)
   end)
   loop.run(functions, ctx)
   if failure then return nil, failure end

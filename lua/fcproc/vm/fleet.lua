@@ -10,6 +10,7 @@ local jailer = require "fcproc.jailer"
 local loop = require "fcproc.loop"
 local process = require "fcproc.process"
 local steps = require "fcproc.vm.steps"
+local stop = require "fcproc.vm.stop"
 
 local M = {}
 
@@ -17,6 +18,10 @@ local CLEANUP_LIMIT = 60 -- seconds for removing what ended VMs had, however man
 local MOST_NAMED = 8 -- VMs in a message
 
 local lacking = errors.lacks_descriptors
+
+local function append(list, more)
+  table.move(more, 1, #more, #list + 1, list)
+end
 
 -- ---- removing ------------------------------------------------------------------------------
 
@@ -44,7 +49,7 @@ local function remove(manager, list, ctx)
   for _, journal in ipairs(list) do
     local own = left_of(left, journal.id)
     if any_lacking(own) then own = host.remove(manager, { journal }, ctx) end
-    table.move(own, 1, #own, #still + 1, still)
+    append(still, own)
   end
   return still
 end
@@ -247,21 +252,15 @@ local function end_at_last(vm, ctx)
   return ended, err
 end
 
----Tries again to remove what has been left of VMs that did not come to be, one by one; their journals
----are closed then.
----@param vms fcproc.Vm[]
----@param ctx fcproc.Context?
----@return fcproc.Left[] left
-function M.abandon_again(vms, ctx)
-  local left = {}
+-- What has been left of VMs that did not come to be, one by one; their journals are closed then.
+local function abandon_again(vms, left, ctx)
   for _, vm in ipairs(vms) do
     local ended, err = true, nil
     if vm.machine then ended, err = end_at_last(vm, ctx) end
     local own = ended and remove_failed(vm, ctx) or { { id = vm.id, what = "its process", err = err } }
-    table.move(own, 1, #own, #left + 1, left)
+    append(left, own)
     if #own > 0 then vm.journal:close() end
   end
-  return left
 end
 
 ---Says in the error of a launch what is left of it.
@@ -282,6 +281,26 @@ function M.tell_left(err, left)
   err.left = left
   err.message = ("%s; not all of it could be removed again (%s: %s): fcproc.vm.reclaim removes what is "
     .. "left of %s"):format(err.message, left[1].what, left[1].err.message, table.concat(names, ", "))
+end
+
+---Removes a fleet whose launch has failed: first those that came up, which gives back their
+---descriptors, then what could not be removed before.
+---@param came_up fcproc.Vm[]
+---@param abandoned fcproc.Vm[]
+---@param err fcproc.Error?  is told what stays nevertheless
+---@param ctx fcproc.Context?
+function M.remove_all(came_up, abandoned, err, ctx)
+  M.stop_all(came_up, stop.KILL, ctx)
+  local left = {}
+  for _, vm in ipairs(came_up) do
+    if vm.report then
+      append(left, vm.report.left)
+    elseif vm.machine then
+      abandoned[#abandoned + 1] = vm
+    end
+  end
+  abandon_again(abandoned, left, ctx)
+  if err then M.tell_left(err, left) end
 end
 
 return M

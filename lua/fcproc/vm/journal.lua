@@ -35,6 +35,7 @@ Journal.__index = Journal
 ---@field pid integer?      ours
 ---@field namespace integer?  the one in which the manager makes links
 ---@field binary string?    Firecracker's, absolute
+---@field abandoned fcproc.Vm[]?  that failed, and could not be removed as long as the others held on
 ---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
 
 ---The VM's folder.
@@ -345,6 +346,17 @@ function Journal:save(state)
     self.manager:_log(started, "journal written", { id = self.id, state = state })
   end
   return true
+end
+
+---The same for what must not fail because of it, as a full disk must not keep a VM from being ended:
+---that it could not be written is logged, and what is written is still true, or an adopt finds out.
+---@param state string
+function Journal:try_save(state)
+  local started = core.now()
+  local saved, err = self:save(state)
+  if saved then return end
+  self.manager:_log(started, "the journal could not be written", { id = self.id, reason = err.message },
+    "warn")
 end
 
 ---Releases the lock; the VM and its folder stay.

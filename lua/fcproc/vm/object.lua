@@ -201,17 +201,13 @@ end
 
 -- ---- doing ---------------------------------------------------------------------------------
 
--- Writes down whether it is paused, for list, which asks no VM. What can't be written here, a later
--- adopt finds out.
+-- Writes down whether it is paused, for list, which asks no VM.
 function Vm:_note_paused(paused)
-  local record, started = self.journal.record, core.now()
+  local record = self.journal.record
   paused = paused or nil
   if record.paused == paused then return end
   record.paused = paused
-  local saved, err = self.journal:save(record.state)
-  if saved then return end
-  self.manager:_log(started, "the journal could not be written", { id = self.id, reason = err.message },
-    "warn")
+  self.journal:try_save(record.state)
 end
 
 local function set_paused(self, paused, ok, err)

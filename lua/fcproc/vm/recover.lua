@@ -113,12 +113,7 @@ local function take_over(vm, ctx)
   record.manager, record.paused = own, paused
   record.process, err = vm.machine.process:identity()
   if not record.process then return nil, err end
-  local saved
-  saved, err = vm.journal:save("running")
-  if saved then return true end
-  -- A full disk must not keep a VM from being ended: what the journal says is still true.
-  vm.manager:_log(started, "the journal could not be written", { id = vm.id, reason = err.message },
-    "warn")
+  vm.journal:try_save("running")
   return true
 end
 
