@@ -267,8 +267,10 @@ local function boots_by_log(self, opts, ctx)
   if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return false end
   local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
-  if err and err.code ~= "wait_timeout" then -- the wait knows only of a text in a file
-    err.message = ("the VM was not seen to start within %.3g s"):format(core.now() - self.began)
+  if err and err.code ~= "wait_timeout" then
+    if err.code == "deadline" or err.code == "cancelled" then -- the wait knows only of a text in a file
+      err.message = ("the VM was not seen to start within %.3g s"):format(core.now() - self.began)
+    end
     return nil, self:failure("start", err)
   end
   self.started = found == true
