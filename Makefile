@@ -43,8 +43,8 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper process spawn net client log checks terminal
-LUA_FILES := init api binary bodies calls config context endpoints error exit fields finally guest identity jailer json \
-	launch loop machine manager options process runner tail version waiters \
+LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
+	jailer json launch loop machine manager options process runner tail version waiters \
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/console vm/disks vm/fleet vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \

@@ -141,6 +141,8 @@ int link_parse(const struct nlmsghdr *message, struct link_info *ret)
         ret->mtu = (int)nla_get_u32(a[IFLA_MTU]);
     if (a[IFLA_ADDRESS] && nla_len(a[IFLA_ADDRESS]) == FCPROC_MAC_LEN)
         memcpy(ret->mac, nla_data(a[IFLA_ADDRESS]), FCPROC_MAC_LEN);
+    if (a[IFLA_IFALIAS])
+        (void)nla_strlcpy(ret->alias, a[IFLA_IFALIAS], sizeof(ret->alias));
     if (a[IFLA_CARRIER])
         ret->carrier = nla_get_u8(a[IFLA_CARRIER]) != 0;
     if (a[IFLA_LINKINFO])
@@ -179,11 +181,16 @@ FCPROC_API int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_erro
     return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : 1;
 }
 
-int link_each_port(fcproc_net *net, int master, netlink_each each, void *arg)
+int link_put_alias(struct nl_msg *message, const char *alias)
+{
+    return nla_put(message, IFLA_IFALIAS, (int)strlen(alias), alias);
+}
+
+int link_each(fcproc_net *net, int master, netlink_each each, void *arg)
 {
     struct nl_msg *m = netlink_link_message(RTM_GETLINK, NLM_F_DUMP, 0, 0);
 
-    if (m && (nla_put_u32(m, IFLA_MASTER, (uint32_t)master) < 0 ||
+    if (m && ((master && nla_put_u32(m, IFLA_MASTER, (uint32_t)master) < 0) ||
               nla_put_u32(m, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS) < 0)) {
         nlmsg_free(m);
         m = NULL;
@@ -208,6 +215,18 @@ static int bridge_add(fcproc_net *net, const char *name, char *text)
               nla_put(m, IFLA_ADDRESS, sizeof(mac), mac) < 0 ||
               !(info = nla_nest_start(m, IFLA_LINKINFO)) ||
               nla_put_string(m, IFLA_INFO_KIND, "bridge") < 0 || nla_nest_end(m, info) < 0)) {
+        nlmsg_free(m);
+        m = NULL;
+    }
+    return netlink_exchange(net, m, NULL, NULL, text, NETLINK_TEXT);
+}
+
+/* The kernel takes no alias with the message that creates a link. */
+static int bridge_set_alias(fcproc_net *net, int ifindex, const char *alias, char *text)
+{
+    struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, ifindex, 0);
+
+    if (m && link_put_alias(m, alias) < 0) {
         nlmsg_free(m);
         m = NULL;
     }
@@ -331,16 +350,21 @@ static int bridge_ensure_once(fcproc_net *net, const struct fcproc_bridge *spec,
         return r;
     r = link_get(net, spec->name, &link);
     if (r == -ENODEV) {
+        bool made;
+
         r = bridge_add(net, spec->name, text);
         if (r < 0 && r != -EEXIST)
             return netlink_error(err, op, r, text, "can't create the bridge %s", spec->name);
-        ret->created = ret->created || r == 0;
+        made = r == 0;
+        ret->created = ret->created || made;
         r = link_get(net, spec->name, &link);
+        if (r == 0 && made && spec->alias)
+            r = bridge_set_alias(net, link.ifindex, spec->alias, text);
         if (r == -ENODEV)
             return 0;
     }
     if (r < 0)
-        return netlink_error(err, op, r, NULL, "can't look at %s", spec->name);
+        return netlink_error(err, op, r, text, "can't look at %s", spec->name);
     if (!link_is_bridge(&link))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%s is %s, not a bridge; left untouched: choose another bridge_name",

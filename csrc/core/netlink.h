@@ -31,6 +31,7 @@ struct link_info {
     bool isolated;
     int tun_type; /* IFF_TUN or IFF_TAP; 0 for other kinds */
     int64_t uid, gid;
+    char alias[FCPROC_ALIAS_MAX + 1]; /* "": none */
 };
 
 typedef int (*netlink_each)(const struct nlmsghdr *message, void *arg);
@@ -58,8 +59,10 @@ int link_probe(const char *name);
 /* IFF_UP and nothing else. */
 int link_set_up(fcproc_net *net, int ifindex, char *text);
 int link_parse(const struct nlmsghdr *message, struct link_info *ret);
-/* Calls each with every link that has this master. */
-int link_each_port(fcproc_net *net, int master, netlink_each each, void *arg);
+/* Puts an alias, which "" takes away. */
+int link_put_alias(struct nl_msg *message, const char *alias);
+/* Calls each with every link that has this master, or with 0 with every link. */
+int link_each(fcproc_net *net, int master, netlink_each each, void *arg);
 bool link_is_bridge(const struct link_info *link);
 bool link_is_tap(const struct link_info *link);
 /* "a dummy", "a TUN", "a physical interface": for messages. */

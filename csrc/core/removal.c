@@ -210,7 +210,7 @@ static void work_bridge(struct removal *job, fcproc_net *net)
     if (r == 0)
         do {
             ports = 0;
-            r = link_each_port(net, link.ifindex, count_port, &ports);
+            r = link_each(net, link.ifindex, count_port, &ports);
         } while (r == -EAGAIN);
     if (r == 0 && ports > 0) {
         (void)snprintf(what, sizeof(what),

@@ -198,15 +198,22 @@ static bool put_no_ipv6_address(struct nl_msg *m)
            nla_nest_end(m, inet6) == 0 && nla_nest_end(m, all) == 0;
 }
 
-/* MAC, MTU and master, of which only what differs is sent. */
+static const char *wanted_alias(const struct tap_job *job)
+{
+    return job->spec->alias ? job->spec->alias : "";
+}
+
+/* MAC, MTU, alias and master, of which only what differs is sent. */
 static struct nl_msg *link_message(const struct tap_job *job, int mtu, bool no_ipv6_address)
 {
     bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
+    bool alias_differs = strcmp(job->now.alias, wanted_alias(job)) != 0;
     struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex,
                                             job->bridge ? 0 : IFF_UP);
 
     if (m && ((mac_differs && nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
               (job->now.mtu != mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)mtu) < 0) ||
+              (alias_differs && link_put_alias(m, wanted_alias(job)) < 0) ||
               (job->now.master != job->bridge &&
                nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0) ||
               (no_ipv6_address && !put_no_ipv6_address(m)))) {
@@ -245,7 +252,8 @@ static int tap_send_link(struct tap_job *job, char *text)
     int r = 0;
 
     if (memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != mtu ||
-        job->now.master != job->bridge || (!job->bridge && !up)) {
+        strcmp(job->now.alias, wanted_alias(job)) != 0 || job->now.master != job->bridge ||
+        (!job->bridge && !up)) {
         r = netlink_exchange(job->net, link_message(job, mtu, quiet), NULL, NULL, text,
                              NETLINK_TEXT);
         if (r == -EAFNOSUPPORT && quiet) /* a host without IPv6 */
@@ -342,7 +350,7 @@ static int list_one(const struct nlmsghdr *message, void *arg)
     struct link_info link;
     struct fcproc_tap_info *tap;
 
-    if (link_parse(message, &link) < 0 || link.master != list->master || !link_is_tap(&link))
+    if (link_parse(message, &link) < 0 || (list->master && link.master != list->master) || !link_is_tap(&link))
         return 0;
     if (list->n == list->room) {
         size_t room = list->room ? list->room * 2 : 64;
@@ -363,6 +371,7 @@ static int list_one(const struct nlmsghdr *message, void *arg)
                                      .in_use = link.carrier };
     memcpy(tap->name, link.name, sizeof(tap->name));
     memcpy(tap->mac, link.mac, sizeof(tap->mac));
+    memcpy(tap->alias, link.alias, sizeof(tap->alias));
     return 0;
 }
 
@@ -371,26 +380,28 @@ FCPROC_API int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *
 {
     static const char op[] = "tap.list";
     struct tap_listing list = { 0 };
-    struct link_info link;
+    struct link_info link = { 0 };
     int r = fcproc_ctx_status(ctx, err);
 
     if (r < 0)
         return r;
-    r = link_get(net, bridge, &link);
-    if (r == 0 && !link_is_bridge(&link))
+    if (bridge)
+        r = link_get(net, bridge, &link);
+    if (r == 0 && bridge && !link_is_bridge(&link))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no bridge", bridge);
     if (r == 0) {
         list.master = link.ifindex;
         do {
             list.n = 0;
-            r = link_each_port(net, link.ifindex, list_one, &list);
+            r = link_each(net, link.ifindex, list_one, &list);
         } while (r == -EAGAIN);
     } else if (r == -ENODEV) {
         r = 0;
     }
     if (r < 0) {
         free(list.taps);
-        return netlink_error(err, op, r, NULL, "can't list the TAPs of %s", bridge);
+        return netlink_error(err, op, r, NULL, "can't list the TAPs of %s",
+                             bridge ? bridge : "the network namespace");
     }
     *ret = list.taps;
     *ret_n = list.n;

@@ -441,7 +441,7 @@ FCPROC_API struct fcproc_exit fcproc_command_result(const fcproc_op *op, struct 
 
 typedef struct fcproc_net fcproc_net;
 
-enum { FCPROC_IFNAME_MAX = 15, FCPROC_MAC_LEN = 6 };
+enum { FCPROC_IFNAME_MAX = 15, FCPROC_MAC_LEN = 6, FCPROC_ALIAS_MAX = 255 };
 
 /* A netlink socket in the namespace, or in the calling thread's when ns is NULL. */
 FCPROC_CHECKED int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_error *err);
@@ -457,6 +457,7 @@ struct fcproc_bridge {
     const char *name;
     const char *address; /* NULL: none wanted */
     int prefix;
+    const char *alias; /* IFLA_IFALIAS of one that is made here; NULL: none */
 };
 struct fcproc_bridge_info {
     int ifindex;
@@ -479,6 +480,7 @@ struct fcproc_tap {
     int mtu;            /* 0: 1500 */
     bool isolated;      /* from the bridge's other isolated ports */
     int bridge_ifindex; /* as fcproc_bridge_ensure told, which saves a look; 0: not known */
+    const char *alias;  /* IFLA_IFALIAS, set with the rest; NULL: none, also of one that had one */
 };
 struct fcproc_tap_info {
     char name[FCPROC_IFNAME_MAX + 1];
@@ -487,6 +489,7 @@ struct fcproc_tap_info {
     int mtu;
     int64_t uid, gid; /* -1: anybody */
     bool up, isolated, in_use, created;
+    char alias[FCPROC_ALIAS_MAX + 1]; /* "": none; as fcproc_tap_list tells */
 };
 /* Seed: CreateTap. A new TAP becomes persistent as the last step, so that a crash before leaves
  * nothing; an idle one of that name is made right in place; one in use is FCPROC_ERR_BUSY. */
@@ -504,7 +507,8 @@ FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names,
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
 /* 1 or 0: is there a link of that name, of whatever kind? */
 FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
-/* The TAPs on a bridge; the array is the caller's, free(3). A missing bridge has none. */
+/* The TAPs on a bridge, or with NULL all of the namespace; the array is the caller's, free(3). A
+ * missing bridge has none. */
 FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
                                    struct fcproc_tap_info **ret, size_t *ret_n,
                                    fcproc_error *err);

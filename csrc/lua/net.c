@@ -3,6 +3,7 @@
  * Bridges and TAPs in Lua.
  */
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "binding.h"
@@ -53,6 +54,15 @@ static void set_mac(lua_State *L, const unsigned char mac[FCPROC_MAC_LEN])
     lua_setfield(L, -2, "mac");
 }
 
+static const char *opt_alias(lua_State *L, int at)
+{
+    const char *alias = lua_isnoneornil(L, at) ? NULL : bind_check_string(L, at);
+
+    luaL_argcheck(L, !alias || strlen(alias) <= FCPROC_ALIAS_MAX, at,
+                  "an alias has at most 255 bytes");
+    return alias;
+}
+
 /* Into the table on top. Once it has the fields, setting them again allocates nothing: results are
  * filled in before the call and after it, so that nothing raises when there is a link already. */
 static void set_bridge(lua_State *L, const struct fcproc_bridge_info *info)
@@ -63,15 +73,17 @@ static void set_bridge(lua_State *L, const struct fcproc_bridge_info *info)
     set_flag(L, "brought_up", info->brought_up);
 }
 
-/* net:ensure_bridge(name, address?, prefix?, ctx?) -> {ifindex, created, addressed, brought_up} */
+/* net:ensure_bridge(name, address?, prefix?, alias?, ctx?)
+ *     -> {ifindex, created, addressed, brought_up} */
 static int l_net_ensure_bridge(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_net *net = bind_check(L, 1, TYPE_NET);
     struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = bind_check_string(L, 2) };
     struct fcproc_bridge_info info = { 0 };
-    fcproc_ctx *ctx = bind_ctx(L, 5);
+    fcproc_ctx *ctx = bind_ctx(L, 6);
 
+    spec.alias = opt_alias(L, 5);
     if (!lua_isnoneornil(L, 3)) {
         spec.address = bind_check_string(L, 3);
         spec.prefix = (int)luaL_checkinteger(L, 4);
@@ -111,7 +123,8 @@ static bool parse_mac(const char *text, unsigned char mac[FCPROC_MAC_LEN])
     return true;
 }
 
-/* net:create_tap(name, bridge?, uid?, gid?, mac?, mtu?, isolated?, bridge_ifindex?, ctx?) -> tap */
+/* net:create_tap(name, bridge?, uid?, gid?, mac?, mtu?, isolated?, bridge_ifindex?, alias?, ctx?)
+ *     -> tap */
 static int l_net_create_tap(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
@@ -124,9 +137,10 @@ static int l_net_create_tap(lua_State *L)
                                .gid = luaL_optinteger(L, 5, -1),
                                .mtu = (int)luaL_optinteger(L, 7, 0),
                                .isolated = lua_toboolean(L, 8),
-                               .bridge_ifindex = (int)luaL_optinteger(L, 9, 0) };
+                               .bridge_ifindex = (int)luaL_optinteger(L, 9, 0),
+                               .alias = opt_alias(L, 10) };
     struct fcproc_tap_info tap;
-    fcproc_ctx *ctx = bind_ctx(L, 10);
+    fcproc_ctx *ctx = bind_ctx(L, 11);
 
     if (!lua_isnoneornil(L, 6)) {
         luaL_argcheck(L, parse_mac(bind_check_string(L, 6), mac), 6,
@@ -194,12 +208,12 @@ static int l_net_link_exists(lua_State *L)
     return 1;
 }
 
-/* net:list_taps(bridge, ctx?) -> list */
+/* net:list_taps(bridge?, ctx?) -> list */
 static int l_net_list_taps(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_net *net = bind_check(L, 1, TYPE_NET);
-    const char *bridge = bind_check_string(L, 2);
+    const char *bridge = lua_isnoneornil(L, 2) ? NULL : bind_check_string(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
     struct bind_handle *guard = bind_guard(L);
     struct fcproc_tap_info *taps = NULL;
@@ -210,7 +224,7 @@ static int l_net_list_taps(lua_State *L)
     guard->object = taps;
     lua_createtable(L, (int)n, 0);
     for (size_t i = 0; i < n; i++) {
-        lua_createtable(L, 0, 9);
+        lua_createtable(L, 0, 10);
         lua_pushstring(L, taps[i].name);
         lua_setfield(L, -2, "name");
         set_integer(L, "ifindex", taps[i].ifindex);
@@ -220,6 +234,10 @@ static int l_net_list_taps(lua_State *L)
             set_integer(L, "uid", taps[i].uid);
         if (taps[i].gid >= 0)
             set_integer(L, "gid", taps[i].gid);
+        if (taps[i].alias[0]) {
+            lua_pushstring(L, taps[i].alias);
+            lua_setfield(L, -2, "alias");
+        }
         set_flag(L, "up", taps[i].up);
         set_flag(L, "isolated", taps[i].isolated);
         set_flag(L, "in_use", taps[i].in_use);

@@ -175,9 +175,10 @@ local Net = {}
 ---@param name string
 ---@param address string?   IPv4 or IPv6
 ---@param prefix integer?   needed with an address
+---@param alias string?     of one that is made here; at most 255 bytes
 ---@param ctx fcproc.Context?
 ---@return fcproc.BridgeInfo?, fcproc.Error?
-function Net:ensure_bridge(name, address, prefix, ctx) end
+function Net:ensure_bridge(name, address, prefix, alias, ctx) end
 
 ---The bridge is gone. With ports it is ERR_BUSY, of another kind ERR_CONFLICT.
 ---@param name string
@@ -195,9 +196,10 @@ function Net:delete_bridge(name, ctx) end
 ---@param mtu integer?       default 1500
 ---@param isolated boolean?  from the bridge's other isolated ports
 ---@param bridge_ifindex integer?  as ensure_bridge told; default: looked up
+---@param alias string?      at most 255 bytes; default: none, also of one that had one
 ---@param ctx fcproc.Context?
 ---@return fcproc.Tap?, fcproc.Error?
-function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, bridge_ifindex, ctx) end
+function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, bridge_ifindex, alias, ctx) end
 
 ---None of the TAPs is there any more; its result is how many there were. In use is ERR_BUSY.
 ---@param names string[]
@@ -211,7 +213,7 @@ function Net:delete_taps(names, ctx) end
 function Net:link_exists(name) end
 
 ---The TAPs on a bridge; a missing bridge has none.
----@param bridge string
+---@param bridge string?  default: all TAPs of the namespace
 ---@param ctx fcproc.Context?
 ---@return fcproc.TapState[]?, fcproc.Error?
 function Net:list_taps(bridge, ctx) end

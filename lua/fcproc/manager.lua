@@ -3,6 +3,7 @@
 -- coroutines may use one. Processes are in identity.lua and the binary in binary.lua, which this file
 -- mixes in.
 
+local aliases = require "fcproc.alias"
 local api = require "fcproc.api"
 local binary = require "fcproc.binary"
 local config = require "fcproc.config"
@@ -114,7 +115,8 @@ function Manager:_bridge(ctx)
   if not ok then return nil, err end
   local c, started = self.config, core.now()
   local info
-  info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix, ctx)
+  info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix,
+    aliases.of(c.runtime_dir), ctx)
   if not info then return nil, err end
   if info.created or info.addressed or info.brought_up then
     self:_log(started, "bridge ensured", { name = c.bridge_name, address = c.bridge_ip,
@@ -156,6 +158,7 @@ end
 ---@field mac string?        "aa:bb:cc:dd:ee:ff", of the host's side; default: from the name
 ---@field mtu integer?       default 1500
 ---@field isolated boolean?  can't reach the bridge's other isolated ports
+---@field alias string?      its IFLA_IFALIAS, at most 255 bytes; default: tells the runtime folder
 
 ---@class fcproc.Tap
 ---@field name string
@@ -165,6 +168,7 @@ end
 
 local tap_options = {
   uid = "integer", gid = "integer", mac = "string", mtu = "integer", isolated = "boolean",
+  alias = "string",
 }
 
 local function check_tap(opts)
@@ -179,6 +183,12 @@ local function check_tap(opts)
     return nil, errors.new{
       code = "invalid", op = "tap.create",
       message = ("an MTU of %d is out of range: 68 to 65521"):format(opts.mtu),
+    }
+  end
+  if opts.alias and (#opts.alias > aliases.MOST or opts.alias:find("%z")) then
+    return nil, errors.new{
+      code = "invalid", op = "tap.create",
+      message = ("an alias has at most %d bytes, and no NUL"):format(aliases.MOST),
     }
   end
   return true
@@ -202,7 +212,7 @@ function Manager:create_tap(name, opts, ctx)
   local started = core.now()
   local tap
   tap, err = self.net:create_tap(name, self.config.bridge_name, opts.uid, opts.gid, opts.mac,
-    opts.mtu, opts.isolated, nil, ctx)
+    opts.mtu, opts.isolated, nil, opts.alias or aliases.of(self.config.runtime_dir), ctx)
   if not tap then return nil, err end
   self:_log(started, "TAP created", { name = name, bridge = self.config.bridge_name,
     ifindex = tap.ifindex, mac = tap.mac, mtu = opts.mtu, uid = opts.uid, gid = opts.gid,
@@ -251,6 +261,7 @@ end
 ---@field gid integer?
 ---@field up boolean
 ---@field isolated boolean
+---@field alias string?
 ---@field in_use boolean  a process has it open
 
 ---The TAPs on the bridge; none when there is no bridge.

@@ -61,6 +61,7 @@ describe("ensure_bridge", function()
     assert.are.same({ "debug", true, true, "fcbr0", "172.30.0.1", 24 },
       { level, fields.created, fields.addressed, fields.name, fields.address, fields.prefix })
     assert.is_true(fields.duration >= 0)
+    assert.are.equal(("fcproc:%s/"):format(world.manager.config.runtime_dir), bridge(world).ifalias)
     local before = bridge(world)
     must(world.manager:ensure_bridge())
     assert.are.equal(1, #lines)

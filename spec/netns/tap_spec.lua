@@ -2,6 +2,7 @@
 -- own. ifb stands for the simple virtual links of other kinds: every kernel has it.
 
 local support = require "spec.support"
+local aliases = require "fcproc.alias"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
@@ -219,7 +220,33 @@ describe("create_tap on an idle TAP", function()
     assert.are.equal(first.ifindex, tap.ifindex)
     local listed = must(world.manager:list_taps())[1]
     assert.are.same({ name = "tap0", ifindex = first.ifindex, uid = 7, gid = 8, mtu = 1300,
-      mac = "02:00:00:00:00:07", isolated = true, up = true, in_use = false }, listed)
+      mac = "02:00:00:00:00:07", isolated = true, up = true, in_use = false,
+      alias = aliases.of(world.manager.config.runtime_dir) }, listed)
+  end)
+
+  it("tells whose it is now", function()
+    local world <close> = support.bridged_world()
+    ip(world.netns, "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr")
+    ip(world.netns, "link", "set", "tap0", "alias", "somebody's")
+    local run = world.manager.config.runtime_dir
+    for _, case in ipairs{ { nil, ("fcproc:%s/"):format(run) }, { "web", "web" },
+      { ("x"):rep(255), ("x"):rep(255) }, { "", nil } } do
+      must(world.manager:create_tap("tap0", { alias = case[1] }))
+      assert.are.equal(case[2], link(world, "tap0").ifalias)
+      assert.are.equal(case[2], must(world.manager:list_taps())[1].alias)
+    end
+    fails("invalid", world.manager:create_tap("tap0", { alias = ("x"):rep(256) }))
+    fails("invalid", world.manager:create_tap("tap0", { alias = "a\0b" }))
+    must(world.manager:create_tap("tap1", { alias = "from its first message on" }))
+    assert.are.equal("from its first message on", link(world, "tap1").ifalias)
+    local alone <close> = must(fcproc.new{ netns = world.netns })
+    must(alone:create_tap("tap2")) -- on no bridge
+    assert.are.equal("fcproc:", link(world, "tap2").ifalias)
+    local all = {}
+    for _, tap in ipairs(must(world.manager.net:list_taps())) do all[#all + 1] = tap.name end
+    table.sort(all)
+    assert.are.same({ "tap0", "tap1", "tap2" }, all)
+    assert.are.equal(2, #must(world.manager:list_taps()))
   end)
 end)
 
@@ -396,12 +423,12 @@ describe("list_taps", function()
       for _, tap in ipairs(must(world.manager:list_taps())) do taps[tap.name] = tap end
       return taps
     end
-    local taps = by_name()
+    local taps, alias = by_name(), aliases.of(world.manager.config.runtime_dir)
     assert.are.same({ name = "idle0", ifindex = link(world, "idle0").ifindex, uid = 5, gid = 6,
-      mtu = 1400, mac = "02:00:00:00:00:05", isolated = true, up = false, in_use = false },
+      mtu = 1400, mac = "02:00:00:00:00:05", isolated = true, up = false, in_use = false, alias = alias },
       taps.idle0)
     assert.are.same({ name = "used0", ifindex = vm.tap.ifindex, uid = 0, gid = 0, mtu = 1500,
-      mac = vm.tap.mac, isolated = false, up = true, in_use = true }, taps.used0)
+      mac = vm.tap.mac, isolated = false, up = true, in_use = true, alias = alias }, taps.used0)
     vm.process:signal("KILL")
     must(vm.process:wait(10))
     assert.is_false(by_name().used0.in_use)

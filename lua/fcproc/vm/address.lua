@@ -3,6 +3,7 @@
 -- asks the system: whether an address or a name is taken is for the caller to see.
 
 local errors = require "fcproc.error"
+local hash_of = require "fcproc.hash"
 local options = require "fcproc.options"
 
 local M = {}
@@ -15,20 +16,7 @@ local function invalid(op, format, ...)
   return nil, errors.new{ code = "invalid", op = op, message = format:format(...) }
 end
 
----The 64 bit FNV-1a hash of the texts, each ended by a NUL so that their borders count. It is
----quick and stable and no secret: who may choose ids may choose them to collide.
----@param ... string|integer
----@return integer
-function M.hash(...)
-  local hash = 0xcbf29ce484222325
-  for _, value in ipairs{ ... } do
-    local text = tostring(value)
-    for at = 1, #text do hash = (hash ~ byte(text, at)) * 0x100000001b3 end
-    hash = hash * 0x100000001b3
-  end
-  -- The last bytes reach the high bits late, and takers of a few bits take the low ones.
-  return hash ~ (hash >> 32)
-end
+M.hash = hash_of
 
 ---The number that a dotted IPv4 address stands for.
 ---@param text string  "172.30.0.5"; no leading zeros, which some read as octal
@@ -131,7 +119,7 @@ end
 function M.candidates(subnet, id)
   options.argument(id, "string", "address.candidates", "id")
   local first, size, gateway = numbers_of(subnet)
-  local start, step = (M.hash(id) & 0xffffffff) % size, -1
+  local start, step = (hash_of(id) & 0xffffffff) % size, -1
   return function()
     local address
     repeat
@@ -195,7 +183,7 @@ end
 ---@return string  "06:xx:xx:xx:xx:xx"
 function M.mac(id, index)
   options.argument(id, "string", "address.mac", "id")
-  local hash = M.hash(id, index or 0)
+  local hash = hash_of(id, index or 0)
   return ("06:%02x:%02x:%02x:%02x:%02x"):format(hash & 255, hash >> 8 & 255, hash >> 16 & 255,
     hash >> 24 & 255, hash >> 32 & 255)
 end
@@ -211,7 +199,7 @@ local DIGITS = "0123456789abcdefghjkmnpqrstvwxyz" -- no i, l, o, u: names are re
 function M.tap_name(runtime_dir, id, index)
   options.argument(runtime_dir, "string", "address.tap_name", "runtime_dir")
   options.argument(id, "string", "address.tap_name", "id")
-  local hash = M.hash(runtime_dir, id, index or 0)
+  local hash = hash_of(runtime_dir, id, index or 0)
   local letters = {}
   for i = 1, 13 do letters[i] = byte(DIGITS, (hash >> 5 * (i - 1) & 31) + 1) end
   return "fc" .. string.char(table.unpack(letters))

@@ -1,6 +1,7 @@
 -- What a VM has on the host: leases, TAPs, NAT, a folder. Chosen and written down first, made next,
 -- and removed in reverse; removing what is not there is a success. Its disks are in disks.lua.
 
+local aliases = require "fcproc.alias"
 local address = require "fcproc.vm.address"
 local core = require "fcproc.core"
 local jailer = require "fcproc.jailer"
@@ -150,7 +151,7 @@ function M.make_network(journal, fleet, ctx)
     local made
     made, err = manager.net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
       jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil,
-      tap.attach and fleet.bridge or nil, ctx)
+      tap.attach and fleet.bridge or nil, aliases.of(manager.config.runtime_dir, journal.id), ctx)
     if not made then return nil, err end
     tap.mac, tap.ifindex = made.mac, made.ifindex
     manager:_log(started, "TAP created", { name = tap.name, ifindex = made.ifindex, id = journal.id })
