@@ -3,7 +3,6 @@
  * A context: a deadline, and a cancel latched in an eventfd that nobody reads, so that one write
  * wakes every waiter, now and later. A child waits on its parents' eventfds too.
  */
-#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -120,52 +119,6 @@ FCPROC_API int fcproc_ctx_status(const fcproc_ctx *ctx, fcproc_error *err)
     return 0;
 }
 
-struct ctx_op {
-    fcproc_op op;
-    fcproc_ctx *watched;
-};
-
-static int ctx_step(fcproc_op *op, fcproc_error *err)
-{
-    const struct ctx_op *w = (const struct ctx_op *)op;
-
-    (void)err;
-    return fcproc_ctx_status(w->watched, NULL) < 0;
-}
-
-static void ctx_describe(const fcproc_op *op, char *buf, size_t size)
-{
-    (void)op;
-    (void)snprintf(buf, size, "what is waited for has not come");
-}
-
-static void ctx_destroy(fcproc_op *op)
-{
-    fcproc_ctx_unref(((struct ctx_op *)op)->watched);
-}
-
-FCPROC_API int fcproc_ctx_wait(fcproc_ctx *watched, int64_t timeout_ms, fcproc_ctx *ctx,
-                               fcproc_op **ret, fcproc_error *err)
-{
-    static const struct op_class class = { .name = "context.wait",
-                                           .step = ctx_step,
-                                           .destroy = ctx_destroy,
-                                           .describe = ctx_describe };
-    fcproc_op *op = NULL;
-    int r = op_new(sizeof(struct ctx_op), &class, ctx, timeout_ms, &op, err);
-
-    if (r < 0)
-        return r;
-    ((struct ctx_op *)op)->watched = fcproc_ctx_ref(watched);
-    r = ctx_watch(watched, op->epoll_fd, err);
-    if (r < 0) {
-        fcproc_op_close(op);
-        return r;
-    }
-    *ret = op;
-    return 0;
-}
-
 FCPROC_API int64_t fcproc_ctx_remaining_ms(const fcproc_ctx *ctx)
 {
     return ctx ? ms_until(ctx->deadline_ns) : -1;
@@ -186,8 +139,15 @@ int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err)
     for (; ctx; ctx = ctx->parent) {
         struct epoll_event event = { .events = EPOLLIN, .data.u64 = OP_WAKE };
 
-        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ctx->event_fd, &event) < 0)
+        /* EEXIST: it is an ancestor of another context that this set watches. */
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ctx->event_fd, &event) < 0 && errno != EEXIST)
             return error_errno(err, "context", errno, "can't watch a context");
     }
     return 0;
+}
+
+void ctx_unwatch(fcproc_ctx *ctx, int epoll_fd)
+{
+    for (; ctx; ctx = ctx->parent)
+        (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, ctx->event_fd, NULL);
 }

@@ -121,8 +121,11 @@ FCPROC_API int fcproc_op_step(fcproc_op *op, fcproc_error *err)
         op->done = r > 0;
         return r;
     }
-    if (!op->ending)
+    if (!op->ending) {
         op->ending = op_early_end(op);
+        if (op->ending) /* its eventfd would stay readable, and wake us without a pause */
+            ctx_unwatch(op->ctx, op->epoll_fd);
+    }
     if (op->ending && (!op->class->end || op->class->end(op)))
         return op_report_end(op, err);
     return 0;

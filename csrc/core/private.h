@@ -72,6 +72,7 @@ int64_t ms_until(int64_t deadline_ns);
 
 /* Adds the eventfds of ctx and its parents to an epoll set, tagged OP_WAKE. */
 int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err);
+void ctx_unwatch(fcproc_ctx *ctx, int epoll_fd);
 int64_t ctx_deadline_ns(const fcproc_ctx *ctx);
 
 /* ---- operation ---- */

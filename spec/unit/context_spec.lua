@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
+local loop = require "fcproc.loop"
 
 local must, fails = support.must, support.fails
 
@@ -190,5 +191,42 @@ describe("the ends of a wait", function()
     for _, err in ipairs{ own, deadline, cancel } do
       assert.is_truthy(err.message:find(("pid %d still running"):format(process:pid()), 1, true))
     end
+  end)
+end)
+
+describe("waiting for another context's end", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function wait_for(watched, timeout, ctx)
+    return loop.complete(ctx, watched:wait_op(timeout, ctx))
+  end
+
+  it("sees its deadline, and its cancel", function()
+    local parent <close> = must(fcproc.context{ timeout = 0.2 })
+    local child <close> = must(parent:with_timeout(60))
+    local op <close> = must(child:wait_op(20))
+    assert.is_false((op:step()))
+    assert.is_true(op:timeout() <= 0.2) -- for a host's own loop
+    must(wait_for(child, 20))
+    must(wait_for(parent, 20))
+    local watched <close> = must(fcproc.context())
+    fails("wait_timeout", wait_for(watched, 0.02))
+    watched:cancel()
+    must(wait_for(watched, 20))
+  end)
+
+  it("works when it is an ancestor of the wait's own, or a child, or the same", function()
+    local top <close> = must(fcproc.context())
+    local left <close> = must(top:with_timeout(60))
+    local right <close> = must(top:with_timeout(60))
+    fails("wait_timeout", wait_for(left, 0.02, right))
+    fails("wait_timeout", wait_for(top, 0.02, left))
+    fails("wait_timeout", wait_for(left, 0.02, top))
+    fails("wait_timeout", wait_for(left, 0.02, left))
+    left:cancel()
+    must(wait_for(left, 20, right))
+    must(wait_for(left, 20, left)) -- a result beats the cancel
+    fails("cancelled", wait_for(right, 20, left))
   end)
 end)

@@ -1,7 +1,10 @@
 -- runner:run and run_sudo: output, input, how a command failed, and how it is ended.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
+local loop = require "fcproc.loop"
+local process = require "fcproc.process"
 
 local must, fails = support.must, support.fails
 
@@ -149,6 +152,38 @@ describe("runner:run", function()
     raises("option 'input' must be a string, not a number", runner.run, { "true" }, { input = 5 })
     raises("argv must be a table, not a string", runner.run, "true")
     raises("argv must be a table, not a string", runner.run_sudo, "true")
+  end)
+end)
+
+describe("a command that is given its grace", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is waited for without work, whether its context's cancel or deadline ended it", function()
+    local function end_of(ctx)
+      local spec = process.spec({ "sh", "-c", "trap '' TERM; exec sleep 60" },
+        { end_signal = core.signals.TERM, grace = 0.5 })
+      return loop.complete(ctx, core.command(spec, ctx))
+    end
+    for _, timeout in ipairs{ 0.2, 60 } do
+      local parent <close> = must(fcproc.context{ timeout = timeout })
+      local ctx <close> = must(parent:with_timeout(60))
+      local result
+      local worked = os.clock()
+      local took = support.seconds(function()
+        result = fcproc.run{
+          function() return end_of(ctx) end,
+          function()
+            fcproc.runner():run{ "sleep", "0.2" }
+            if timeout == 60 then parent:cancel() end
+          end,
+        }
+      end)
+      fails(timeout == 60 and "cancelled" or "deadline", table.unpack(result[1]))
+      assert.is_true(took >= 0.7, took)
+      worked = os.clock() - worked
+      assert.is_true(worked < 0.2, ("%g s of work in %g s"):format(worked, took))
+    end
   end)
 end)
 
