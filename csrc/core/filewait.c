@@ -19,14 +19,22 @@ struct file_op {
     char *text;
     size_t text_len;
     int64_t from; /* what was looked at already, but for a piece that may begin the text */
-    bool found, waited;
+    bool found;
     fcproc_process *writer;
     int inotify_fd;
     int watch;
-    int64_t delay_ms; /* without inotify, the timer's */
+    int64_t delay_ms; /* the timer's */
 };
 
-enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50, BUFFER_SIZE = 4096 };
+enum {
+    TIMER_FIRST_MS = 1,
+    TIMER_MOST_MS = 50,
+    /* Beside inotify, which is not told of what comes through a network file system, nor that another
+     * file is at the path by now. */
+    LOOK_FIRST_MS = 250,
+    LOOK_MOST_MS = 1000,
+    BUFFER_SIZE = 4096
+};
 
 /* 1: there; 0: not in what there is so far; -errno */
 static int look_for_text(struct file_op *w)
@@ -70,6 +78,21 @@ static int look(struct file_op *w)
     return w->text ? look_for_text(w) : look_for_growth(w);
 }
 
+/* A text is looked for in the file that is open, growth in the one at the path. */
+static void file_arm(struct file_op *w)
+{
+    char by_fd[32];
+    int wd;
+
+    (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", w->fd);
+    wd = inotify_add_watch(w->inotify_fd, w->text ? by_fd : w->path, IN_MODIFY);
+    if (wd < 0 || wd == w->watch)
+        return;
+    if (w->watch >= 0)
+        (void)inotify_rm_watch(w->inotify_fd, w->watch);
+    w->watch = wd;
+}
+
 static int file_step(fcproc_op *op, fcproc_error *err)
 {
     struct file_op *w = (struct file_op *)op;
@@ -78,8 +101,9 @@ static int file_step(fcproc_op *op, fcproc_error *err)
     int r;
 
     /* What one read leaves, wakes again. */
-    if (w->waited && w->inotify_fd >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
-    w->waited = true;
+    if (w->watch >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
+    if (op->timer_ns == NEVER && w->inotify_fd >= 0)
+        file_arm(w);
     r = look(w);
     alive = r != 0 || fcproc_process_alive(w->writer);
     if (!alive) /* what it wrote last counts */
@@ -91,6 +115,8 @@ static int file_step(fcproc_op *op, fcproc_error *err)
         return 1;
     if (w->watch < 0)
         op_backoff(op, &w->delay_ms, TIMER_FIRST_MS, TIMER_MOST_MS);
+    else if (op->timer_ns == NEVER)
+        op_backoff(op, &w->delay_ms, LOOK_FIRST_MS, LOOK_MOST_MS);
     return 0;
 }
 
@@ -130,15 +156,14 @@ static int file_wait_new(const char *path, fcproc_process *writer, int64_t timeo
         return r;
     w = (struct file_op *)op;
     w->fd = -EBADF;
+    w->watch = -1;
     w->writer = process_ref(writer);
     w->path = strdup(path);
     /* A user has 128 instances by default; when they ran out, the timer serves. */
     w->inotify_fd = inotify_take(ctx);
-    w->watch = w->path && w->inotify_fd >= 0 ? inotify_add_watch(w->inotify_fd, path, IN_MODIFY)
-                                             : -1;
     if (!w->path)
         r = error_nomem(err, class.name);
-    if (r == 0 && w->watch >= 0)
+    if (r == 0 && w->inotify_fd >= 0)
         r = op_watch(op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
     if (r == 0)
         r = op_watch(op, fcproc_process_pidfd(writer), EPOLLIN, OP_WAKE, err);

@@ -22,10 +22,17 @@ struct path_op {
     int inotify_fd; /* -EBADF: the timer serves */
     int watch;
     bool stands; /* the watch is where it must be, until an event says otherwise */
-    int64_t delay_ms;
+    int64_t delay_ms, look_ms;
 };
 
-enum { TIMER_FIRST_MS = 1, TIMER_MOST_MS = 50 };
+enum {
+    TIMER_FIRST_MS = 1,
+    TIMER_MOST_MS = 50,
+    /* A watch sees its own folder alone: not that another is at its path by now (a folder above was
+     * renamed and made again, or mounted over), nor where a dangling link leads. */
+    LOOK_FIRST_MS = 250,
+    LOOK_MOST_MS = 1000
+};
 
 /* 1: ready; 0: missing; -ECONNREFUSED: there, but nobody listens; other -errno: never. */
 static int path_check(const struct path_op *w)
@@ -102,6 +109,8 @@ static int path_step(fcproc_op *op, fcproc_error *err)
         while (read(w->inotify_fd, events, sizeof(events)) > 0)
             w->stands = false;
     }
+    if (op->timer_ns == NEVER)
+        w->stands = false;
     for (;;) {
         bool gone = w->server && !fcproc_process_alive(w->server);
         int r = path_check(w);
@@ -115,8 +124,11 @@ static int path_step(fcproc_op *op, fcproc_error *err)
             r = w->stands ? 0 : path_arm(w);
             if (r > 0)
                 continue; /* it may have appeared before the watch did */
-            if (r == 0)
+            if (r == 0) {
+                if (op->timer_ns == NEVER)
+                    op_backoff(op, &w->look_ms, LOOK_FIRST_MS, LOOK_MOST_MS);
                 return 0;
+            }
         }
         op_backoff(op, &w->delay_ms, TIMER_FIRST_MS, TIMER_MOST_MS);
         return 0;

@@ -4,6 +4,7 @@ local support = require "spec.support"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local loop = require "fcproc.loop"
+local mounted = require "spec.support.mounts"
 
 local must, fails = support.must, support.fails
 
@@ -15,6 +16,14 @@ local function later(argv)
     process:wait(10)
     process:close()
   end })
+end
+
+-- Waits by the operation's descriptor and timer alone, as a host's own loop does, and not for long.
+local function soon(fn)
+  local result
+  local took = support.seconds(function() result = fcproc.run{ fn }[1] end)
+  must(result[1], result[2])
+  assert.is_true(took < 5, took)
 end
 
 for _, without in ipairs{ {}, { "inotify" } } do
@@ -38,6 +47,37 @@ for _, without in ipairs{ {}, { "inotify" } } do
       local target <close> = later{ "touch", dir:file("target") }
       must(manager:wait_for_path(dir:file("link"), 10))
       assert.is_truthy(file and tree and moved and target)
+    end)
+
+    it("notices what no watch sees: behind a dangling link, in a folder that was made again", function()
+      local dir <close> = support.folder()
+      local manager <close> = must(fcproc.new{ without = without })
+      support.sh{ "ln", "-s", dir:file("away"), dir:file("link") }
+      local target <close> = later{ "mkdir", "-p", dir:file("away/b/c") }
+      soon(function() return manager:wait_for_path(dir:file("link/b/c"), 10) end)
+      support.sh{ "mkdir", "-p", dir:file("a/b/c") }
+      local again <close> = later{ "sh", "-c", "cd " .. dir.path
+        .. " && mv a old && mkdir -p a/b/c && touch a/b/c/file" }
+      soon(function() return manager:wait_for_path(dir:file("a/b/c/file"), 10) end)
+      assert.is_truthy(target and again)
+    end)
+
+    it("notices a mount", function()
+      local dir <close> = support.folder()
+      mounted(dir, "true", [[
+        local fcproc = require "fcproc"
+        local manager = must(fcproc.new{ without = { ]] .. (without[1] and "'inotify'" or "") .. [[ } })
+        local took = support.seconds(function() fcproc.run{
+          function() must(manager:wait_for_path(dir .. "/a/b/file", 10)) end,
+          function()
+            support.sh{ "mkdir", "-p", dir .. "/a/b" }
+            support.sh{ "sleep", "0.1" }
+            support.sh{ "mount", "-t", "tmpfs", "none", dir .. "/a" }
+            support.sh{ "mkdir", dir .. "/a/b" }
+            support.sh{ "touch", dir .. "/a/b/file" }
+          end,
+        } end)
+        assert(took < 5, took)]])
     end)
 
     it("says what was not ready", function()
@@ -429,5 +469,27 @@ describe("waiting for a server", function()
     must(idle:signal("KILL"))
     assert.are.same({ true, false }, { wait(idle, dir:file("none"), 10) })
     must(idle:wait(10))
+  end)
+end)
+
+describe("waiting for a file to grow", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("sees that another file has come to its path", function()
+    local dir <close> = support.folder()
+    support.write_file(dir:file("log"), "")
+    local writer <close> = must(fcproc.spawn{ "sleep", "60" })
+    local other <close> = later{ "sh", "-c", "cd " .. dir.path .. " && mv log log.1 && echo x > log" }
+    local function grows(size)
+      return function() return loop.complete(nil, writer:wait_file_op(dir:file("log"), size, 10)) end
+    end
+    soon(grows(0))
+    -- And then to what is written there.
+    local more <close> = later{ "sh", "-c", "sleep 0.6; echo x >> " .. dir:file("log") }
+    soon(grows(2))
+    must(writer:signal("KILL"))
+    must(writer:wait(10))
+    assert.is_truthy(other and more)
   end)
 end)
