@@ -48,7 +48,7 @@ LUA_FILES := init alias api binary bodies calls config context endpoints error e
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/console vm/disks vm/fleet vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
-	vm/natrules vm/nft vm/object vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/uplinks
+	vm/natrules vm/nft vm/object vm/record vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf

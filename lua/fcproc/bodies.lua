@@ -15,7 +15,10 @@ local M = {}
 ---@field values table<string, string|true>?  of a string: all it may be, with the first version
 ---@field fold boolean?      the case of values does not matter
 ---@field fields table<string, fcproc.BodyType>?  of an object
----@field of fcproc.BodyType?     of a list
+---@field open boolean?           of an object: fields that it does not know are passed over
+---@field bytes boolean?          of a string: it need not be UTF-8, as a path need not be
+---@field of fcproc.BodyType?     of a list, or a map: what each of it must be
+---@field name (fun(name: string): string?)?  of a map with of: the complaint about a name, or nil
 ---@field filled boolean?         of a list: not empty
 ---@field string fcproc.BodyType? of either: what a string must be
 ---@field table fcproc.BodyType?  of either: what a table must be

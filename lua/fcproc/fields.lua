@@ -1,4 +1,4 @@
--- Judges a table by a type of bodies.lua, and says what is wrong, where, and what would be right.
+-- Judges a table by a type as in bodies.lua, and says what is wrong, where, and what would be right.
 
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
@@ -98,7 +98,9 @@ end
 
 judges.string = function(version, body_type, value, place)
   if type(value) ~= "string" then return wrong(place, "a string", value) end
-  if not utf8.len(value) then return complain("invalid", "%s is not UTF-8", place) end
+  if not body_type.bytes and not utf8.len(value) then
+    return complain("invalid", "%s is not UTF-8", place)
+  end
   if body_type.max and #value > body_type.max then
     return complain("invalid", "%s has %d bytes, and at most %d work", place, #value, body_type.max)
   end
@@ -149,7 +151,7 @@ judges.object = function(version, body_type, value, place)
   end
   for name in pairs(present) do
     -- What a later Firecracker than the table does not know, it says itself.
-    if not fields[name]
+    if not fields[name] and not body_type.open
       and not (type(name) == "string" and version_of.beyond_the_table(version)) then
       return unknown_field(fields, name, place)
     end
@@ -169,8 +171,16 @@ judges.object = function(version, body_type, value, place)
   if complaint then return complain("invalid", "%s: %s", at(place), complaint) end
 end
 
-judges.map = function(_, _, value, place)
+judges.map = function(version, body_type, value, place)
   if type(value) ~= "table" or #value > 0 then return wrong(place, "a table with names", value) end
+  if body_type.of then
+    for _, name in ipairs(sorted(value)) do
+      local complaint = body_type.name and body_type.name(name)
+      if complaint then return complain("invalid", "%s: '%s' %s", place, name, complaint) end
+      local err = judge(version, body_type.of, value[name], join(place, name))
+      if err then return err end
+    end
+  end
   local complaint = json.complaint(value, place)
   return complaint and complain("invalid", "%s", complaint)
 end

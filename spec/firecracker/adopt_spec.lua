@@ -178,7 +178,7 @@ must(vm:stop())
 
   it("has lost its journal: it is not reclaimed while it lives, and can be ended", function()
     for what, text in pairs{ garbage = "garbage", empty = "", list = "[]", truncated = '{"format": 1, "id"',
-      ["without a file"] = false, partial = '{"format": 1, "id": "x", "process": {"pid": 1}}' } do
+      ["without a file"] = false, zeros = ("\0"):rep(4096), long = (" "):rep(2 << 20) .. "{}" } do
       local world <close> = traces.world()
       local before = traces.of(world)
       left_running(world)

@@ -202,7 +202,8 @@ describe("a snapshot that can't be restored", function()
     for _, text in ipairs{ "", "garbage", "7", '"format"', "\0\1" } do refused(text, "no JSON object") end
     refused("{}", "has the format nil")
     refused('{"format": 99}', "has the format 99")
-    refused('{"format": 1}', "id is missing or wrong")
+    refused('{"format": [1]}', "has the format table")
+    refused('{"format": 1}', "cpu is missing")
     for place, change in pairs{
       cpu = function(m) m.cpu = cjson.null end,
       firecracker = function(m) m.firecracker = "1.12.1" end,
@@ -219,7 +220,7 @@ describe("a snapshot that can't be restored", function()
     } do
       local manifest = cjson.decode(cjson.encode(good))
       change(manifest)
-      refused(cjson.encode(manifest), place .. " is missing or wrong")
+      refused(cjson.encode(manifest), "is damaged: " .. place .. " ")
     end
     assert_nothing(world)
   end)

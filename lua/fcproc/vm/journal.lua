@@ -11,10 +11,10 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
+local records = require "fcproc.vm.record"
 
 local M = {}
 
-local FORMAT = 1
 local PRIVATE = 384 -- 0600
 local MOST_ID = 64 -- bytes, as Firecracker's
 local LOCK_TRIES, LOCK_PAUSE = 100, 0.002 -- seconds
@@ -74,7 +74,7 @@ end
 ---@return integer? pid
 function M.holder(manager, id)
   local record = M.read(manager, id)
-  local pid = record and math.type(record.manager) == "integer" and record.manager
+  local pid = record and record.manager
   return pid and core.stat(("/proc/%d"):format(pid)) and pid or nil
 end
 
@@ -199,7 +199,7 @@ function M.create(manager, id, fleet)
   local made, err = core.make_dir(folder, 448)
   if made then
     fleet.pid = fleet.pid or M.own_pid()
-    local journal = new(manager, id, lock, { format = FORMAT, id = id, created = os.time(),
+    local journal = new(manager, id, lock, { format = records.FORMAT, id = id, created = os.time(),
       boot_id = boot_id(), manager = fleet.pid })
     journal.fresh = true
     return journal
@@ -247,54 +247,44 @@ function M.open(manager, id)
   return new(manager, id, lock, record), err
 end
 
-local function is_identity(value)
-  return type(value) == "table" and math.type(value.pid) == "integer" and value.pid > 0
-    and math.type(value.start_time) == "integer" and type(value.boot_id) == "string"
-end
-
--- Is everything there that others use without a look? It may have been cut by a crash of the host.
-local function is_whole(record)
-  local files = record.files
-  for _, name in ipairs{ "process", "launcher" } do
-    if record[name] ~= nil and not is_identity(record[name]) then return false end
-  end
-  for _, name in ipairs{ "taps", "drives", "shape" } do
-    if type(record[name]) ~= "table" then return false end
-  end
-  return type(files) == "table" and type(files.socket) == "string" and type(files.folder) == "string"
-    and (record.jail == nil or type(record.jail) == "table" and type(record.jail.root) == "string")
-end
-
 local function unreadable(code, path, format, ...)
   return nil, errors.new{ code = code, op = "vm.journal", path = path,
     message = ("the journal %s %s"):format(path, format:format(...)) }
 end
 
----What the journal says; without the lock it may be about to change.
+---What the journal says; without the lock it may be about to change. A crash of the host can cut it,
+---which is as good as none. One that is whole and says what no fcproc writes was tampered with or
+---damaged in some other way, and is for a person to look at.
 ---@param manager fcproc.Manager
 ---@param id string
 ---@return table? record
 ---@return fcproc.Error? err  ERR_NOT_FOUND: none was written yet; ERR_PROTOCOL: cut or garbage;
----                            ERR_UNSUPPORTED: of a newer fcproc; ERR_CONFLICT: another VM's
+---                            ERR_UNSUPPORTED: of a newer fcproc; ERR_CONFLICT: another VM's, or it
+---                            says what can't be
 function M.read(manager, id)
-  local path = M.folder(manager, id) .. "/vm.json"
-  local text, err = core.read_file(path)
+  local folder = M.folder(manager, id)
+  local path = folder .. "/vm.json"
+  local text, err = core.read_file(path, 0, records.LIMIT + 1)
   if not text then return nil, err end
-  local record = json.read(text)
-  if type(record) ~= "table" then return unreadable("protocol", path, "is no JSON") end
-  record = json.plain(record)
-  if math.type(record.format) == "integer" and record.format > FORMAT then
+  local record = records.decode(text)
+  if not record or record.format == nil then return unreadable("protocol", path, "is not whole") end
+  if math.type(record.format) == "integer" and record.format > records.FORMAT then
     return unreadable("unsupported", path, "has the format %d, this fcproc knows %d: use the one "
-      .. "that wrote it", record.format, FORMAT)
+      .. "that wrote it", record.format, records.FORMAT)
   end
-  if record.format ~= FORMAT or not is_whole(record) then
-    return unreadable("protocol", path, "is not whole")
-  end
-  if record.id ~= id then
+  local complaint
+  if record.format ~= records.FORMAT then
+    complaint = ("format must be %d"):format(records.FORMAT)
+  elseif type(record.id) ~= "string" or not record.id:find("^[%w%-]+$") then
+    complaint = "id must be letters, digits and dashes"
+  elseif record.id ~= id then
     return unreadable("conflict", path, "is that of the VM '%s': the folder was copied or renamed",
-      tostring(record.id))
+      record.id)
   end
-  return record
+  complaint = complaint or records.check_journal(record, folder, id)
+  if not complaint then return record end
+  return unreadable("conflict", path, "says what can't be, so nothing of the VM is touched: %s. Mend "
+    .. "it, or remove it: then the VM is judged by its folder, its socket and its leases", complaint)
 end
 
 ---The ids of all VMs that have a folder, alive or dead.

@@ -3,11 +3,10 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
+local records = require "fcproc.vm.record"
 local version_of = require "fcproc.version"
 
 local M = {}
-
-local FORMAT = 1
 
 ---@class fcproc.Manifest
 ---@field format integer
@@ -55,7 +54,7 @@ function M.of(vm, kind, ctx)
   local hash, err = sha256(vm.manager, record.binary, ctx)
   if not hash then return nil, err end
   local manifest = {
-    format = FORMAT, id = vm.id, created = os.time(), type = kind,
+    format = records.FORMAT, id = vm.id, created = os.time(), type = kind,
     firecracker = { version = vm.machine.version, sha256 = hash,
       snapshot_format = version_of.snapshot_format(vm.machine.version) },
     cpu = cpu(), kernel = (core.read_file("/proc/sys/kernel/osrelease") or ""):match("%S*"),
@@ -90,43 +89,12 @@ function M.write(path, manifest)
   return core.write_file(path .. "/manifest.json", json.write(manifest) .. "\n", 384)
 end
 
--- What a manifest must hold, so that nothing else needs to doubt it: it may come from anywhere.
-local function complaint(manifest)
-  local function is(place, value, kind)
-    if type(value) ~= kind then return place end
-  end
-  local wrong = is("id", manifest.id, "string") or is("cpu", manifest.cpu, "table")
-    or is("firecracker", manifest.firecracker, "table") or is("sizes", manifest.sizes, "table")
-    or is("drives", manifest.drives, "table") or is("network", manifest.network, "table")
-    or is("firecracker.version", manifest.firecracker.version, "string")
-    or (manifest.type ~= "Full" and manifest.type ~= "Diff" and "type")
-    or (not math.tointeger(manifest.vcpus) and "vcpus")
-    or (not math.tointeger(manifest.mem_mib) and "mem_mib")
-  if wrong then return wrong end
-  for i, drive in ipairs(manifest.drives) do
-    local place = ("drives[%d]"):format(i)
-    wrong = is(place, drive, "table") or is(place .. ".id", drive.id, "string")
-      or is(place .. ".path", drive.path, "string")
-    if wrong then return wrong end
-    -- It becomes a name in folders of ours.
-    if not drive.id:match("^[%w_]+$") or drive.name ~= "drive-" .. drive.id then
-      return place .. ".name"
-    end
-  end
-  for i, interface in ipairs(manifest.network) do
-    local place = ("network[%d]"):format(i)
-    wrong = is(place, interface, "table") or is(place .. ".guest_mac", interface.guest_mac, "string")
-      or (interface.address and is(place .. ".address", interface.address, "string"))
-    if wrong then return wrong end
-  end
-end
-
 ---Reads a snapshot's manifest.
 ---@param path string
 ---@return fcproc.Manifest?
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no snapshot; ERR_PROTOCOL: damaged
 function M.read(path)
-  local text, err = core.read_file(path .. "/manifest.json")
+  local text, err = core.read_file(path .. "/manifest.json", 0, records.LIMIT + 1)
   if not text then
     if err.errno == 2 or err.errno == 20 then -- ENOENT, ENOTDIR
       err.code, err.message = "not_found", ("%s is no snapshot: it has no manifest.json"):format(path)
@@ -137,15 +105,15 @@ function M.read(path)
     return nil, errors.new{ code = "protocol", op = "vm.restore", path = path,
       message = ("%s/manifest.json %s"):format(path, format:format(...)) }
   end
-  local manifest = json.read(text)
-  if type(manifest) ~= "table" then return damaged("is damaged: it is no JSON object") end
-  manifest = json.plain(manifest)
-  if manifest.format ~= FORMAT then
+  local manifest = records.decode(text)
+  if not manifest then return damaged("is damaged: it is no JSON object") end
+  if manifest.format ~= records.FORMAT then
+    local format = manifest.format
     return damaged("has the format %s, and this fcproc reads %d: it is damaged, or of another fcproc",
-      tostring(manifest.format), FORMAT)
+      math.type(format) and format or type(format), records.FORMAT)
   end
-  local place = complaint(manifest)
-  if place then return damaged("is damaged: %s is missing or wrong", place) end
+  local complaint = records.check_manifest(manifest)
+  if complaint then return damaged("is damaged: %s", complaint) end
   return manifest
 end
 
