@@ -58,19 +58,49 @@ RAW_CODE static int child_move_above(const struct child *c, int fd, int least)
     return (int)moved;
 }
 
+/* To be read, a FIFO without a writer opens at once, and would be at its end. tee(2) takes nothing
+ * out, and says EAGAIN when there is a writer. */
+RAW_CODE static void child_check_writer(const struct child *c, int fd)
+{
+    int scratch[2];
+
+    if (raw_call(SYS_fcntl, fd, F_GETPIPE_SZ) < 0)
+        return;
+    child_check(c, STEP_STDIN, raw_call(SYS_pipe2, scratch, O_CLOEXEC | O_NONBLOCK));
+    if (raw_call(SYS_tee, fd, scratch[1], 1, SPLICE_F_NONBLOCK) == 0)
+        child_check(c, STEP_STDIN, -ENXIO);
+    (void)raw_call(SYS_close, scratch[0]);
+    (void)raw_call(SYS_close, scratch[1]);
+}
+
+/* O_NONBLOCK, since a FIFO whose other end nobody has would hold us here, and our maker with us,
+ * deaf to every signal; it is refused. The program gets a description that blocks, as it expects. */
+RAW_CODE static int child_open_file(const struct child *c, int number)
+{
+    int flags = number == 0 ? O_RDONLY : O_WRONLY | O_CREAT | O_APPEND;
+    enum child_step step = (enum child_step)((int)STEP_STDIN + number);
+    long fd = raw_call(SYS_openat, AT_FDCWD, c->paths[number],
+                       flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+
+    child_check(c, step, fd);
+    if (number == 0)
+        child_check_writer(c, (int)fd);
+    child_check(c, step, raw_call(SYS_fcntl, fd, F_SETFL, flags & O_APPEND));
+    return (int)fd;
+}
+
 /* Here, and not in the caller, so that it has nothing to close again. */
 RAW_CODE static void child_open_streams(struct child *c)
 {
     for (int i = 0; i < 3; i++) {
-        bool is_file = c->spec->streams[i].kind == FCPROC_STDIO_FILE;
-        int flags = !is_file ? O_RDWR : i == 0 ? O_RDONLY : O_WRONLY | O_CREAT | O_APPEND;
-        long fd;
+        if (c->paths[i] && c->spec->streams[i].kind == FCPROC_STDIO_FILE) {
+            c->streams[i] = child_open_file(c, i);
+        } else if (c->paths[i]) {
+            long fd = raw_call(SYS_openat, AT_FDCWD, c->paths[i], O_RDWR | O_NOCTTY | O_CLOEXEC, 0);
 
-        if (!c->paths[i])
-            continue;
-        fd = raw_call(SYS_openat, AT_FDCWD, c->paths[i], flags | O_NOCTTY | O_CLOEXEC, 0600);
-        child_check(c, (enum child_step)((int)STEP_STDIN + i), fd);
-        c->streams[i] = (int)fd;
+            child_check(c, (enum child_step)((int)STEP_STDIN + i), fd);
+            c->streams[i] = (int)fd;
+        }
     }
     if (c->joined)
         c->streams[2] = c->streams[1];

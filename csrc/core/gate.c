@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "spawn.h"
@@ -176,6 +177,18 @@ static void reap(fcproc_process *p)
         (void)!fcproc_poll(&pidfd, NULL, 1, -1, NULL);
 }
 
+static int stream_failure(const char *path, int number, int sys_errno, fcproc_error *err)
+{
+    struct stat st;
+
+    if (sys_errno == ENXIO && stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op_name, sys_errno,
+                         "can't open %s for descriptor %d: nobody %s this FIFO; have its other end "
+                         "opened first, or give a descriptor of your own", path, number,
+                         number == 0 ? "writes to" : "reads");
+    return error_errno(err, op_name, sys_errno, "can't open %s for descriptor %d", path, number);
+}
+
 static int failure(const struct spawn_gate *g, const struct child_report *report,
                    fcproc_error *err)
 {
@@ -200,8 +213,7 @@ static int failure(const struct spawn_gate *g, const struct child_report *report
         return error_errno(err, op_name, report->value, "%s: the new process can't enter the folder %s",
                            g->child.file, g->spec.cwd);
     if (report->step < STEP_SESSION)
-        return error_errno(err, op_name, report->value, "can't open %s for descriptor %d",
-                           g->child.paths[report->step], report->step);
+        return stream_failure(g->child.paths[report->step], report->step, report->value, err);
     return error_errno(err, op_name, report->value, "%s: the new process can't %s", g->child.file,
                        step_text[report->step]);
 }

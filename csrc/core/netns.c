@@ -109,7 +109,7 @@ FCPROC_API int fcproc_netns_open(const char *name, fcproc_netns **ret, fcproc_er
         snprintf(path, sizeof(path), "%s%s", strchr(name, '/') ? "" : "/run/netns/", name) >=
             (int)sizeof(path))
         return error_set(err, FCPROC_ERR_INVALID, op, 0, "no usable namespace name: '%s'", name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* it may be a FIFO */
     if (fd < 0)
         return error_errno(err, op, errno, "no network namespace at %s", path);
     if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET) {

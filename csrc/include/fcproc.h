@@ -382,7 +382,8 @@ enum fcproc_stdio { FCPROC_STDIO_NULL = 0, FCPROC_STDIO_INHERIT, FCPROC_STDIO_FD
 struct fcproc_stream {
     enum fcproc_stdio kind;
     int fd;           /* FCPROC_STDIO_FD */
-    const char *path; /* FCPROC_STDIO_FILE: opened O_APPEND, made with mode 0600 */
+    const char *path; /* FCPROC_STDIO_FILE: opened O_APPEND, made with mode 0600; a FIFO must have
+                       * its other end open already, else it is FCPROC_ERR_NOT_FOUND */
 };
 
 struct fcproc_spawn {

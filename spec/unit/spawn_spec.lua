@@ -205,6 +205,78 @@ describe("a spawn that fails", function()
   end)
 end)
 
+-- A Lua of its own that a hang can't take along, and the FIFO that it gets as FIFO; what still waits
+-- for the FIFO's other end is let go at the end.
+local function with_fifo(text)
+  local dir <close> = support.folder()
+  local fifo = dir:file("fifo")
+  support.sh{ "mkfifo", fifo }
+  support.write_file(dir:file("script.lua"), [[
+    local FIFO, dir = arg[1], arg[2]
+    local fcproc = require "fcproc"
+    local support = require "spec.support"
+    local must, fails = support.must, support.fails
+  ]] .. text)
+  local result, err = fcproc.runner():run({ support.lua, dir:file("script.lua"), fifo, dir.path },
+    { timeout = 20 })
+  io.open(fifo, "r+"):close()
+  must(result, err)
+end
+
+describe("a FIFO as a stream", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("that nobody has open at its other end is refused, and holds up neither start nor end", function()
+    with_fifo[[
+      for _, name in ipairs{ "stdout", "stderr", "stdin" } do
+        local opts = { [name] = { file = FIFO } }
+        local err = fails("not_found", fcproc.spawn({ "true" }, opts))
+        assert(err.message:find(FIFO, 1, true) and err.errno == 6, tostring(err)) -- ENXIO
+        assert(err.message:find(name == "stdin" and "nobody writes to" or "nobody reads", 1, true))
+        opts.gate = true
+        local gated = must(fcproc.spawn({ "true" }, opts))
+        fails("not_found", gated:release())
+        gated:close()
+        must(fcproc.spawn({ "true" }, opts)):close()
+        local unsure = must(fcproc.spawn({ "true" }, opts))
+        must(unsure:release(false))
+        unsure:close()
+      end]]
+  end)
+
+  it("that has one works, and blocks as programs expect", function()
+    with_fifo[[
+      local reader = must(fcproc.spawn({ "sh", "-c", "exec cat " .. FIFO .. " > " .. dir .. "/got" }))
+      local flags
+      support.eventually("it reads", function() -- it takes its time to open it
+        local writer = fcproc.spawn({ "sh", "-c", "grep flags /proc/self/fdinfo/1 > " .. dir ..
+          "/flags; echo text" }, { stdout = { file = FIFO } })
+        if not writer then return false end
+        must(writer:wait(10))
+        return true
+      end)
+      must(reader:wait(10))
+      assert(support.read_file(dir .. "/got") == "text\n")
+      flags = tonumber(support.read_file(dir .. "/flags"):match("%d+"), 8)
+      assert(flags & 2048 == 0) -- O_NONBLOCK
+
+      local writer = must(fcproc.spawn({ "sh", "-c", "exec echo more > " .. FIFO }))
+      support.eventually("it is read", function()
+        local cat = fcproc.spawn({ "cat" }, { stdin = { file = FIFO }, stdout = { file = dir .. "/2" } })
+        if not cat then return false end
+        must(cat:wait(10))
+        return true
+      end)
+      must(writer:wait(10))
+      assert(support.read_file(dir .. "/2") == "more\n")]]
+  end)
+
+  it("is no network namespace, which is told at once", function()
+    with_fifo[[ fails("invalid", fcproc.netns(FIFO)) ]]
+  end)
+end)
+
 describe("a process with a gate", function()
   before_each(support.before_each)
   after_each(support.after_each)
