@@ -66,6 +66,31 @@ local function reaches(netns, address, from)
   support.eventually("a ping to " .. address, function() return pings(netns, address, from) end)
 end
 
+-- What the guest receives of a text that the other sends to all of the subnet.
+local function broadcast(from, to, text)
+  local dir <close> = support.folder()
+  support.write_file(dir:file("listen.py"), [[
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 7001))
+s.settimeout(5)
+print("listening", flush=True)
+print(s.recv(100).decode(), end="", flush=True)
+]])
+  local listener <close> = must(fcproc.spawn({ "python3", dir:file("listen.py") },
+    { netns = to, stdout = { file = dir:file("log") }, stderr = { file = dir:file("log") } }))
+  local function log() return support.read_file(dir:file("log")) or "" end
+  support.eventually("it listens", function() return log():find("listening", 1, true) end)
+  support.sh({ "python3", "-c", ([[
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+s.sendto(b"%s", ("172.30.0.255", 7001))
+]]):format(text) }, { netns = from })
+  must(listener:wait(10))
+  return log():match("\n(.*)")
+end
+
 local function entry_of(number, changes)
   local entry = { tap = "fctap" .. number, address = "172.30.0." .. number, uplink = "up0",
     mac = ("06:00:00:00:00:%02x"):format(number), id = "vm-" .. number }
@@ -159,15 +184,58 @@ print(socket.create_connection(("%s", 7000), 5).recv(100).decode(), end="")
     local net <close> = network()
     local guest, entry = add_guest(net, 5)
     local other, other_entry = add_guest(net, 6)
-    for _, each in ipairs{ { guest, entry, other_entry }, { other, other_entry, entry } } do
+    local third, third_entry = add_guest(net, 7) -- without NAT
+    local pairs_of = { { guest, entry, other_entry }, { other, other_entry, entry },
+      { guest, entry, third_entry }, { third, third_entry, entry } }
+    for _, each in ipairs(pairs_of) do
       in_host(net, "ip", "link", "set", each[2].tap, "type", "bridge_slave", "isolated", "on")
-      support.ip(each[1], "route", "add", each[3].address .. "/32", "via", "172.30.0.1")
+      support.ip(each[1], "route", "replace", each[3].address .. "/32", "via", "172.30.0.1")
+      for _, name in ipairs{ "all", "eth0" } do -- the host would tell it to send straight
+        support.sh({ "sysctl", "-qw", "net.ipv4.conf." .. name .. ".accept_redirects=0" },
+          { netns = each[1] })
+      end
     end
-    reaches(guest, other_entry.address)
+    for _, each in ipairs(pairs_of) do reaches(each[1], each[3].address) end
     must(nat.add_all(net.manager, { entry, other_entry }))
-    assert.is_false(pings(guest, other_entry.address))
-    assert.is_false(pings(other, entry.address))
-    reaches(other, SERVER_IP)
+    local function none_meet()
+      for _, each in ipairs(pairs_of) do
+        assert.is_false(pings(each[1], each[3].address, each[2].address))
+      end
+      reaches(other, SERVER_IP)
+    end
+    in_host(net, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
+    none_meet()
+    in_host(net, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+    none_meet()
+    -- The host takes frames for the MAC of a port as it does those for the bridge's own.
+    for _, each in ipairs(pairs_of) do
+      support.ip(each[1], "neigh", "replace", "172.30.0.1", "dev", "eth0", "lladdr",
+        support.ip(net.netns, "link", "show", "dev", each[2].tap)[1].address)
+      reaches(each[1], "172.30.0.1")
+    end
+    none_meet()
+  end)
+
+  it("lets frames between guests pass that the bridge shows to the host's IP firewall", function()
+    local net <close> = network()
+    in_host(net, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+    local guest, entry = add_guest(net, 5)
+    local other, other_entry = add_guest(net, 6)
+    local third, third_entry = add_guest(net, 7) -- without NAT
+    must(nat.add_all(net.manager, { entry, other_entry }))
+    for _, each in ipairs{ { guest, other_entry }, { other, entry }, { guest, third_entry },
+      { third, entry } } do
+      reaches(each[1], each[2].address)
+    end
+    assert.are.equal("from 172.30.0.7", broadcast(third, guest, "from 172.30.0.7"))
+    assert.are.equal("from 172.30.0.5", broadcast(guest, third, "from 172.30.0.5"))
+    reaches(guest, SERVER_IP)
+    -- Whatever MAC the bridge has: that of a bridge that is not ours changes with its ports.
+    support.ip(net.netns, "link", "set", "fcbr0", "address", "02:00:00:00:00:99")
+    support.ip(guest, "neigh", "flush", "all")
+    reaches(guest, third_entry.address)
+    reaches(third, entry.address)
+    reaches(guest, SERVER_IP)
   end)
 
   it("drops what bears another's address or MAC, at IP and at ARP", function()

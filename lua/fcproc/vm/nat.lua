@@ -92,7 +92,8 @@ local function look(tables, ctx)
   for _, object in ipairs(objects) do
     local set = object.set
     if object.table and object.table.name == tables.name then now.exists = true end
-    for _, item in ipairs(set and set.table == tables.name and set.elem or {}) do
+    local ours = set and set.table == tables.name and set.name == "senders"
+    for _, item in ipairs(ours and set.elem or {}) do
       local element = item.elem or { val = item, comment = "" }
       local tap, mac, ip = table.unpack(element.val.concat)
       local uplink, id = rules.read_comment(element.comment)

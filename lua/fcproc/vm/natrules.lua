@@ -3,9 +3,11 @@
 --
 --   bridge  what comes from a TAP in `taps` must bear the MAC and the address that `senders` holds
 --           for this TAP, and may not go to the metadata service of the cloud that the host is in;
---           everything but IPv4 and ARP is dropped, untagged as a guest sends it
+--           everything but IPv4 and ARP is dropped, untagged as a guest sends it. What another port
+--           gets, not the host, is marked for the other table
 --   ip      forwards from a guest to its uplink and answers back; what else would be forwarded from
---           or to a guest is dropped, unless somebody's DNAT rule sends it there
+--           or to a guest is dropped, unless somebody's DNAT rule sends it there, or it only crosses
+--           the bridge
 --
 -- A guest is one element in each set, whatever their number, and no rule of its own.
 
@@ -14,15 +16,24 @@ local M = {}
 -- Chains are flushed and filled again, since `add rule` would append to what is there; nobody sees
 -- them empty. Guests do not reach each other through the host's routing either, which would go round
 -- isolated ports.
+-- With net.bridge.bridge-nf-call-iptables a frame from one port to another comes through `forward`
+-- too, where nothing tells it from one that the host routes. Its type does before: "other" is what
+-- neither bears the bridge's MAC nor that of its port, and so is not the host's. We make that
+-- "multicast", since br_netfilter makes it "host"; the host routes nothing but "host", and behind the
+-- hooks nobody asks. Comparing the MAC in `forward` would not do: the host takes frames for the port's
+-- as well, and the MAC of a bridge that is not ours may change with its ports.
 -- Firecracker's own metadata service (MMDS) has the same address, but answers before the TAP.
 local BUILD = [[
 add table bridge $name
 add chain bridge $name guest
 add map bridge $name taps { type ifname : verdict; }
 add set bridge $name senders { type ifname . ether_addr . ipv4_addr; }
+add set bridge $name guests { type ipv4_addr; }
 add chain bridge $name prerouting { type filter hook prerouting priority -200; policy accept; }
 flush chain bridge $name prerouting
 flush chain bridge $name guest
+add rule bridge $name prerouting meta pkttype other ip saddr @guests meta pkttype set multicast
+add rule bridge $name prerouting meta pkttype other ip daddr @guests meta pkttype set multicast
 add rule bridge $name prerouting iifname vmap @taps
 add rule bridge $name guest ether type ip iifname . ether saddr . ip saddr @senders \
   ip daddr != 169.254.169.254 accept
@@ -39,6 +50,7 @@ flush chain ip $name postrouting
 add rule ip $name forward ct state established,related accept
 add rule ip $name forward iifname "$bridge" ip saddr . oifname @uplinks ct state new accept
 add rule ip $name forward oifname "$bridge" ct status dnat accept
+add rule ip $name forward iifname "$bridge" oifname "$bridge" meta pkttype != host accept
 add rule ip $name forward iifname "$bridge" ip saddr @guests drop
 add rule ip $name forward oifname "$bridge" ip daddr @guests drop
 add rule ip $name postrouting ip saddr . oifname @uplinks masquerade
@@ -49,17 +61,20 @@ add element bridge $name taps { "$tap" : jump guest }
 add element bridge $name senders { "$tap" . $mac . $address comment "$uplink $id" }
 ]]
 local ADD_UPLINK = [[
+add element bridge $name guests { $address }
 add element ip $name guests { $address }
 add element ip $name uplinks { $address . "$uplink" }
 ]]
 
--- In the bridge table an element that is not there fails the transaction: then somebody else has
--- changed it. What goes with it in the ip table may be missing; added first, it can be deleted.
+-- A TAP or sender that is not there fails the transaction: then somebody else has changed it. What
+-- goes with them may be missing; added first, it can be deleted.
 local REMOVE = [[
 delete element bridge $name taps { "$tap" }
 delete element bridge $name senders { "$tap" . $mac . $address }
 ]]
 local REMOVE_UPLINK = [[
+add element bridge $name guests { $address }
+delete element bridge $name guests { $address }
 add element ip $name guests { $address }
 delete element ip $name guests { $address }
 add element ip $name uplinks { $address . "$uplink" }
