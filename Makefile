@@ -40,7 +40,7 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op ctxwait path file tree filelink lock copy capper filewait inotify socket procfs process identity netns \
+CORE := error context op ctxwait path file fileid openas tree filelink lock copy capper filewait inotify socket procfs process identity netns \
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper process spawn net client log checks terminal
 LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \

@@ -14,6 +14,7 @@
 struct capped {
     struct capped *next;
     int64_t most;
+    struct fcproc_expected expected;
     char path[];
 };
 
@@ -41,7 +42,8 @@ static void *capper_main(void *arg)
         ending = c->ending;
         idle = !c->files;
         for (struct capped *f = ending ? NULL : c->files; f; f = f->next)
-            if (fcproc_file_punch(f->path, f->most, &freed, NULL) < 0) { } /* gone, or can't be */
+            if (fcproc_file_punch(f->path, &f->expected, f->most, &freed, NULL) < 0) { } /* gone,
+                replaced, or can't be */
         (void)pthread_mutex_unlock(&c->mutex);
         if (ending)
             return NULL;
@@ -79,9 +81,11 @@ FCPROC_API int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err)
     return 0;
 }
 
-FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t most,
+FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path,
+                                 const struct fcproc_expected *expected, int64_t most,
                                  fcproc_error *err)
 {
+    static const struct fcproc_expected anything = FCPROC_EXPECTED_INIT;
     size_t size = strlen(path) + 1;
     struct capped *f = malloc(sizeof(*f) + size);
     bool idle;
@@ -91,6 +95,7 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t mos
         return error_nomem(err, "capper");
     f->next = NULL;
     f->most = most;
+    f->expected = expected ? *expected : anything;
     memcpy(f->path, path, size);
     if (!c->running)
         r = thread_start(&c->thread, PTHREAD_CREATE_JOINABLE, capper_main, c);

@@ -25,6 +25,7 @@ struct copy_op {
     bool by_buffer; /* copy_file_range can't, so a buffer does */
     char *buffer;
     int64_t size, at, copied;
+    struct fcproc_file_id id;
 };
 
 /* Removes the copy, unless something else has its name by now. */
@@ -211,13 +212,13 @@ static void copy_describe(const fcproc_op *op, char *buf, size_t size)
                    c->from_path, c->to_path, (long long)c->at, (long long)c->size);
 }
 
-static int copy_open(struct copy_op *c, mode_t mode, fcproc_error *err)
+static int copy_open(struct copy_op *c, const struct fcproc_copy *spec, fcproc_error *err)
 {
     const char *op = c->op.class->name;
     struct stat st;
     int r;
 
-    r = file_open_regular(op, c->from_path, O_RDONLY, &st, err);
+    r = file_open_expected(op, c->from_path, O_RDONLY, spec->expected, &st, err);
     if (r < 0)
         return r;
     c->from_fd = r;
@@ -228,16 +229,22 @@ static int copy_open(struct copy_op *c, mode_t mode, fcproc_error *err)
     if (r < 0)
         return file_error(err, op, -r, "can't copy to %s", c->to_path);
     c->to_fd = openat(c->to.dir_fd, c->to.base,
-                      O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
+                      O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC,
+                      spec->mode);
     if (c->to_fd < 0)
         return file_error(err, op, errno, "can't copy to %s", c->to_path);
-    if (fchmod(c->to_fd, mode) < 0) /* the umask has taken from it */
-        return file_error(err, op, errno, "can't set mode %04o on %s", mode, c->to_path);
-    return 0;
+    r = file_give(c->to_fd, spec->uid, spec->gid);
+    if (r < 0)
+        return file_error(err, op, -r, "can't give %s to %lld:%lld", c->to_path,
+                          (long long)spec->uid, (long long)spec->gid);
+    if (fchmod(c->to_fd, spec->mode) < 0) /* the umask has taken from it */
+        return file_error(err, op, errno, "can't set mode %04o on %s", spec->mode, c->to_path);
+    r = file_id(c->to_fd, &c->id);
+    return r < 0 ? file_error(err, op, -r, "can't look at %s", c->to_path) : 0;
 }
 
-FCPROC_API int fcproc_file_copy(const char *from, const char *to, enum fcproc_copy_method method,
-                                mode_t mode, fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
+FCPROC_API int fcproc_file_copy(const struct fcproc_copy *spec, fcproc_ctx *ctx, fcproc_op **ret,
+                                fcproc_error *err)
 {
     static const struct op_class class = { .name = "file.copy",
                                            .step = copy_step,
@@ -252,10 +259,10 @@ FCPROC_API int fcproc_file_copy(const char *from, const char *to, enum fcproc_co
         return r;
     c = (struct copy_op *)op;
     c->from_fd = c->to_fd = c->to.dir_fd = -EBADF;
-    c->stage = method == FCPROC_COPY_REFLINK ? STAGE_CLONE : STAGE_SPARSE;
-    c->from_path = strdup(from);
-    c->to_path = strdup(to);
-    r = c->from_path && c->to_path ? copy_open(c, mode, err) : error_nomem(err, class.name);
+    c->stage = spec->method == FCPROC_COPY_REFLINK ? STAGE_CLONE : STAGE_SPARSE;
+    c->from_path = strdup(spec->from);
+    c->to_path = strdup(spec->to);
+    r = c->from_path && c->to_path ? copy_open(c, spec, err) : error_nomem(err, class.name);
     if (r < 0) {
         fcproc_op_close(op);
         return r;
@@ -268,16 +275,16 @@ FCPROC_API struct fcproc_copied fcproc_file_copy_result(const fcproc_op *op)
 {
     const struct copy_op *c = (const struct copy_op *)op;
 
-    return (struct fcproc_copied){ .method = c->method, .bytes = c->copied };
+    return (struct fcproc_copied){ .method = c->method, .bytes = c->copied, .id = c->id };
 }
 
-FCPROC_API int fcproc_file_punch(const char *path, int64_t most, int64_t *ret_freed,
-                                 fcproc_error *err)
+FCPROC_API int fcproc_file_punch(const char *path, const struct fcproc_expected *expected,
+                                 int64_t most, int64_t *ret_freed, fcproc_error *err)
 {
     static const char op[] = "file.punch";
     struct stat before, after;
     int64_t end;
-    cleanup_fd int fd = file_open_regular(op, path, O_RDWR, &before, err);
+    cleanup_fd int fd = file_open_expected(op, path, O_RDWR, expected, &before, err);
 
     if (fd < 0)
         return fd;

@@ -29,6 +29,7 @@ static const struct {
     { EEXIST, FCPROC_ERR_CONFLICT, "it is there already; remove it or choose another path" },
     { ENOTEMPTY, FCPROC_ERR_CONFLICT, "the folder there is not empty; choose another path" },
     { ETXTBSY, FCPROC_ERR_BUSY, "it is a program that runs; wait until it has ended" },
+    { EWOULDBLOCK, FCPROC_ERR_BUSY, "another process holds a lease on it; end that, or try again" },
     { EBUSY, FCPROC_ERR_BUSY, "it is in use, or something is mounted on it; unmount that first" },
     { EXDEV, FCPROC_ERR_UNSUPPORTED, "they are on different file systems; copy it instead" },
     { EMLINK, FCPROC_ERR_UNSUPPORTED, "it has no room for another link; copy it instead" },
@@ -96,42 +97,27 @@ int file_set_mode(int fd, mode_t mode)
     return chmod(by_fd, mode) < 0 ? -errno : 0;
 }
 
-int file_open_regular(const char *op, const char *path, int flags, struct stat *ret_stat,
-                      fcproc_error *err)
-{
-    /* O_NONBLOCK: to open a FIFO waits for its other end. */
-    cleanup_fd int fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-
-    if (fd < 0)
-        return file_error(err, op, errno, "can't open the file %s", path);
-    if (fstat(fd, ret_stat) < 0)
-        return file_error(err, op, errno, "can't look at the file %s", path);
-    if (!S_ISREG(ret_stat->st_mode))
-        return file_conflict(err, op, ret_stat->st_mode, "a file", path);
-    return take_fd(&fd);
-}
-
 /* ---- looking ---- */
 
 FCPROC_API int fcproc_file_stat(const char *path, bool follow, struct fcproc_file_info *ret,
                                 fcproc_error *err)
 {
     char buf[PATH_MAX];
-    struct stat st;
+    struct statx st;
 
-    if ((follow ? stat(path, &st) : lstat(file_plain_path(path, buf), &st)) < 0)
+    if (statx(AT_FDCWD, follow ? path : file_plain_path(path, buf), follow ? 0 : AT_SYMLINK_NOFOLLOW,
+              STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
         return file_error(err, "file.stat", errno, "can't look at %s", path);
     *ret = (struct fcproc_file_info){
-        .type = file_type(st.st_mode),
-        .size = st.st_size,
-        .allocated = (int64_t)st.st_blocks * 512, /* whatever the block size: stat(3type) */
-        .dev = st.st_dev,
-        .ino = st.st_ino,
-        .mode = st.st_mode & 07777,
-        .uid = st.st_uid,
-        .gid = st.st_gid,
-        .nlink = st.st_nlink,
-        .mtime = (double)st.st_mtim.tv_sec + (double)st.st_mtim.tv_nsec / 1e9,
+        .type = file_type(st.stx_mode),
+        .size = (int64_t)st.stx_size,
+        .allocated = (int64_t)st.stx_blocks * 512, /* whatever the block size: stat(3type) */
+        .id = file_id_of(&st),
+        .mode = st.stx_mode & 07777,
+        .uid = st.stx_uid,
+        .gid = st.stx_gid,
+        .nlink = st.stx_nlink,
+        .mtime = (double)st.stx_mtime.tv_sec + st.stx_mtime.tv_nsec / 1e9,
     };
     return 0;
 }
@@ -207,22 +193,34 @@ static int write_all(int fd, const char *data, size_t len)
     return 0;
 }
 
-/* All of a new file, which has the mode then, whatever the umask has taken from it. */
-static int write_and_close(int *fd, const char *data, size_t len, mode_t mode)
+int file_give(int fd, int64_t uid, int64_t gid)
+{
+    return (uid >= 0 || gid >= 0) && fchown(fd, (uid_t)uid, (gid_t)gid) < 0 ? -errno : 0;
+}
+
+/* All of a new file, by its descriptor: whatever has its name by now. It is its owner's and has the
+ * mode then, whatever the umask has taken from it. */
+static int write_and_close(int *fd, const char *data, size_t len, mode_t mode, int64_t uid,
+                           int64_t gid, struct fcproc_file_id *ret_id)
 {
     struct stat st;
     int r = write_all(*fd, data, len);
 
+    if (r == 0)
+        r = file_give(*fd, uid, gid);
     if (r == 0 && (fstat(*fd, &st) < 0 ||
                    ((st.st_mode & 07777) != mode && fchmod(*fd, mode) < 0)))
         r = -errno;
+    if (r == 0 && ret_id)
+        r = file_id(*fd, ret_id);
     if (close(take_fd(fd)) < 0 && r == 0 && errno != EINTR)
         r = -errno; /* where a file system learns only now that there is no room: NFS, quotas */
     return r;
 }
 
 FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len, mode_t mode,
-                                  bool *ret_created, fcproc_error *err)
+                                  int64_t uid, int64_t gid, bool *ret_created,
+                                  struct fcproc_file_id *ret_id, fcproc_error *err)
 {
     static const char op[] = "file.create";
     cleanup_fd int fd =
@@ -240,7 +238,7 @@ FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len
         *ret_created = false;
         return 0;
     }
-    r = write_and_close(&fd, data, len, mode);
+    r = write_and_close(&fd, data, len, mode, uid, gid, ret_id);
     if (r < 0) {
         (void)unlink(path);
         return file_error(err, op, -r, "can't make the file %s", path);
@@ -250,6 +248,7 @@ FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len
 }
 
 FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len, mode_t mode,
+                                 int64_t uid, int64_t gid, struct fcproc_file_id *ret_id,
                                  fcproc_error *err)
 {
     static const char op[] = "file.write";
@@ -266,7 +265,7 @@ FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len,
         fd = open(temporary, FLAGS, mode);
     if (fd < 0)
         return file_error(err, op, errno, "can't write the file %s (make %s)", path, temporary);
-    r = write_and_close(&fd, data, len, mode);
+    r = write_and_close(&fd, data, len, mode, uid, gid, ret_id);
     /* No fsync: it is for a crash of the writer, which a rename alone survives. After a power
      * loss the VMs are gone anyway, and an fsync would cost milliseconds several times a VM. */
     if (r == 0 && rename(temporary, path) < 0)
@@ -278,8 +277,9 @@ FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len,
     return 0;
 }
 
-FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit, char **ret,
-                                size_t *ret_len, fcproc_error *err)
+FCPROC_API int fcproc_file_read(const char *path, const struct fcproc_expected *expected,
+                                int64_t offset, int64_t limit, char **ret, size_t *ret_len,
+                                fcproc_error *err)
 {
     static const char op[] = "file.read";
     cleanup_fd int fd = -EBADF;
@@ -287,7 +287,7 @@ FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit,
     size_t room, used = 0, most = limit < 0 ? FCPROC_READ_LIMIT : (size_t)limit;
     struct stat st;
 
-    fd = file_open_regular(op, path, O_RDONLY, &st, err);
+    fd = file_open_expected(op, path, O_RDONLY, expected, &st, err);
     if (fd < 0)
         return fd;
     if (offset < 0)
@@ -325,8 +325,8 @@ FCPROC_API int fcproc_file_read(const char *path, int64_t offset, int64_t limit,
 
 /* ---- giving away, removing ---- */
 
-FCPROC_API int fcproc_file_own(const char *path, int64_t uid, int64_t gid, int mode,
-                               fcproc_error *err)
+FCPROC_API int fcproc_file_own(const char *path, const struct fcproc_expected *expected,
+                               int64_t uid, int64_t gid, int mode, fcproc_error *err)
 {
     static const char op[] = "file.own";
     char buf[PATH_MAX];
@@ -338,6 +338,11 @@ FCPROC_API int fcproc_file_own(const char *path, int64_t uid, int64_t gid, int m
         return file_error(err, op, errno, "can't open %s", path);
     if (fstat(fd, &st) < 0)
         return file_error(err, op, errno, "can't look at %s", path);
+    if (expected) {
+        r = file_check(op, fd, expected, &st, path, err);
+        if (r < 0)
+            return r;
+    }
     if (mode >= 0 && S_ISLNK(st.st_mode))
         return file_conflict(err, op, st.st_mode, "something that has a mode", path);
     if ((uid >= 0 && st.st_uid != (uid_t)uid) || (gid >= 0 && st.st_gid != (gid_t)gid)) {

@@ -23,8 +23,20 @@ enum fcproc_file_type file_type(mode_t mode);
 const char *file_plain_path(const char *path, char buf[PATH_MAX]);
 /* Takes an O_PATH descriptor too, unlike fchmod. 0 or -errno. */
 int file_set_mode(int fd, mode_t mode);
-/* Opens a regular file, never waiting for one that is none. Returns the descriptor. */
-int file_open_regular(const char *op, const char *path, int flags, struct stat *ret_stat,
-                      fcproc_error *err);
+/* Which file it is: as statx(2) told, asked for STATX_INO | STATX_BTIME; and 0 or -errno. */
+struct fcproc_file_id file_id_of(const struct statx *stx);
+int file_id(int fd, struct fcproc_file_id *ret);
+/* Is what fd is a regular file, and the expected one? */
+int file_check(const char *op, int fd, const struct fcproc_expected *expected,
+               const struct stat *st, const char *path, fcproc_error *err);
+/* Opens the expected file (NULL: any regular one), never waiting. Returns the descriptor. */
+int file_open_expected(const char *op, const char *path, int flags,
+                       const struct fcproc_expected *expected, struct stat *ret_stat,
+                       fcproc_error *err);
+/* open(2) with this user's and group's rights alone. The descriptor, or -errno. */
+int open_as(const char *path, int flags, uid_t uid, gid_t gid);
+/* Gives a new file away (-1: it stays the caller's). Before its mode is set: chown(2) changes that.
+ * 0 or -errno. */
+int file_give(int fd, int64_t uid, int64_t gid);
 
 #endif

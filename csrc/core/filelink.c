@@ -8,19 +8,35 @@
 
 #include "file.h"
 
-FCPROC_API int fcproc_file_link(const char *from, const char *to, fcproc_error *err)
+/* What is to be linked: no right to the file is needed, unless it is another user's that counts. */
+static int open_source(const char *op, const char *from, const struct fcproc_expected *expected,
+                       fcproc_error *err)
 {
-    static const char op[] = "file.link";
-    char buf[PATH_MAX], by_fd[32];
-    cleanup_fd int fd = open(file_plain_path(from, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_fd int fd = -EBADF;
+    char buf[PATH_MAX];
     struct stat st;
+    int r;
 
+    if (expected && expected->reader_uid >= 0)
+        return file_open_expected(op, from, O_RDONLY, expected, &st, err);
+    fd = open(file_plain_path(from, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
-        return file_error(err, op, errno, "can't link %s to %s", from, to);
+        return file_error(err, op, errno, "can't open the file %s", from);
     if (fstat(fd, &st) < 0)
         return file_error(err, op, errno, "can't look at %s", from);
-    if (!S_ISREG(st.st_mode))
-        return file_conflict(err, op, st.st_mode, "a file", from);
+    r = file_check(op, fd, expected, &st, from, err);
+    return r < 0 ? r : take_fd(&fd);
+}
+
+FCPROC_API int fcproc_file_link(const char *from, const struct fcproc_expected *expected,
+                                const char *to, fcproc_error *err)
+{
+    static const char op[] = "file.link";
+    char by_fd[32];
+    cleanup_fd int fd = open_source(op, from, expected, err);
+
+    if (fd < 0)
+        return fd;
     /* The file that was looked at, whatever has its name now. AT_EMPTY_PATH would do the same,
      * but only with CAP_DAC_READ_SEARCH: open(2), "O_PATH". */
     (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);

@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
 
-#include "private.h"
+#include "file.h"
 
 struct file_op {
     fcproc_op op;
     char *path;
+    struct fcproc_expected expected;
     int64_t size; /* the wait for growth */
     int fd;       /* the wait for a text */
     char *text;
@@ -65,17 +65,24 @@ static int look_for_text(struct file_op *w)
     }
 }
 
-/* 1: has it; 0: not yet; -errno */
-static int look_for_growth(const struct file_op *w)
+/* 1: has it; 0: not yet; or a code. */
+static int look_for_growth(const struct file_op *w, fcproc_error *err)
 {
     struct stat st;
+    cleanup_fd int fd = file_open_expected(w->op.class->name, w->path, O_RDONLY, &w->expected, &st,
+                                           err);
 
-    return stat(w->path, &st) < 0 ? -errno : st.st_size > w->size;
+    return fd < 0 ? fd : st.st_size > w->size;
 }
 
-static int look(struct file_op *w)
+static int look(struct file_op *w, fcproc_error *err)
 {
-    return w->text ? look_for_text(w) : look_for_growth(w);
+    int r;
+
+    if (!w->text)
+        return look_for_growth(w, err);
+    r = look_for_text(w);
+    return r < 0 ? error_errno(err, w->op.class->name, -r, "can't look at %s", w->path) : r;
 }
 
 /* A text is looked for in the file that is open, growth in the one at the path. */
@@ -104,12 +111,12 @@ static int file_step(fcproc_op *op, fcproc_error *err)
     if (w->watch >= 0 && read(w->inotify_fd, events, sizeof(events)) < 0) { }
     if (op->timer_ns == NEVER && w->inotify_fd >= 0)
         file_arm(w);
-    r = look(w);
+    r = look(w, err);
     alive = r != 0 || fcproc_process_alive(w->writer);
     if (!alive) /* what it wrote last counts */
-        r = look(w);
+        r = look(w, err);
     if (r < 0)
-        return error_errno(err, op->class->name, -r, "can't look at %s", w->path);
+        return r;
     w->found = r > 0;
     if (w->found || !alive)
         return 1;
@@ -141,13 +148,15 @@ static void file_destroy(fcproc_op *op)
     free(w->path);
 }
 
-static int file_wait_new(const char *path, fcproc_process *writer, int64_t timeout_ms,
-                         fcproc_ctx *ctx, struct file_op **ret, fcproc_error *err)
+static int file_wait_new(const char *path, const struct fcproc_expected *expected,
+                         fcproc_process *writer, int64_t timeout_ms, fcproc_ctx *ctx,
+                         struct file_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "file.wait",
                                            .step = file_step,
                                            .destroy = file_destroy,
                                            .describe = file_describe };
+    static const struct fcproc_expected anything = FCPROC_EXPECTED_INIT;
     struct file_op *w;
     fcproc_op *op = NULL;
     int r = op_new(sizeof(*w), &class, ctx, timeout_ms, &op, err);
@@ -155,14 +164,16 @@ static int file_wait_new(const char *path, fcproc_process *writer, int64_t timeo
     if (r < 0)
         return r;
     w = (struct file_op *)op;
-    w->fd = -EBADF;
+    w->fd = w->inotify_fd = -EBADF;
     w->watch = -1;
+    w->expected = expected ? *expected : anything;
     w->writer = process_ref(writer);
     w->path = strdup(path);
-    /* A user has 128 instances by default; when they ran out, the timer serves. */
-    w->inotify_fd = inotify_take(ctx);
     if (!w->path)
         r = error_nomem(err, class.name);
+    /* A user has 128 instances by default; when they ran out, the timer serves. */
+    if (r == 0)
+        w->inotify_fd = inotify_take(ctx);
     if (r == 0 && w->inotify_fd >= 0)
         r = op_watch(op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
     if (r == 0)
@@ -175,12 +186,12 @@ static int file_wait_new(const char *path, fcproc_process *writer, int64_t timeo
     return 0;
 }
 
-FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *writer,
-                                int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
-                                fcproc_error *err)
+FCPROC_API int fcproc_file_wait(const char *path, const struct fcproc_expected *expected,
+                                int64_t size, fcproc_process *writer, int64_t timeout_ms,
+                                fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
 {
     struct file_op *w = NULL;
-    int r = file_wait_new(path, writer, timeout_ms, ctx, &w, err);
+    int r = file_wait_new(path, expected, writer, timeout_ms, ctx, &w, err);
 
     if (r < 0)
         return r;
@@ -189,22 +200,23 @@ FCPROC_API int fcproc_file_wait(const char *path, int64_t size, fcproc_process *
     return 0;
 }
 
-FCPROC_API int fcproc_text_wait(const char *path, const char *text, fcproc_process *writer,
-                                int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
-                                fcproc_error *err)
+FCPROC_API int fcproc_text_wait(const char *path, const struct fcproc_expected *expected,
+                                const char *text, fcproc_process *writer, int64_t timeout_ms,
+                                fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
 {
     struct file_op *w = NULL;
-    int r = file_wait_new(path, writer, timeout_ms, ctx, &w, err);
+    struct stat st;
+    int r = file_wait_new(path, expected, writer, timeout_ms, ctx, &w, err);
 
     if (r < 0)
         return r;
     w->text_len = strlen(text);
     w->text = strdup(text);
-    w->fd = open(path, O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    if (!w->text)
+    w->fd = file_open_expected(w->op.class->name, path, O_RDONLY, expected, &st, err);
+    if (w->fd < 0)
+        r = w->fd;
+    else if (!w->text)
         r = error_nomem(err, w->op.class->name);
-    else if (w->fd < 0)
-        r = error_errno(err, w->op.class->name, errno, "can't open %s", path);
     if (r < 0) {
         fcproc_op_close(&w->op);
         return r;

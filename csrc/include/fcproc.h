@@ -163,11 +163,34 @@ enum fcproc_file_type {
     FCPROC_FILE_OTHER /* a device or a FIFO */
 };
 
+/* Which file it is, whatever its name. An inode's number is used again, so its birth counts too. */
+struct fcproc_file_id {
+    uint64_t dev, ino;
+    int64_t born_ns; /* since 1970; 0: its file system does not tell */
+};
+enum { FCPROC_FILE_ID_SIZE = 64 };
+/* As "DEV-INO-BORN", to be written down. */
+FCPROC_API void fcproc_file_id_print(const struct fcproc_file_id *id,
+                                     char buf[FCPROC_FILE_ID_SIZE]);
+/* False: it is no such text. */
+FCPROC_API bool fcproc_file_id_parse(const char *text, struct fcproc_file_id *ret);
+
+/* What a file must be which is found by a name that somebody else may move, as in a jail. It is
+ * looked at by the descriptor that is used then; another is FCPROC_ERR_CONFLICT and left untouched.
+ * NULL in its place is any regular file. */
+struct fcproc_expected {
+    struct fcproc_file_id id;       /* ino 0: any */
+    int64_t uid;                    /* its owner's; -1: anybody's */
+    bool single;                    /* it has one name: a second may be anywhere */
+    int64_t reader_uid, reader_gid; /* opened with this user's rights alone; -1: the caller's */
+};
+#define FCPROC_EXPECTED_INIT { .uid = -1, .reader_uid = -1, .reader_gid = -1 }
+
 struct fcproc_file_info {
     enum fcproc_file_type type;
     int64_t size;
     int64_t allocated; /* bytes on the disk: less than size where there are holes */
-    uint64_t dev, ino;
+    struct fcproc_file_id id;
     mode_t mode; /* without the type */
     uid_t uid;
     gid_t gid;
@@ -194,30 +217,40 @@ FCPROC_CHECKED int fcproc_dir_list(const char *path, struct fcproc_dir_entry **r
  * Counts every file and folder. */
 FCPROC_CHECKED int fcproc_tree_remove(const char *path, int64_t *ret_removed, fcproc_error *err);
 
-/* A new file with that content; one that is there already stays as it is. A crash may leave it
- * empty, or cut. */
+/* A new file with that content, given to uid:gid (-1: the caller's); one that is there already stays
+ * as it is. A crash may leave it empty, or cut. ret_id may be NULL. */
 FCPROC_CHECKED int fcproc_file_create(const char *path, const void *data, size_t len, mode_t mode,
-                                      bool *ret_created, fcproc_error *err);
+                                      int64_t uid, int64_t gid, bool *ret_created,
+                                      struct fcproc_file_id *ret_id, fcproc_error *err);
 /* Writes FOLDER/.NAME.new and renames it to the path, so that a reader or a crash sees the old
  * file or the new one; a link, file or socket at the path is replaced. One writer at a time: hold
  * a lock. It is not synced to the disk, so it does not outlast a power loss for sure. */
 FCPROC_CHECKED int fcproc_file_write(const char *path, const void *data, size_t len, mode_t mode,
+                                     int64_t uid, int64_t gid, struct fcproc_file_id *ret_id,
                                      fcproc_error *err);
 enum { FCPROC_READ_LIMIT = 16 << 20 };
 /* At most limit bytes (negative: FCPROC_READ_LIMIT) from the offset on; a negative one counts from
  * the end. Past the end there are 0. Regular files only. *ret is the caller's, free(3), with no
  * NUL at its end. */
-FCPROC_CHECKED int fcproc_file_read(const char *path, int64_t offset, int64_t limit, char **ret,
-                                    size_t *ret_len, fcproc_error *err);
+FCPROC_CHECKED int fcproc_file_read(const char *path, const struct fcproc_expected *expected,
+                                    int64_t offset, int64_t limit, char **ret, size_t *ret_len,
+                                    fcproc_error *err);
 /* Gives the file, folder or link away (-1: as it is), then sets the mode (-1: as it is). */
-FCPROC_CHECKED int fcproc_file_own(const char *path, int64_t uid, int64_t gid, int mode,
-                                   fcproc_error *err);
+FCPROC_CHECKED int fcproc_file_own(const char *path, const struct fcproc_expected *expected,
+                                   int64_t uid, int64_t gid, int mode, fcproc_error *err);
+/* The same for a file that nobody is to change from now on. *ret_sealed: nobody has it open for
+ * writing or a writable mapping of it, and it has no second name. Else, and where the file system
+ * can't tell (it has no leases), a copy is what nobody else can change. */
+FCPROC_CHECKED int fcproc_file_seal(const char *path, const struct fcproc_expected *expected,
+                                    int64_t uid, int64_t gid, mode_t mode, bool *ret_sealed,
+                                    fcproc_error *err);
 /* Missing is fine; a folder is FCPROC_ERR_CONFLICT. */
 FCPROC_CHECKED int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err);
 
 /* A hard link to a regular file. FCPROC_ERR_UNSUPPORTED where only a copy will do: on another file
  * system or mount, or with too many links. */
-FCPROC_CHECKED int fcproc_file_link(const char *from, const char *to, fcproc_error *err);
+FCPROC_CHECKED int fcproc_file_link(const char *from, const struct fcproc_expected *expected,
+                                    const char *to, fcproc_error *err);
 /* A symbolic link, to be used as a lease whose target is the owner's name. FCPROC_ERR_CONFLICT
  * names who has it. */
 FCPROC_CHECKED int fcproc_symlink_make(const char *target, const char *path, fcproc_error *err);
@@ -243,30 +276,42 @@ FCPROC_API void fcproc_lock_close(fcproc_lock *lock); /* the file stays; NULL is
 
 enum fcproc_copy_method { FCPROC_COPY_REFLINK = 0, FCPROC_COPY_SPARSE };
 
+struct fcproc_copy {
+    size_t struct_size;
+    const char *from;
+    const struct fcproc_expected *expected; /* what is at from; NULL: any regular file */
+    const char *to;
+    enum fcproc_copy_method method;
+    mode_t mode;      /* of the copy ... */
+    int64_t uid, gid; /* ... and whose it is; -1: the caller's */
+};
+#define FCPROC_COPY_INIT { .struct_size = sizeof(struct fcproc_copy), .uid = -1, .gid = -1 }
+
 /* Operation: a regular file is copied. FCPROC_COPY_REFLINK shares the blocks where the file system
  * can, else, like FCPROC_COPY_SPARSE, the data is copied and holes stay holes. The new file must
  * not be there; it is removed when the operation fails or is closed before it is done. Each step
  * copies at most 16 MiB. */
-FCPROC_CHECKED int fcproc_file_copy(const char *from, const char *to,
-                                    enum fcproc_copy_method method, mode_t mode, fcproc_ctx *ctx,
+FCPROC_CHECKED int fcproc_file_copy(const struct fcproc_copy *spec, fcproc_ctx *ctx,
                                     fcproc_op **ret, fcproc_error *err);
 struct fcproc_copied {
     enum fcproc_copy_method method; /* the one that worked */
     int64_t bytes;                  /* of data: none when the blocks are shared */
+    struct fcproc_file_id id;       /* the copy's */
 };
 FCPROC_API struct fcproc_copied fcproc_file_copy_result(const fcproc_op *op);
 
 /* When more than most bytes are on the disk, frees the blocks of all but the last most / 2 bytes.
  * The size stays and the start reads as zeros, so that a writer with O_APPEND is not disturbed. */
-FCPROC_CHECKED int fcproc_file_punch(const char *path, int64_t most, int64_t *ret_freed,
-                                     fcproc_error *err);
+FCPROC_CHECKED int fcproc_file_punch(const char *path, const struct fcproc_expected *expected,
+                                     int64_t most, int64_t *ret_freed, fcproc_error *err);
 
 /* Files that are held to a size: once a second a thread of the capper's own does fcproc_file_punch
  * on each. What can't be punched is left alone. */
 typedef struct fcproc_capper fcproc_capper;
 
 FCPROC_CHECKED int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err);
-FCPROC_CHECKED int fcproc_capper_add(fcproc_capper *c, const char *path, int64_t most,
+FCPROC_CHECKED int fcproc_capper_add(fcproc_capper *c, const char *path,
+                                     const struct fcproc_expected *expected, int64_t most,
                                      fcproc_error *err);
 FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path);
 FCPROC_API void fcproc_capper_close(fcproc_capper *c); /* the files stay; NULL is fine */
@@ -347,15 +392,15 @@ FCPROC_CHECKED int fcproc_server_wait(const char *path, fcproc_process *server, 
 FCPROC_API bool fcproc_server_wait_result(const fcproc_op *op); /* true: it listens */
 
 /* Operation: the file has more than size bytes, or the process that writes to it has ended. */
-FCPROC_CHECKED int fcproc_file_wait(const char *path, int64_t size, fcproc_process *writer,
-                                    int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
-                                    fcproc_error *err);
+FCPROC_CHECKED int fcproc_file_wait(const char *path, const struct fcproc_expected *expected,
+                                    int64_t size, fcproc_process *writer, int64_t timeout_ms,
+                                    fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 
 /* Operation: the file holds the text, from before or from now, or the process that writes to it has
  * ended; fcproc_text_wait_result says whether it holds it. */
-FCPROC_CHECKED int fcproc_text_wait(const char *path, const char *text, fcproc_process *writer,
-                                    int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
-                                    fcproc_error *err);
+FCPROC_CHECKED int fcproc_text_wait(const char *path, const struct fcproc_expected *expected,
+                                    const char *text, fcproc_process *writer, int64_t timeout_ms,
+                                    fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 FCPROC_API bool fcproc_text_wait_result(const fcproc_op *op);
 
 /* ---- network namespaces --------------------------------------------------------------------- */

@@ -55,6 +55,8 @@ fcproc_ctx *bind_ctx(lua_State *L, int index);
 int64_t bind_timeout_ms(lua_State *L, int index);
 /* A string without a NUL byte in it. May raise. */
 const char *bind_check_string(lua_State *L, int index);
+/* A table of core.d.lua's fcproc.Expected in room, or NULL for nil. May raise. */
+const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcproc_expected *room);
 /* [-0, +1, m] an operation, closed as yet. */
 struct bind_op *bind_new_op(lua_State *L, int (*push)(lua_State *, fcproc_op *));
 /* [-0, +1, m] {status = n} or {signal = n} or {}. */

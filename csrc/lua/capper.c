@@ -17,14 +17,17 @@ static int l_capper(lua_State *L)
     return 1;
 }
 
-/* capper:add(path, most) -> true */
+/* capper:add(path, most, expected?) -> true */
 static int l_capper_add(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_capper *c = bind_check(L, 1, TYPE_CAPPER);
     const char *path = bind_check_string(L, 2);
 
-    if (fcproc_capper_add(c, path, luaL_checkinteger(L, 3), &err) < 0)
+    int64_t most = luaL_checkinteger(L, 3);
+    struct fcproc_expected room;
+
+    if (fcproc_capper_add(c, path, bind_expected(L, 4, &room), most, &err) < 0)
         return bind_fail(L, &err);
     lua_pushboolean(L, 1);
     return 1;

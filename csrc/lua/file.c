@@ -33,6 +33,48 @@ static int64_t opt_id(lua_State *L, int index)
     return id;
 }
 
+/* A field that is a user or group number; missing is -1. May raise. */
+static int64_t id_field(lua_State *L, int index, const char *name)
+{
+    int64_t id;
+
+    lua_getfield(L, index, name);
+    id = opt_id(L, -1);
+    lua_pop(L, 1);
+    return id;
+}
+
+const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcproc_expected *room)
+{
+    const char *id;
+
+    if (lua_isnoneornil(L, index))
+        return NULL;
+    luaL_checktype(L, index, LUA_TTABLE);
+    *room = (struct fcproc_expected)FCPROC_EXPECTED_INIT;
+    lua_getfield(L, index, "id");
+    id = lua_tostring(L, -1);
+    /* A journal may hold anything: then no file is the one. */
+    if (!lua_isnil(L, -1) && (!id || !fcproc_file_id_parse(id, &room->id)))
+        room->id.ino = UINT64_MAX;
+    lua_getfield(L, index, "single");
+    room->single = lua_toboolean(L, -1);
+    lua_pop(L, 2);
+    room->uid = id_field(L, index, "uid");
+    room->reader_uid = id_field(L, index, "reader_uid");
+    room->reader_gid = id_field(L, index, "reader_gid");
+    return room;
+}
+
+/* [-0, +1, m] */
+static void push_file_id(lua_State *L, const struct fcproc_file_id *id)
+{
+    char text[FCPROC_FILE_ID_SIZE];
+
+    fcproc_file_id_print(id, text);
+    lua_pushstring(L, text);
+}
+
 static const char *const type_names[] = { "file", "dir", "link", "block", "socket", "other" };
 
 /* ---- looking ---- */
@@ -51,17 +93,19 @@ static int l_stat(lua_State *L)
     } fields[] = {
         { "size", info.size },
         { "allocated", info.allocated },
-        { "dev", (lua_Integer)info.dev },
-        { "ino", (lua_Integer)info.ino },
+        { "dev", (lua_Integer)info.id.dev },
+        { "ino", (lua_Integer)info.id.ino },
         { "mode", info.mode },
         { "uid", info.uid },
         { "gid", info.gid },
         { "nlink", (lua_Integer)info.nlink },
     };
 
-    lua_createtable(L, 0, 10);
+    lua_createtable(L, 0, 11);
     lua_pushstring(L, type_names[info.type]);
     lua_setfield(L, -2, "type");
+    push_file_id(L, &info.id);
+    lua_setfield(L, -2, "id");
     lua_pushnumber(L, info.mtime);
     lua_setfield(L, -2, "mtime");
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -96,20 +140,22 @@ static int l_list_dir(lua_State *L)
     return 1;
 }
 
-/* core.read_file(path, offset?, limit?) -> string */
+/* core.read_file(path, offset?, limit?, expected?) -> string */
 static int l_read_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
     int64_t offset = luaL_optinteger(L, 2, 0);
     int64_t limit = luaL_optinteger(L, 3, FCPROC_READ_LIMIT);
+    struct fcproc_expected room;
+    const struct fcproc_expected *expected = bind_expected(L, 4, &room);
     struct bind_handle *guard;
     char *data = NULL;
     size_t len = 0;
 
     luaL_argcheck(L, limit >= 0, 3, "a limit must be 0 bytes or more");
     guard = bind_guard(L);
-    if (fcproc_file_read(path, offset, limit, &data, &len, &err) < 0)
+    if (fcproc_file_read(path, expected, offset, limit, &data, &len, &err) < 0)
         return fail_at(L, &err, 1);
     guard->object = data;
     lua_pushlstring(L, data, len);
@@ -143,45 +189,70 @@ static int l_make_dir(lua_State *L)
     return 1;
 }
 
-/* core.create_file(path, data, mode) -> created */
+/* core.create_file(path, data, mode, uid?, gid?) -> created, id */
 static int l_create_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
+    struct fcproc_file_id id;
     bool created = false;
 
-    if (fcproc_file_create(path, data, len, check_mode(L, 3), &created, &err) < 0)
+    if (fcproc_file_create(path, data, len, check_mode(L, 3), opt_id(L, 4), opt_id(L, 5), &created,
+                           &id, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, created);
-    return 1;
+    if (!created)
+        return 1;
+    push_file_id(L, &id);
+    return 2;
 }
 
-/* core.write_file(path, data, mode) -> true */
+/* core.write_file(path, data, mode, uid?, gid?) -> true, id */
 static int l_write_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
     size_t len;
     const char *data = luaL_checklstring(L, 2, &len);
+    struct fcproc_file_id id;
 
-    if (fcproc_file_write(path, data, len, check_mode(L, 3), &err) < 0)
+    if (fcproc_file_write(path, data, len, check_mode(L, 3), opt_id(L, 4), opt_id(L, 5), &id,
+                          &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
-    return 1;
+    push_file_id(L, &id);
+    return 2;
 }
 
-/* core.own_file(path, uid?, gid?, mode?) -> true */
+/* core.own_file(path, uid?, gid?, mode?, expected?) -> true */
 static int l_own_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
     int mode = lua_isnoneornil(L, 4) ? -1 : (int)check_mode(L, 4);
+    struct fcproc_expected room;
 
-    if (fcproc_file_own(path, opt_id(L, 2), opt_id(L, 3), mode, &err) < 0)
+    if (fcproc_file_own(path, bind_expected(L, 5, &room), opt_id(L, 2), opt_id(L, 3), mode, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.seal_file(path, uid?, gid?, mode, expected?) -> sealed */
+static int l_seal_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    mode_t mode = check_mode(L, 4);
+    struct fcproc_expected room;
+    bool sealed = false;
+
+    if (fcproc_file_seal(path, bind_expected(L, 5, &room), opt_id(L, 2), opt_id(L, 3), mode, &sealed,
+                         &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, sealed);
     return 1;
 }
 
@@ -209,16 +280,18 @@ static int l_remove_tree(lua_State *L)
     return 1;
 }
 
-/* core.punch_file(path, most_bytes) -> bytes freed */
+/* core.punch_file(path, most_bytes, expected?) -> bytes freed */
 static int l_punch_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
     lua_Integer most = luaL_checkinteger(L, 2);
+    struct fcproc_expected room;
+    const struct fcproc_expected *expected = bind_expected(L, 3, &room);
     int64_t freed = 0;
 
     luaL_argcheck(L, most >= 0, 2, "a size must be 0 bytes or more");
-    if (fcproc_file_punch(path, most, &freed, &err) < 0)
+    if (fcproc_file_punch(path, expected, most, &freed, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushinteger(L, freed);
     return 1;
@@ -226,12 +299,15 @@ static int l_punch_file(lua_State *L)
 
 /* ---- two names ---- */
 
-/* core.link_file(from, to) -> true */
+/* core.link_file(from, to, expected?) -> true */
 static int l_link_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    const char *from = bind_check_string(L, 1);
+    const char *to = bind_check_string(L, 2);
+    struct fcproc_expected room;
 
-    if (fcproc_file_link(bind_check_string(L, 1), bind_check_string(L, 2), &err) < 0)
+    if (fcproc_file_link(from, bind_expected(L, 3, &room), to, &err) < 0)
         return fail_at(L, &err, 2);
     lua_pushboolean(L, 1);
     return 1;
@@ -267,7 +343,8 @@ static int push_copied(lua_State *L, fcproc_op *op)
 
     lua_pushstring(L, copied.method == FCPROC_COPY_REFLINK ? "reflink" : "sparse");
     lua_pushinteger(L, copied.bytes);
-    return 2;
+    push_file_id(L, &copied.id);
+    return 3;
 }
 
 /* [-0, +0, m] The path of a copy's error on top: the operation's user value. */
@@ -278,22 +355,33 @@ static void set_copy_path(lua_State *L, fcproc_op *op)
     lua_setfield(L, -2, "path");
 }
 
-/* core.copy_file(from, to, method, mode, ctx?) -> op, whose results are the method and the bytes */
+/* core.copy_file(from, to, method, mode, options?, ctx?) -> op, whose results are the method, the
+ * bytes and the copy's identity. options: uid, gid, expected */
 static int l_copy_file(lua_State *L)
 {
     static const char *const methods[] = { "reflink", "sparse", NULL };
     fcproc_error err = FCPROC_ERROR_INIT;
-    const char *from = bind_check_string(L, 1);
-    const char *to = bind_check_string(L, 2);
-    enum fcproc_copy_method method = (enum fcproc_copy_method)luaL_checkoption(L, 3, NULL, methods);
-    mode_t mode = check_mode(L, 4);
-    fcproc_ctx *ctx = bind_ctx(L, 5);
-    struct bind_op *b = bind_new_op(L, push_copied);
+    struct fcproc_copy spec = FCPROC_COPY_INIT;
+    struct fcproc_expected room;
+    fcproc_ctx *ctx = bind_ctx(L, 6);
+    struct bind_op *b;
 
+    spec.from = bind_check_string(L, 1);
+    spec.to = bind_check_string(L, 2);
+    spec.method = (enum fcproc_copy_method)luaL_checkoption(L, 3, NULL, methods);
+    spec.mode = check_mode(L, 4);
+    if (!lua_isnoneornil(L, 5)) {
+        luaL_checktype(L, 5, LUA_TTABLE);
+        spec.uid = id_field(L, 5, "uid");
+        spec.gid = id_field(L, 5, "gid");
+        lua_getfield(L, 5, "expected");
+        spec.expected = bind_expected(L, lua_gettop(L), &room);
+    }
+    b = bind_new_op(L, push_copied);
     b->decorate = set_copy_path;
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, -2, 1);
-    if (fcproc_file_copy(from, to, method, mode, ctx, &b->op, &err) < 0)
+    if (fcproc_file_copy(&spec, ctx, &b->op, &err) < 0)
         return fail_at(L, &err, 2);
     return 1;
 }
@@ -371,6 +459,7 @@ void bind_open_file(lua_State *L)
         { "create_file", l_create_file },
         { "write_file", l_write_file },
         { "own_file", l_own_file },
+        { "seal_file", l_seal_file },
         { "remove_file", l_remove_file },
         { "remove_tree", l_remove_tree },
         { "punch_file", l_punch_file },

@@ -245,18 +245,20 @@ static int l_process_wait_server_op(lua_State *L)
     return 1;
 }
 
-/* process:wait_file_op(path, size, timeout?, ctx?) -> op */
+/* process:wait_file_op(path, size, expected?, timeout?, ctx?) -> op */
 static int l_process_wait_file_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     const char *path = bind_check_string(L, 2);
     int64_t size = luaL_checkinteger(L, 3);
-    int64_t timeout_ms = bind_timeout_ms(L, 4);
-    fcproc_ctx *ctx = bind_ctx(L, 5);
+    struct fcproc_expected room;
+    const struct fcproc_expected *expected = bind_expected(L, 4, &room);
+    int64_t timeout_ms = bind_timeout_ms(L, 5);
+    fcproc_ctx *ctx = bind_ctx(L, 6);
     struct bind_op *b = bind_new_op(L, NULL);
 
-    if (fcproc_file_wait(path, size, p, timeout_ms, ctx, &b->op, &err) < 0)
+    if (fcproc_file_wait(path, expected, size, p, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
 }
@@ -267,18 +269,20 @@ static int push_text_result(lua_State *L, fcproc_op *op)
     return 1;
 }
 
-/* process:wait_text_op(path, text, timeout?, ctx?) -> op */
+/* process:wait_text_op(path, text, expected?, timeout?, ctx?) -> op */
 static int l_process_wait_text_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     const char *path = bind_check_string(L, 2);
     const char *text = bind_check_string(L, 3);
-    int64_t timeout_ms = bind_timeout_ms(L, 4);
-    fcproc_ctx *ctx = bind_ctx(L, 5);
+    struct fcproc_expected room;
+    const struct fcproc_expected *expected = bind_expected(L, 4, &room);
+    int64_t timeout_ms = bind_timeout_ms(L, 5);
+    fcproc_ctx *ctx = bind_ctx(L, 6);
     struct bind_op *b = bind_new_op(L, push_text_result);
 
-    if (fcproc_text_wait(path, text, p, timeout_ms, ctx, &b->op, &err) < 0)
+    if (fcproc_text_wait(path, expected, text, p, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
 }

@@ -125,18 +125,20 @@ function Process:wait_op(timeout, without, ctx) end
 ---the text is there.
 ---@param path string
 ---@param text string
+---@param expected fcproc.Expected?
 ---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
-function Process:wait_text_op(path, text, timeout, ctx) end
+function Process:wait_text_op(path, text, expected, timeout, ctx) end
 
 ---Waits until the file has more than so many bytes, or the process has ended.
 ---@param path string
 ---@param size integer      bytes
+---@param expected fcproc.Expected?
 ---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
-function Process:wait_file_op(path, size, timeout, ctx) end
+function Process:wait_file_op(path, size, expected, timeout, ctx) end
 
 ---Waits until a connect to the socket succeeds, or the process has ended; its result is which:
 ---true when it listens.
@@ -243,11 +245,20 @@ function CoreClient:close() end
 ---@field allocated integer  bytes on the disk: less than size where there are holes
 ---@field dev integer
 ---@field ino integer
+---@field id string          which file it is, whatever its name: device, inode, birth
 ---@field mode integer       permission bits
 ---@field uid integer
 ---@field gid integer
 ---@field nlink integer
 ---@field mtime number       seconds since 1970
+
+---@class fcproc.Expected  what a file must be that is found by a name which somebody else may move:
+---                        looked at by the descriptor that is used then; another is ERR_CONFLICT
+---@field id string?           as core.stat tells
+---@field uid integer?         its owner's
+---@field single boolean?      it has one name: a second may be anywhere
+---@field reader_uid integer?  opened with the rights of this user and group alone
+---@field reader_gid integer?
 
 ---@class fcproc.Capper  holds files to a size, in a thread of its own
 local Capper = {}
@@ -255,8 +266,9 @@ local Capper = {}
 ---Looks at the file once a second and frees its oldest blocks when it has more than so many bytes.
 ---@param path string
 ---@param most integer
+---@param expected fcproc.Expected?  another is left alone
 ---@return true?, fcproc.Error?
-function Capper:add(path, most) end
+function Capper:add(path, most, expected) end
 
 ---Leaves the file alone from now on.
 ---@param path string
@@ -357,8 +369,9 @@ function core.list_dir(path) end
 ---@param path string
 ---@param offset integer?  bytes; negative: from the end
 ---@param limit integer?   bytes; default 16 MiB
+---@param expected fcproc.Expected?
 ---@return string?, fcproc.Error?
-function core.read_file(path, offset, limit) end
+function core.read_file(path, offset, limit, expected) end
 
 ---Where a symbolic link leads to. ERR_NOT_FOUND: nothing there; ERR_CONFLICT: no link.
 ---@param path string
@@ -375,24 +388,41 @@ function core.make_dir(path, mode) end
 ---@param path string
 ---@param data string
 ---@param mode integer
----@return boolean? created, fcproc.Error?
-function core.create_file(path, data, mode) end
+---@param uid integer?  whose it is; default: the caller's
+---@param gid integer?
+---@return boolean? created
+---@return (string|fcproc.Error)? id  its identity, when it was made
+function core.create_file(path, data, mode, uid, gid) end
 
 ---Replaces the file: readers and a crash see the old one or the new one. One writer at a time. Not
 ---synced to the disk.
 ---@param path string
 ---@param data string
 ---@param mode integer
----@return true?, fcproc.Error?
-function core.write_file(path, data, mode) end
+---@param uid integer?  whose it is; default: the caller's
+---@param gid integer?
+---@return true?
+---@return string|fcproc.Error id  its identity
+function core.write_file(path, data, mode, uid, gid) end
 
 ---Gives the file, folder or link away, then sets its mode.
 ---@param path string
 ---@param uid integer?   default: as it is
 ---@param gid integer?   default: as it is
 ---@param mode integer?  default: as it is
+---@param expected fcproc.Expected?
 ---@return true?, fcproc.Error?
-function core.own_file(path, uid, gid, mode) end
+function core.own_file(path, uid, gid, mode, expected) end
+
+---The same for a file that nobody is to change from now on. false: somebody has it open for writing,
+---a writable mapping of it or a second name for it, or the file system can't tell: then copy it.
+---@param path string
+---@param uid integer?  default: as it is
+---@param gid integer?  default: as it is
+---@param mode integer
+---@param expected fcproc.Expected?
+---@return boolean? sealed, fcproc.Error?
+function core.seal_file(path, uid, gid, mode, expected) end
 
 ---Removes a file, link or socket; false: nothing was there. A folder is ERR_CONFLICT.
 ---@param path string
@@ -409,15 +439,17 @@ function core.remove_tree(path) end
 ---The size stays, so that a writer that appends is not disturbed. Else ERR_UNSUPPORTED.
 ---@param path string
 ---@param most_bytes integer
+---@param expected fcproc.Expected?
 ---@return integer? freed  bytes
 ---@return fcproc.Error?
-function core.punch_file(path, most_bytes) end
+function core.punch_file(path, most_bytes, expected) end
 
 ---A hard link to a regular file. ERR_UNSUPPORTED: only a copy will do.
 ---@param from string
 ---@param to string
+---@param expected fcproc.Expected?
 ---@return true?, fcproc.Error?
-function core.link_file(from, to) end
+function core.link_file(from, to, expected) end
 
 ---A symbolic link, for use as a lease: ERR_CONFLICT names who has it.
 ---@param target string  the owner's id
@@ -432,15 +464,22 @@ function core.symlink(target, path) end
 ---@return true?, fcproc.Error?
 function core.rename(from, to, replace) end
 
+---@class fcproc.CopyOptions
+---@field expected fcproc.Expected?  what is copied
+---@field uid integer?               whose the copy is; default: the caller's
+---@field gid integer?
+
 ---Copies a regular file to one that is not there yet; removed when it fails or is closed early. Its
----results are the method that worked and the bytes of data that were copied (0 by "reflink").
+---results are the method that worked, the bytes of data that were copied (0 by "reflink"), and the
+---copy's identity.
 ---@param from string
 ---@param to string
 ---@param method "reflink"|"sparse"  "reflink" falls back to "sparse", which leaves holes holes
 ---@param mode integer
+---@param options fcproc.CopyOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
-function core.copy_file(from, to, method, mode, ctx) end
+function core.copy_file(from, to, method, mode, options, ctx) end
 
 ---Makes a capper, which holds files to a size.
 ---@return fcproc.Capper?, fcproc.Error?

@@ -42,7 +42,7 @@ end
 ---@return boolean? found  false: the process has ended without it
 ---@return fcproc.Error? err
 function M.wait_for(process, path, text, timeout, ctx)
-  local done, found = loop.complete(ctx, process:wait_text_op(path, text, timeout, ctx))
+  local done, found = loop.complete(ctx, process:wait_text_op(path, text, nil, timeout, ctx))
   if not done then return nil, found end
   return found
 end

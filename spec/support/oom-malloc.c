@@ -126,8 +126,15 @@ static bool failed_copy_left;
 
 static int copy(const char *from, const char *to, enum fcproc_copy_method method)
 {
+    struct fcproc_copy spec = FCPROC_COPY_INIT;
     fcproc_op *op = NULL;
-    int r = fcproc_file_copy(from, to, method, 0600, NULL, &op, NULL);
+    int r;
+
+    spec.from = from;
+    spec.to = to;
+    spec.method = method;
+    spec.mode = 0600;
+    r = fcproc_file_copy(&spec, NULL, &op, NULL);
 
     r = finish(r, op);
     if (r < 0 && access(to, F_OK) == 0)
@@ -161,9 +168,9 @@ static int call_files(void)
     if (r == 0)
         r = fcproc_dir_make(in_tree("/sub"), 0700, &made, NULL);
     if (r == 0)
-        r = fcproc_file_write(in_tree("/sub/file"), "data", 4, 0600, NULL);
+        r = fcproc_file_write(in_tree("/sub/file"), "data", 4, 0600, -1, -1, NULL, NULL);
     if (r == 0)
-        r = fcproc_file_read(in_tree("/sub/file"), 0, -1, &data, &n, NULL);
+        r = fcproc_file_read(in_tree("/sub/file"), NULL, 0, -1, &data, &n, NULL);
     free(data);
     if (r == 0)
         r = fcproc_dir_list(in_tree("/sub"), &list, &n, NULL);

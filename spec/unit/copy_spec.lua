@@ -124,7 +124,7 @@ describe("a copy", function()
     support.sh{ "dd", "if=/dev/zero", "of=" .. from, "bs=1M", "count=50", "status=none" }
     local ctx <close> = must(fcproc.context())
     do
-      local op <close> = must(core.copy_file(from, to, "sparse", PRIVATE, ctx))
+      local op <close> = must(core.copy_file(from, to, "sparse", PRIVATE, nil, ctx))
       assert.is_false(op:step())
       assert.are.equal(0, op:timeout())
       assert.is_true(core.stat(to).allocated > 0)
@@ -168,7 +168,7 @@ describe("a copy", function()
     assert.are.same({ "other", "copy" }, order)
     local function copy(waiter, to)
       local ctx <close> = must(fcproc.context{ waiter = waiter })
-      must(loop.complete(ctx, core.copy_file(from, to, "sparse", PRIVATE, ctx)))
+      must(loop.complete(ctx, core.copy_file(from, to, "sparse", PRIVATE, nil, ctx)))
       support.sh{ "cmp", from, to }
     end
     local cqueues = require "cqueues"

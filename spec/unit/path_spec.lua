@@ -482,7 +482,7 @@ describe("waiting for a file to grow", function()
     local writer <close> = must(fcproc.spawn{ "sleep", "60" })
     local other <close> = later{ "sh", "-c", "cd " .. dir.path .. " && mv log log.1 && echo x > log" }
     local function grows(size)
-      return function() return loop.complete(nil, writer:wait_file_op(dir:file("log"), size, 10)) end
+      return function() return loop.complete(nil, writer:wait_file_op(dir:file("log"), size, nil, 10)) end
     end
     soon(grows(0))
     -- And then to what is written there.

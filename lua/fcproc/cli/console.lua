@@ -48,7 +48,7 @@ function M.follow(path, writer, from, write, ctx)
     from = upto
     if not alive then return true end
     local done
-    done, err = loop.complete(ctx, writer:wait_file_op(path, from, nil, ctx))
+    done, err = loop.complete(ctx, writer:wait_file_op(path, from, nil, nil, ctx))
     if not done then return nil, err end
   end
 end

@@ -18,7 +18,7 @@ local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
 ---@return ("reflink"|"sparse")? used
 ---@return fcproc.Error? err
 function M.copy(from, to, method, mode, ctx)
-  local done, used = loop.complete(ctx, core.copy_file(from, to, method, mode, ctx))
+  local done, used = loop.complete(ctx, core.copy_file(from, to, method, mode, nil, ctx))
   if not done then return nil, used end
   return used
 end
