@@ -19,17 +19,6 @@
 
 /* ---- the listener of a socket ---- */
 
-static int peer_pid(int fd, pid_t *ret)
-{
-    struct ucred peer;
-    socklen_t len = sizeof(peer);
-
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-        return -errno;
-    *ret = peer.pid;
-    return 0;
-}
-
 /* FIXME(kernel >= 6.5): without SO_PEERPIDFD the peer is a number. The process that has it is the
  * listener if a second connection tells the same number while we hold its pidfd, and it started
  * before the socket was bound: who got the number later started later. */
@@ -51,12 +40,12 @@ static int peer_by_number(const char *path, pid_t pid, int *ret_pidfd)
     if (*ret_pidfd < 0)
         return -errno;
     again = unix_connect(path);
-    r = again < 0 ? again : peer_pid(again, &pid_again);
+    r = again < 0 ? again : unix_peer_pid(again, &pid_again);
     if (r >= 0 && pid_again != pid)
         r = -ESRCH;
     if (r >= 0)
         r = proc_read_stat(pid, &proc);
-    if (r >= 0 && stat(path, &st) < 0)
+    if (r >= 0 && lstat(path, &st) < 0)
         r = -errno;
     if (r < 0) {
         close_fd(ret_pidfd);
@@ -77,7 +66,7 @@ static int peer_by_number(const char *path, pid_t pid, int *ret_pidfd)
 /* The pid and, in ret_pidfd, a pidfd of the live listener; -ESRCH when it is dead. */
 static int listener_open(const char *path, unsigned without, pid_t *ret, int *ret_pidfd)
 {
-    cleanup_fd int fd = unix_connect(path);
+    cleanup_fd int fd = unix_connect_settled(path);
     cleanup_fd int pidfd = -EBADF;
     socklen_t len = sizeof(pidfd);
     pid_t pid = 0;
@@ -85,7 +74,7 @@ static int listener_open(const char *path, unsigned without, pid_t *ret, int *re
 
     if (fd < 0)
         return fd;
-    r = peer_pid(fd, &pid);
+    r = unix_peer_pid(fd, &pid);
     if (r < 0)
         return r;
     if (pid <= 0)
@@ -120,9 +109,8 @@ static int listener_error(const char *path, int r, fcproc_error *err)
     case EAGAIN:
         return error_set(err, FCPROC_ERR_BUSY, op, EAGAIN,
                          "the accept queue of %s is full: its server hangs", path);
-    case ENAMETOOLONG:
-        return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG, UNIX_NAME_TOO_LONG ": %s",
-                         path);
+    case ELOOP:
+        return error_set(err, FCPROC_ERR_CONFLICT, op, ELOOP, UNIX_IS_LINK, path);
     default:
         return error_errno(err, op, -r, "can't connect to %s", path);
     }

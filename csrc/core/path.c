@@ -118,6 +118,9 @@ static int path_step(fcproc_op *op, fcproc_error *err)
         w->ready = r > 0;
         if (r > 0 || gone)
             return 1;
+        if (r == -ELOOP && w->listening)
+            return error_set(err, FCPROC_ERR_CONFLICT, op->class->name, ELOOP, UNIX_IS_LINK,
+                             w->path);
         if (r < 0 && r != -ECONNREFUSED)
             return error_errno(err, op->class->name, -r, "can't look at %s %s", w->label, w->path);
         if (r == 0 && w->inotify_fd >= 0) {

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fcproc.h"
@@ -119,12 +120,23 @@ struct split_path {
     const char *base; /* into the path given */
 };
 int path_split(const char *path, struct split_path *ret);
-/* Non-blocking connect to a unix stream socket. Returns the descriptor or -errno. */
+
+/* ---- unix sockets: a symbolic link in a socket's place is never followed ---- */
+
+enum { SOCKET_LINK_SIZE = 32 };
+#define UNIX_IS_LINK "%s is a symbolic link, which is not followed: name the socket itself"
+
+/* An O_PATH descriptor of the socket file; -ELOOP: it is a symbolic link; -ECONNREFUSED: another
+ * kind of file, as connect(2) says; or -errno. ret may be NULL. */
+int unix_open_at(int dir_fd, const char *name, struct stat *ret);
+/* The path that leads to that very file, for sun_path. */
+void unix_link(int socket_fd, char buf[SOCKET_LINK_SIZE]);
+/* Non-blocking connect to a unix stream socket. Returns the descriptor or -errno, as above. */
 int unix_connect(const char *path);
-/* A short path to the same file, for sun_path. 0 or -ENAMETOOLONG. */
-int unix_path_at(const struct split_path *at, char *buf, size_t size);
-#define UNIX_NAME_TOO_LONG                                                                        \
-    "the socket's file name is too long to reach: at most 85 bytes in a folder path over 107 bytes"
+/* The same, with one look-up less for a socket that has stood there for a second. */
+int unix_connect_settled(const char *path);
+/* Who listened (SO_PEERCRED); 0: a process that our PID namespace can't see. 0 or -errno. */
+int unix_peer_pid(int fd, pid_t *ret);
 
 /* Inotify instances that a context keeps for its next operation: the kernel takes some 14 ms to
  * close one whose watch has just gone, and a user has 128 of them by default. */

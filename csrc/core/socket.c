@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Unix sockets: connecting at any path depth, and setting who may use one.
+ * Unix sockets: connecting at any path depth and never through a symbolic link, and setting who may
+ * use one.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "private.h"
 
@@ -29,7 +31,28 @@ int path_split(const char *path, struct split_path *ret)
     return 0;
 }
 
-static int unix_connect_address(const struct sockaddr_un *address)
+int unix_open_at(int dir_fd, const char *name, struct stat *ret)
+{
+    cleanup_fd int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (S_ISLNK(st.st_mode))
+        return -ELOOP;
+    if (!S_ISSOCK(st.st_mode))
+        return -ECONNREFUSED;
+    if (ret)
+        *ret = st;
+    return take_fd(&fd);
+}
+
+void unix_link(int socket_fd, char buf[SOCKET_LINK_SIZE])
+{
+    (void)snprintf(buf, SOCKET_LINK_SIZE, "/proc/self/fd/%d", socket_fd);
+}
+
+static int connect_to(const struct sockaddr_un *address)
 {
     cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -40,34 +63,51 @@ static int unix_connect_address(const struct sockaddr_un *address)
     return take_fd(&fd);
 }
 
-int unix_path_at(const struct split_path *at, char *buf, size_t size)
-{
-    int len = snprintf(buf, size, "/proc/self/fd/%d/%s", at->dir_fd, at->base);
-
-    return (size_t)len >= size ? -ENAMETOOLONG : 0;
-}
-
 int unix_connect(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct split_path split;
-    size_t len = strlen(path);
-    int r;
+    cleanup_fd int socket_fd = unix_open_at(AT_FDCWD, path, NULL);
 
-    if (len == 0)
-        return -ENOENT; /* an empty sun_path would be an abstract address */
-    if (len < sizeof(address.sun_path)) {
-        memcpy(address.sun_path, path, len + 1);
-        return unix_connect_address(&address);
-    }
-    r = path_split(path, &split);
-    if (r < 0)
-        return r;
-    r = unix_path_at(&split, address.sun_path, sizeof(address.sun_path));
-    if (r == 0)
-        r = unix_connect_address(&address);
-    close_fd(&split.dir_fd);
-    return r;
+    if (socket_fd < 0)
+        return socket_fd;
+    unix_link(socket_fd, address.sun_path);
+    return connect_to(&address);
+}
+
+/* A file that comes to stand at a path gets there by its creation, a rename or a link, and each of
+ * them changes its ctime. So a socket that is at the path after the connect, with a ctime from
+ * before, was there all the time, and no link was followed. Whole seconds are compared, which is all
+ * that some file systems keep; both clocks are the kernel's coarse one, which no rename that comes
+ * later can be behind. */
+int unix_connect_settled(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    size_t len = strlen(path);
+    cleanup_fd int fd = -EBADF;
+    struct timespec before;
+    struct stat st;
+
+    if (len == 0 || len >= sizeof(address.sun_path))
+        return unix_connect(path);
+    memcpy(address.sun_path, path, len + 1);
+    (void)clock_gettime(CLOCK_REALTIME_COARSE, &before);
+    fd = connect_to(&address);
+    if (fd >= 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        st.st_ctim.tv_sec < before.tv_sec)
+        return take_fd(&fd);
+    close_fd(&fd);
+    return unix_connect(path);
+}
+
+int unix_peer_pid(int fd, pid_t *ret)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+        return -errno;
+    *ret = peer.pid;
+    return 0;
 }
 
 FCPROC_API int fcproc_socket_access(const char *path, int64_t want_uid, int64_t want_gid,
@@ -77,7 +117,7 @@ FCPROC_API int fcproc_socket_access(const char *path, int64_t want_uid, int64_t 
     uid_t uid = want_uid < 0 ? geteuid() : (uid_t)want_uid;
     gid_t gid = want_gid < 0 ? getegid() : (gid_t)want_gid;
     cleanup_fd int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    char by_fd[32];
+    char by_fd[SOCKET_LINK_SIZE];
     struct stat st;
     bool changed = false;
 
@@ -97,7 +137,7 @@ FCPROC_API int fcproc_socket_access(const char *path, int64_t want_uid, int64_t 
     }
     if ((st.st_mode & 07777) != 0600) {
         /* fchmod refuses an O_PATH descriptor, and fchmodat2 came with 6.6: go by its link. */
-        (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+        unix_link(fd, by_fd);
         if (chmod(by_fd, 0600) < 0)
             return error_errno(err, op, errno, "can't set mode 0600 on the socket %s", path);
         changed = true;

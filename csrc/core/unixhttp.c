@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * HTTP over a unix socket with libcurl's multi interface. The socket is reached through its
- * folder's descriptor (/proc/self/fd/N/name), so that any depth of path works. Each client has a
- * multi handle of its own, so that no connection is ever shared with another socket for which a
- * reused N makes the same path.
+ * HTTP over a unix socket with libcurl's multi interface. The socket file is opened here, never
+ * through a link, and reached by its own descriptor (/proc/self/fd/N): any depth of path works, and
+ * what was looked at is what is connected to. Each client has a multi handle of its own, and a new one
+ * with each socket file, so that no kept connection is ever taken for one to another socket for which
+ * a reused N makes the same path.
  */
 #include <ctype.h>
 #include <fcntl.h>
@@ -30,8 +31,11 @@ struct fcproc_client {
     unsigned references; /* the caller's and a running request's */
     struct split_path at;
     char *path;
-    char address[108]; /* what libcurl connects to: as long as sun_path */
-    CURLM *multi;
+    int socket_fd; /* O_PATH: what libcurl connects to */
+    struct stat socket;
+    CURLM *multi; /* NULL: with the next request */
+    int connection_fd; /* libcurl's; -EBADF: none is open */
+    fcproc_process *expected; /* the only one that may be asked; NULL: whoever listens */
     CURL *easy; /* the running request's: curl_easy_reset would hide that memory ran out in it */
     struct request_op *current;
     bool answered; /* some request: the server listens, or is gone */
@@ -46,6 +50,8 @@ struct request_op {
     char *body;
     size_t body_len, body_size, header_bytes;
     bool too_large, no_memory, added, headers_ended;
+    bool refused; /* the connection leads to another process than the expected one */
+    pid_t peer;   /* to this one */
     int connect_errno;
     int64_t delay_ms; /* of the retry under way; 0: none */
     bool retrying;
@@ -93,10 +99,38 @@ static int on_timer(CURLM *multi, long timeout_ms, void *user)
  * CURL_SOCKOPT_ALREADY_CONNECTED, fails in 7.88, which is Debian 12's.) */
 static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    (void)user;
+    fcproc_client *c = user;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                    address->protocol);
+
     (void)purpose;
-    return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                  address->protocol);
+    c->connection_fd = fd;
+    return fd;
+}
+
+static int on_close(void *user, curl_socket_t fd)
+{
+    fcproc_client *c = user;
+
+    if (c->connection_fd == fd)
+        c->connection_fd = -EBADF;
+    return close(fd);
+}
+
+/* The connection stands, new or kept, and nothing has been sent on it. The peer's number was taken
+ * when it listened: as the expected process has that number and is alive, it is the one. */
+static int on_connected(void *user, char *peer_ip, char *own_ip, int peer_port, int own_port)
+{
+    struct request_op *w = user;
+    const fcproc_process *expected = w->client->expected;
+
+    (void)peer_ip;
+    (void)own_ip;
+    (void)peer_port;
+    (void)own_port;
+    w->refused = unix_peer_pid(w->client->connection_fd, &w->peer) < 0 ||
+                 w->peer != fcproc_process_pid(expected) || !fcproc_process_alive(expected);
+    return w->refused ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 static size_t on_header(char *data, size_t size, size_t n, void *user)
@@ -139,6 +173,70 @@ static size_t on_body(char *data, size_t size, size_t n, void *user)
 
 /* ---- the client ---- */
 
+static int client_multi(fcproc_client *c, fcproc_error *err)
+{
+    CURLM *multi;
+
+    if (c->multi)
+        return 0;
+    multi = curl()->multi_init();
+    if (!multi ||
+        curl()->multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
+        curl()->multi_setopt(multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
+        curl()->multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
+        curl()->multi_setopt(multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
+        curl()->multi_setopt(multi, CURLMOPT_MAXCONNECTS, 1L) != CURLM_OK) {
+        (void)curl()->multi_cleanup(multi);
+        return error_nomem(err, op_name);
+    }
+    c->multi = multi;
+    return 0;
+}
+
+/* Its connection and its socket, while no request is under way. */
+static void client_forget(fcproc_client *c)
+{
+    if (c->multi)
+        (void)curl()->multi_cleanup(c->multi);
+    c->multi = NULL;
+    close_fd(&c->socket_fd);
+}
+
+static int reach_error(const fcproc_client *c, const char *title, int sys_errno, fcproc_error *err)
+{
+    switch (sys_errno) {
+    case ECONNREFUSED:
+    case ENOENT:
+        return error_errno(err, op_name, sys_errno,
+                           "%s: nothing listens on %s (is the VM gone?)", title, c->path);
+    case ELOOP:
+        return error_set(err, FCPROC_ERR_CONFLICT, op_name, ELOOP, "%s: " UNIX_IS_LINK, title,
+                         c->path);
+    default:
+        return error_errno(err, op_name, sys_errno, "%s: can't connect to %s", title, c->path);
+    }
+}
+
+/* Opens the socket that is at the path now, unless it is the one that is open. One that was removed
+ * still leads to its server: its name is only how it was found. 0 or -errno. */
+static int client_reach(fcproc_client *c)
+{
+    struct stat st;
+    int fd;
+
+    if (fstatat(c->at.dir_fd, c->at.base, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT && c->socket_fd >= 0 ? 0 : -errno;
+    if (c->socket_fd >= 0 && st.st_dev == c->socket.st_dev && st.st_ino == c->socket.st_ino)
+        return 0;
+    fd = unix_open_at(c->at.dir_fd, c->at.base, &st);
+    if (fd < 0)
+        return fd;
+    client_forget(c);
+    c->socket_fd = fd;
+    c->socket = st;
+    return 0;
+}
+
 FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_error *err)
 {
     fcproc_client *c;
@@ -150,37 +248,36 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
     if (!c)
         return error_nomem(err, op_name);
     c->references = 1;
-    c->at.dir_fd = -EBADF;
+    c->at.dir_fd = c->socket_fd = c->connection_fd = -EBADF;
     c->path = strdup(path);
     r = c->path ? path_split(c->path, &c->at) : -ENOMEM;
     if (r < 0) {
         fcproc_client_close(c);
         return error_errno(err, op_name, -r, "can't open the folder of the socket %s", path);
     }
-    if (unix_path_at(&c->at, c->address, sizeof(c->address)) < 0) {
+    r = client_multi(c, err);
+    if (r < 0) {
         fcproc_client_close(c);
-        return error_set(err, FCPROC_ERR_INVALID, op_name, ENAMETOOLONG, UNIX_NAME_TOO_LONG ": %s",
-                         path);
-    }
-    c->multi = curl()->multi_init();
-    if (!c->multi ||
-        curl()->multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
-        curl()->multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
-        curl()->multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
-        curl()->multi_setopt(c->multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
-        curl()->multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 1L) != CURLM_OK) {
-        fcproc_client_close(c);
-        return error_nomem(err, op_name);
+        return r;
     }
     *ret = c;
     return 0;
+}
+
+FCPROC_API void fcproc_client_expect(fcproc_client *c, fcproc_process *process)
+{
+    fcproc_process *before = c->expected;
+
+    c->expected = process ? process_ref(process) : NULL;
+    fcproc_process_close(before);
 }
 
 FCPROC_API void fcproc_client_close(fcproc_client *c)
 {
     if (!c || --c->references > 0)
         return;
-    (void)curl()->multi_cleanup(c->multi);
+    client_forget(c);
+    fcproc_process_close(c->expected);
     close_fd(&c->at.dir_fd);
     free(c->path);
     free(c);
@@ -198,22 +295,45 @@ static bool worth_retrying(const struct request_op *w)
     if (w->connect_errno == EAGAIN)
         return true;
     if (w->connect_errno != ECONNREFUSED || w->client->answered ||
-        fstatat(w->client->at.dir_fd, w->client->at.base, &st, 0) < 0)
+        fstat(w->client->socket_fd, &st) < 0)
         return false;
     (void)clock_gettime(CLOCK_REALTIME, &now);
     return now.tv_sec - st.st_mtim.tv_sec < YOUNG_SOCKET_S;
+}
+
+static int refusal(const struct request_op *w, fcproc_error *err)
+{
+    const fcproc_process *expected = w->client->expected;
+    int pid = fcproc_process_pid(expected);
+    bool dead = !fcproc_process_alive(expected);
+    int r;
+
+    if (dead)
+        r = error_set(err, FCPROC_ERR_NOT_FOUND, op_name, ESRCH,
+                      "%s: pid %d, which was to answer on %s, has ended; nothing was sent", w->title,
+                      pid, w->client->path);
+    else if (w->peer > 0)
+        r = error_set(err, FCPROC_ERR_NOT_SAME_PROCESS, op_name, 0,
+                      "%s: pid %d listens on %s, not pid %d, whom it is meant for; nothing was sent "
+                      "(was the socket replaced?)", w->title, w->peer, w->client->path, pid);
+    else
+        r = error_set(err, FCPROC_ERR_NOT_SAME_PROCESS, op_name, 0,
+                      "%s: a process that can't be seen from here (of another PID namespace) "
+                      "listens on %s, not pid %d, whom it is meant for; nothing was sent", w->title,
+                      w->client->path, pid);
+    if (err)
+        err->pid = dead ? pid : w->peer;
+    return r;
 }
 
 static int request_failure(const struct request_op *w, fcproc_error *err)
 {
     const char *path = w->client->path;
 
-    if (w->connect_errno == ECONNREFUSED || w->connect_errno == ENOENT)
-        return error_errno(err, op_name, w->connect_errno,
-                           "%s: nothing listens on %s (is the VM gone?)", w->title, path);
     if (w->connect_errno)
-        return error_errno(err, op_name, w->connect_errno, "%s: can't connect to %s", w->title,
-                           path);
+        return reach_error(w->client, w->title, w->connect_errno, err);
+    if (w->refused)
+        return refusal(w, err);
     if (w->too_large)
         return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0,
                          "%s: the answer from %s is too large (over %d KiB of headers or %d MiB "
@@ -245,10 +365,20 @@ static void judge_result(struct request_op *w)
 
 static int request_add(struct request_op *w, fcproc_error *err)
 {
+    char address[SOCKET_LINK_SIZE];
+    int r = client_reach(w->client);
+
+    if (r < 0)
+        return reach_error(w->client, w->title, -r, err);
+    r = client_multi(w->client, err);
+    if (r < 0)
+        return r;
     w->connect_errno = 0;
-    w->no_memory = false;
+    w->no_memory = w->refused = false;
     w->curl_text[0] = '\0';
-    if (curl()->multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
+    unix_link(w->client->socket_fd, address);
+    if (curl()->easy_setopt(w->client->easy, CURLOPT_UNIX_SOCKET_PATH, address) != CURLE_OK ||
+        curl()->multi_add_handle(w->client->multi, w->client->easy) != CURLM_OK)
         return error_nomem(err, op_name);
     w->added = true;
     return 0;
@@ -334,6 +464,8 @@ static int request_step(fcproc_op *op, fcproc_error *err)
         w->connect_errno = e ? (int)e : EAGAIN;
     }
     request_remove(w);
+    if (w->refused)
+        client_forget(w->client); /* a stranger's server owes us no connection */
     if (w->result == CURLE_OK) {
         w->status = (int)status;
         w->client->answered = true;
@@ -413,7 +545,7 @@ static int set_headers(struct request_op *w)
     return 0;
 }
 
-/* 0, or -ENOMEM: nothing else can go wrong with options that this libcurl knows. */
+/* 0; -ENOSYS: this libcurl can't prove who is asked; or -ENOMEM: nothing else can go wrong. */
 static int set_options(struct request_op *w, const char *method, const char *target,
                        const char *body, size_t body_len)
 {
@@ -421,14 +553,20 @@ static int set_options(struct request_op *w, const char *method, const char *tar
     cleanup_free char *url = NULL;
     bool bad = false;
 
+    if (w->client->expected &&
+        (curl()->easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected) != CURLE_OK ||
+         curl()->easy_setopt(easy, CURLOPT_PREREQDATA, w) != CURLE_OK))
+        return -ENOSYS;
     if (asprintf(&url, "http://localhost%s", target) < 0) {
         url = NULL;
         return -ENOMEM;
     }
 #define SET(option, value) (bad = curl()->easy_setopt(easy, option, value) != CURLE_OK || bad)
     SET(CURLOPT_URL, url);
-    SET(CURLOPT_UNIX_SOCKET_PATH, w->client->address);
     SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
+    SET(CURLOPT_OPENSOCKETDATA, w->client);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    SET(CURLOPT_CLOSESOCKETDATA, w->client);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, w);
     SET(CURLOPT_WRITEFUNCTION, on_body);
@@ -497,11 +635,15 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
     client->easy = curl()->easy_init();
     if (asprintf(&w->title, "%s %s", method, target) < 0)
         w->title = NULL;
-    if (!client->easy || !w->title || set_headers(w) < 0 ||
-        set_options(w, method, target, body, body_len) < 0)
-        r = error_nomem(err, op_name);
+    r = !client->easy || !w->title ? -ENOMEM : set_headers(w);
+    if (r == 0)
+        r = set_options(w, method, target, body, body_len);
+    if (r == -ENOSYS)
+        r = error_set(err, FCPROC_ERR_UNSUPPORTED, op_name, ENOSYS,
+                      "%s: the libcurl that is installed can't prove who answers: it takes 7.80",
+                      w->title);
     else
-        r = request_add(w, err);
+        r = r < 0 ? error_nomem(err, op_name) : request_add(w, err);
     if (r < 0) {
         fcproc_op_close(&w->op);
         return r;

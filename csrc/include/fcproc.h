@@ -126,7 +126,8 @@ FCPROC_CHECKED int fcproc_ctx_wait(fcproc_ctx *watched, int64_t timeout_ms, fcpr
 /* ---- paths and sockets ---------------------------------------------------------------------- */
 
 /* Operation: path exists (any kind), or, when listening is set, a connect to it succeeds. Missing
- * parent folders are waited for. What is not "missing" fails at once. Its own time-out is
+ * parent folders are waited for. What is not "missing" fails at once, and so does a symbolic link
+ * where a server is to listen (FCPROC_ERR_CONFLICT). Its own time-out is
  * FCPROC_ERR_DEADLINE, "<label> not ready: <path>". Seed: waitForPath. */
 FCPROC_CHECKED int fcproc_path_wait(const char *path, bool listening, int64_t timeout_ms,
                                     const char *label, unsigned without, fcproc_ctx *ctx,
@@ -341,7 +342,7 @@ FCPROC_CHECKED int fcproc_process_open_identity(const struct fcproc_identity *id
                                                 fcproc_process **ret, fcproc_error *err);
 /* The live process that listens on the unix socket (the peer's credentials, as listen(2) took
  * them). FCPROC_ERR_NOT_FOUND: nobody listens, or the one that did is dead. FCPROC_ERR_BUSY: its
- * accept queue is full. */
+ * accept queue is full. FCPROC_ERR_CONFLICT: the path is a symbolic link. */
 FCPROC_CHECKED int fcproc_process_open_listener(const char *path, unsigned without,
                                                 fcproc_process **ret, fcproc_error *err);
 /* The same, answering with the number alone. */
@@ -564,8 +565,14 @@ FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_c
 typedef struct fcproc_client fcproc_client;
 
 /* A client of one server with one kept-alive connection. It holds the socket's folder open, so
- * that a path of any depth works and always means the same socket. */
+ * that a path of any depth works, and the socket itself from the first request on; one that has
+ * taken its place is opened anew. A symbolic link there is FCPROC_ERR_CONFLICT. */
 FCPROC_CHECKED int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_error *err);
+/* From the next request on only this process is asked. Who listens is read from the connection that
+ * carries the request, before a byte of it is sent; another one is FCPROC_ERR_NOT_SAME_PROCESS, with
+ * its pid where it can be seen. The client holds a reference: one thread uses both. NULL: whoever
+ * listens, as at first. */
+FCPROC_API void fcproc_client_expect(fcproc_client *client, fcproc_process *process);
 FCPROC_API void fcproc_client_close(fcproc_client *client);
 
 /* Operation: an HTTP answer is there. One request at a time (else FCPROC_ERR_BUSY). body may be

@@ -14,17 +14,19 @@ static int l_client_close(lua_State *L)
     return 0;
 }
 
-/* core.client(path) -> client */
+/* core.client(path, process?) -> client */
 static int l_client(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
+    fcproc_process *process = bind_opt(L, 2, TYPE_PROCESS);
     struct bind_handle *h = bind_new(L, TYPE_CLIENT);
     fcproc_client *client = NULL;
 
     if (fcproc_client_new(path, &client, &err) < 0)
         return bind_fail(L, &err);
     h->object = client;
+    fcproc_client_expect(client, process);
     return 1;
 }
 

@@ -74,13 +74,15 @@ end
 
 Client.__close = Client.close
 
----A client that keeps one connection open, for many requests to one VM, one at a time.
----@param path string  the API socket, at any depth
+---A client that keeps one connection open, for many requests to one VM, one at a time. With a process
+---it asks that one or nobody: it is looked up on the connection itself before anything is sent.
+---@param path string  the API socket, at any depth; a symbolic link in its place is ERR_CONFLICT
+---@param process fcproc.Process?  who is to answer; another is ERR_NOT_SAME_PROCESS
 ---@return fcproc.Client? client
 ---@return fcproc.Error? err
-function M.client(path)
+function M.client(path, process)
   options.argument(path, "string", "fcproc.client", "path")
-  local handle, err = core.client(path)
+  local handle, err = core.client(path, process)
   if not handle then
     err.path = path
     return nil, err

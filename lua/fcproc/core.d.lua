@@ -559,10 +559,12 @@ function core.check_ifname(name) end
 ---@return (4|6)?, fcproc.Error?
 function core.address_family(address) end
 
----A client with one kept-alive connection to the socket. It holds the socket's folder open.
+---A client with one kept-alive connection to the socket. It holds the socket's folder open. With a
+---process it asks that one or nobody (ERR_NOT_SAME_PROCESS).
 ---@param path string
+---@param process fcproc.Process?
 ---@return fcproc.CoreClient?, fcproc.Error?
-function core.client(path) end
+function core.client(path, process) end
 
 ---The device can be opened for reading and writing and is KVM. ERR_NOT_FOUND, ERR_PERMISSION,
 ---ERR_UNSUPPORTED.

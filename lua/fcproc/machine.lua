@@ -133,9 +133,14 @@ end
 
 -- ---- the API -----------------------------------------------------------------------------------
 
+-- Asks this VMM or nobody, whatever has become of the socket's path: a jail's user can move it.
+local function new_client(self)
+  return api.client(self.files.socket, self.process)
+end
+
 local function client_of(self)
   if self.client then return self.client end
-  local client, err = api.client(self.files.socket)
+  local client, err = new_client(self)
   if not client then return nil, err end
   self.client = client
   return client
@@ -162,14 +167,14 @@ function Machine:api(method, target, body, ctx)
   local text, limit = endpoints.encode(method, target, body), endpoints.limit(method, target)
   answer, err = client:request(method, target, text, ctx, limit)
   if err and err.code == "busy" then -- another coroutine waits for its answer on that connection
-    local own <close> = api.client(self.files.socket)
+    local own <close> = new_client(self)
     if own then
       answer, err = own:request(method, target, text, ctx, limit)
     end
   end
   if err and err.code == "wait_timeout" then
     self.client = client:close() -- its answer may still come, to the wrong question
-    local again <close> = api.client(self.files.socket)
+    local again <close> = new_client(self)
     local seen = again and again:request("GET", "/", nil, ctx, STATE_LIMIT)
     err.state = seen and seen.state or "unknown"
     err.message = ("%s; the VM's state now: %s"):format(err.message, err.state)

@@ -339,11 +339,18 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function Manager:ensure_socket_access(path, label, ctx)
-  local ok, err = self:wait_for_path(path, nil, label or "socket", ctx)
+  options.argument(path, "string", "ensure_socket_access", "path")
+  local ok, err = loop.check(ctx)
   if not ok then return nil, err end
   local started = core.now()
   local changed
-  changed, err = core.socket_access(path)
+  changed, err = core.socket_access(path) -- first: the wait would follow a link
+  if changed == nil and err.code == "not_found" then
+    ok, err = self:wait_for_path(path, nil, label or "socket", ctx)
+    if not ok then return nil, err end
+    started = core.now()
+    changed, err = core.socket_access(path)
+  end
   if changed == nil then
     err.path = path
     return nil, err

@@ -451,12 +451,18 @@ static int request(fcproc_client *client)
 static int call_request(void)
 {
     fcproc_client *client = NULL;
+    fcproc_process *server = NULL;
     int r = fcproc_client_new(sock, &client, NULL);
 
     if (r == 0)
         r = request(client);
     if (r == 0)
+        r = fcproc_process_open_listener(sock, 0, &server, NULL);
+    if (r == 0) {
+        fcproc_client_expect(client, server);
         r = request(client); /* over the kept connection */
+    }
+    fcproc_process_close(server);
     disarm();
     if (client && request(client) < 0)
         r = FCPROC_ERR_CLOSED; /* a failed one must not spoil the client */
