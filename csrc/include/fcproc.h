@@ -116,7 +116,8 @@ enum fcproc_without {
     FCPROC_WITHOUT_PEERPIDFD = 1,  /* SO_PEERPIDFD, Linux 6.5 */
     FCPROC_WITHOUT_PIDFD_INFO = 2, /* PIDFD_GET_INFO with an exit code, Linux 6.15 */
     FCPROC_WITHOUT_INOTIFY = 4,    /* instances ran out */
-    FCPROC_WITHOUT_CLOSE_RANGE = 8 /* close_range, Linux 5.9, or a seccomp filter */
+    FCPROC_WITHOUT_CLOSE_RANGE = 8, /* close_range, Linux 5.9, or a seccomp filter */
+    FCPROC_WITHOUT_CGROUP_KILL = 16 /* cgroup.kill, Linux 5.14, or cgroups of version 1 */
 };
 
 /* Operation: another context has ended, cancelled or by its deadline. */
@@ -403,6 +404,20 @@ FCPROC_CHECKED int fcproc_text_wait(const char *path, const struct fcproc_expect
                                     const char *text, fcproc_process *writer, int64_t timeout_ms,
                                     fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 FCPROC_API bool fcproc_text_wait_result(const fcproc_op *op);
+
+/* ---- cgroups that were made for one VM ------------------------------------------------------------ */
+
+/* Is that process in the cgroup, or with pid 0 anybody, in version 2 also below it? In one that is not
+ * there nobody is. FCPROC_ERR_CONFLICT: the folder is no cgroup. */
+FCPROC_CHECKED int fcproc_cgroup_holds(const char *path, pid_t pid, bool *ret, fcproc_error *err);
+/* Operation: all who are in the cgroup are killed, and it is removed; a missing one is fine. Nothing
+ * but being in it decides: neither root, namespace nor session. timeout_ms is the call's own
+ * (FCPROC_ERR_WAIT_TIMEOUT, with who is left). FCPROC_ERR_CONFLICT: the folder is no cgroup, or
+ * the caller is in it. */
+FCPROC_CHECKED int fcproc_cgroup_remove(const char *path, int64_t timeout_ms, unsigned without,
+                                        fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+/* How many processes were killed, also when it did not come to its end. */
+FCPROC_API size_t fcproc_cgroup_remove_result(const fcproc_op *op);
 
 /* ---- network namespaces --------------------------------------------------------------------- */
 

@@ -80,6 +80,7 @@ void bind_open_client(lua_State *L);
 void bind_open_path(lua_State *L);
 void bind_open_file(lua_State *L);
 void bind_open_capper(lua_State *L);
+void bind_open_cgroup(lua_State *L);
 void bind_open_log(lua_State *L);
 void bind_open_checks(lua_State *L);
 void bind_open_terminal(lua_State *L);

@@ -132,6 +132,7 @@ int luaopen_fcproc_core(lua_State *L)
         { "pidfd_info", FCPROC_WITHOUT_PIDFD_INFO },
         { "inotify", FCPROC_WITHOUT_INOTIFY },
         { "close_range", FCPROC_WITHOUT_CLOSE_RANGE },
+        { "cgroup_kill", FCPROC_WITHOUT_CGROUP_KILL },
     };
 
     luaL_newlib(L, functions);
@@ -162,6 +163,7 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_path(L);
     bind_open_file(L);
     bind_open_capper(L);
+    bind_open_cgroup(L);
     bind_open_log(L);
     bind_open_checks(L);
     bind_open_terminal(L);

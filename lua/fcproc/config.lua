@@ -17,7 +17,7 @@ local M = {}
 ---@field privilege "direct"?      system calls are made by this process itself
 ---@field netns (string|fcproc.Netns)?  where bridges and TAPs are made; default: the caller's
 ---@field without string[]?        kernel features to do without ("peerpidfd", "pidfd_info",
----                                 "inotify", "close_range"): each forces its fallback
+---                                 "inotify", "close_range", "cgroup_kill"): each forces its fallback
 
 local known = {
   firecracker_bin = "string", bridge_name = "string", bridge_ip = "string",
@@ -56,7 +56,7 @@ local function without_bits(names)
   for _, name in ipairs(names or {}) do
     local bit = core.without[name]
     if not bit then
-      error(("fcproc.new: unknown feature '%s' in without; known: close_range, inotify, "
+      error(("fcproc.new: unknown feature '%s' in without; known: cgroup_kill, close_range, inotify, "
         .. "peerpidfd, pidfd_info"):format(tostring(name)), 4)
     end
     bits = bits | bit

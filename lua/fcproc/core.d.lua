@@ -481,6 +481,21 @@ function core.rename(from, to, replace) end
 ---@return fcproc.Operation?, fcproc.Error?
 function core.copy_file(from, to, method, mode, options, ctx) end
 
+---Is that process in the cgroup, or without a number anybody? In one that is not there nobody is.
+---@param path string
+---@param pid integer?
+---@return boolean?
+---@return fcproc.Error?  ERR_CONFLICT: it is no cgroup
+function core.cgroup_holds(path, pid) end
+
+---Kills all who are in the cgroup and removes it; its result is how many there were. Missing is 0.
+---@param path string
+---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
+---@param without integer?  bits of core.without
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.remove_cgroup(path, timeout, without, ctx) end
+
 ---Makes a capper, which holds files to a size.
 ---@return fcproc.Capper?, fcproc.Error?
 function core.capper() end

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Cgroups in Lua. Every error has the path.
+ */
+#include "binding.h"
+
+static int fail_at_path(lua_State *L, const fcproc_error *err)
+{
+    bind_fail(L, err);
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "path");
+    return 2;
+}
+
+/* core.cgroup_holds(path, pid?) -> boolean */
+static int l_cgroup_holds(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    lua_Integer pid = luaL_optinteger(L, 2, 0);
+    bool holds;
+
+    luaL_argcheck(L, pid >= 0 && pid == (pid_t)pid, 2, "no process number");
+    if (fcproc_cgroup_holds(path, (pid_t)pid, &holds, &err) < 0)
+        return fail_at_path(L, &err);
+    lua_pushboolean(L, holds);
+    return 1;
+}
+
+static int push_killed(lua_State *L, fcproc_op *op)
+{
+    lua_pushinteger(L, (lua_Integer)fcproc_cgroup_remove_result(op));
+    return 1;
+}
+
+/* core.remove_cgroup(path, timeout?, without?, ctx?) -> op, whose result is how many were killed */
+static int l_remove_cgroup(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    int64_t timeout_ms = bind_timeout_ms(L, 2);
+    unsigned without = (unsigned)bind_without(L, 3);
+    fcproc_ctx *ctx = bind_ctx(L, 4);
+    struct bind_op *b = bind_new_op(L, push_killed);
+
+    if (fcproc_cgroup_remove(path, timeout_ms, without, ctx, &b->op, &err) < 0)
+        return fail_at_path(L, &err);
+    return 1;
+}
+
+void bind_open_cgroup(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        { "cgroup_holds", l_cgroup_holds },
+        { "remove_cgroup", l_remove_cgroup },
+        { NULL, NULL },
+    };
+
+    luaL_setfuncs(L, functions, 0);
+}
