@@ -113,6 +113,7 @@ static void input_write(struct command_op *w)
     }
     if (w->input_fd >= 0) {
         op_unwatch(&w->op, w->input_fd);
+        (void)shutdown(w->input_fd, SHUT_WR); /* a fork of us may have a copy */
         close_fd(&w->input_fd);
     }
 }

@@ -149,7 +149,7 @@ static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    inotify_give(op->ctx, &w->inotify_fd, w->watch);
+    inotify_give(op, &w->inotify_fd, w->watch);
     fcproc_process_close(w->server);
     free(w->path);
     free(w->label);
@@ -192,7 +192,7 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
     }
     if (!(without & FCPROC_WITHOUT_INOTIFY)) {
         /* A user has 128 instances by default; when they ran out, the timer serves. */
-        w->inotify_fd = inotify_take(ctx);
+        w->inotify_fd = inotify_take();
         if (w->inotify_fd >= 0)
             r = op_watch(&w->op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
         if (r < 0) {
