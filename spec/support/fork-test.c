@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -399,6 +401,56 @@ static void reapers_are_two(void)
     is_reaped(pid);
 }
 
+/* ---- requests ---- */
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    NEED(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 5) == 0);
+    return fd;
+}
+
+static void ask(void *client)
+{
+    fcproc_op *op = NULL;
+
+    CHECK(fcproc_request(client, "GET", "/", NULL, 0, LIMIT_MS, NULL, &op, &err) ==
+          FCPROC_ERR_INVALID);
+    fcproc_client_close(client);
+}
+
+static void request_goes_on(void)
+{
+    static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ntext";
+    fcproc_client *client = NULL;
+    fcproc_op *op = NULL;
+    int server = listen_at(at("sock")), fd;
+    struct fcproc_response response;
+    char buf[1024];
+
+    NEED(fcproc_client_new(at("sock"), &client, &err) == 0);
+    for (int i = 0; i < 2; i++) { /* the second one on the kept connection */
+        NEED(fcproc_request(client, "GET", "/", NULL, 0, LIMIT_MS, NULL, &op, &err) == 0);
+        CHECK(fcproc_op_step(op, &err) == 0);
+        if (i == 0)
+            fd = accept(server, NULL, NULL);
+        CHECK(fd >= 0 && recv(fd, buf, sizeof(buf), 0) > 0);
+        in_fork(close_op, op);
+        CHECK(send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL) > 0);
+        finishes("request", op);
+        response = fcproc_request_result(op);
+        CHECK(response.status == 200 && response.body_len == 4);
+        fcproc_op_close(op);
+        in_fork(ask, client);
+    }
+    fcproc_client_close(client);
+    (void)close(fd);
+    (void)close(server);
+}
+
 /* ---- links ---- */
 
 static void use_net(void *net)
@@ -453,6 +505,7 @@ int main(int argc, char **argv)
     processes_stay_ours();
     command_goes_on();
     reapers_are_two();
+    request_goes_on();
     links_are_removed();
     if (!failures)
         (void)printf("ok\n");
