@@ -47,7 +47,7 @@ CORE := error context op ctxwait linger path file fileid openas tree filelink lo
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper cgroup process spawn net client log checks terminal
 LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
-	jailer json launch loop machine manager options process runner tail version waiters \
+	jailer json launch loop machine manager options outputs process runner tail version waiters \
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/console vm/disks vm/fleet vm/forwarding vm/host vm/journal vm/lease vm/manifest vm/nat \
