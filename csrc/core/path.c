@@ -339,6 +339,7 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
 {
     static const char op[] = "executable.find";
     const char *folders = getenv("PATH");
+    bool relative = false;
     int refused = 0;
 
     if (strchr(name, '/')) {
@@ -355,8 +356,9 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
     for (const char *p = folders ? folders : "/usr/local/bin:/usr/bin:/bin"; *name; p++) {
         size_t len = strcspn(p, ":");
 
-        /* An empty entry means the current folder: what runs as root never comes from there. */
-        if (len > 0 &&
+        /* An empty entry, "." and all that is relative depend on the current folder: what runs as
+         * root never comes from there. */
+        if (*p == '/' &&
             (size_t)snprintf(buf, size, "%.*s/%s", (int)len, p, name) < size) {
             int r = check_executable(buf);
 
@@ -365,11 +367,13 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
             if (r == -EACCES)
                 refused = EACCES;
         }
+        relative = relative || *p != '/';
         p += len;
         if (*p == '\0')
             break;
     }
     if (refused)
         return error_errno(err, op, refused, "'%s' is on PATH but cannot be executed", name);
-    return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "'%s' is not on PATH", name);
+    return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "'%s' is not on PATH%s", name,
+                     relative ? ", whose relative folders are not looked in" : "");
 }

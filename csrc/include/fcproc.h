@@ -148,8 +148,9 @@ FCPROC_CHECKED int fcproc_socket_access(const char *path, int64_t uid, int64_t g
  * somebody else's folder is FCPROC_ERR_CONFLICT. Seed: EnsureSocketDir. */
 FCPROC_CHECKED int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err);
 
-/* Finds an executable: a name with a slash is checked, any other is looked for on PATH. The
- * answer must be a regular file that this user may execute. buf holds size bytes. */
+/* Finds an executable: a name with a slash is checked, any other is looked for in the absolute
+ * folders of PATH. The answer must be a regular file that this user may execute. buf holds size
+ * bytes. */
 FCPROC_CHECKED int fcproc_find_executable(const char *name, char *buf, size_t size,
                                           fcproc_error *err);
 
