@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 
 /* The kernel's headers come last: net/if.h and linux/if.h exclude each other the other way. */
@@ -17,6 +18,25 @@
 #include "private.h"
 
 enum { CLONED_BYTES = 64 * 1024 }; /* more than a file system keeps inside an inode */
+
+FCPROC_API uid_t fcproc_own_uid(void)
+{
+    return geteuid();
+}
+
+FCPROC_API int fcproc_uid_in_use(uid_t uid, bool *ret, fcproc_error *err)
+{
+    /* For getpriority(2) 0 means the caller. */
+    *ret = uid == 0;
+    if (*ret)
+        return 0;
+    errno = 0;
+    (void)getpriority(PRIO_USER, uid); /* -1 is a priority, too */
+    if (errno != 0 && errno != ESRCH)
+        return error_errno(err, "uid.find", errno, "can't look for processes of uid %u", uid);
+    *ret = errno == 0;
+    return 0;
+}
 
 FCPROC_API int fcproc_kvm_check(const char *path, fcproc_error *err)
 {

@@ -4,6 +4,27 @@
  */
 #include "binding.h"
 
+/* core.own_uid() -> integer */
+static int l_own_uid(lua_State *L)
+{
+    lua_pushinteger(L, fcproc_own_uid());
+    return 1;
+}
+
+/* core.uid_in_use(uid) -> boolean */
+static int l_uid_in_use(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    lua_Integer uid = luaL_checkinteger(L, 1);
+    bool used;
+
+    luaL_argcheck(L, uid >= 0 && uid < UINT32_MAX, 1, "no uid");
+    if (fcproc_uid_in_use((uid_t)uid, &used, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, used);
+    return 1;
+}
+
 /* core.kvm_check(path) -> true */
 static int l_kvm_check(lua_State *L)
 {
@@ -57,6 +78,8 @@ static int l_reflink_check(lua_State *L)
 void bind_open_checks(lua_State *L)
 {
     static const luaL_Reg functions[] = {
+        { "own_uid", l_own_uid },
+        { "uid_in_use", l_uid_in_use },
         { "kvm_check", l_kvm_check },
         { "tun_check", l_tun_check },
         { "disk_free", l_disk_free },

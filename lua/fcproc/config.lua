@@ -16,13 +16,15 @@ local M = {}
 ---@field runner fcproc.Runner?    for flows and scripts; the primitives never call it
 ---@field privilege "direct"?      system calls are made by this process itself
 ---@field netns (string|fcproc.Netns)?  where bridges and TAPs are made; default: the caller's
+---@field jailer_uids { first: integer, count: integer }?  of which jails with uid = "auto" get theirs;
+---                                 default: 70000 to 89999, which neither systemd nor useradd gives away
 ---@field without string[]?        kernel features to do without ("peerpidfd", "pidfd_info",
 ---                                 "inotify", "close_range", "cgroup_kill"): each forces its fallback
 
 local known = {
   firecracker_bin = "string", bridge_name = "string", bridge_ip = "string",
   cidr = "integer|string", runtime_dir = "string", logger = "function", runner = "table",
-  privilege = "string", netns = "string|fcproc.netns", without = "table",
+  privilege = "string", jailer_uids = "table", netns = "string|fcproc.netns", without = "table",
 }
 
 local function invalid(format, ...)
@@ -30,6 +32,42 @@ local function invalid(format, ...)
 end
 
 local MOST_PREFIX = 128 -- of any family
+local MOST_UID = 4294967294
+-- Kept free by systemd (UIDs and GIDs on systemd systems: 65536 to 524287), by useradd (up to 60000)
+-- and by its subordinate ids (from 100000 on).
+local JAILER_UIDS = { first = 70000, count = 20000 }
+
+local function check_uids(range)
+  for key in pairs(range) do
+    if key ~= "first" and key ~= "count" then
+      error(("fcproc.new: unknown '%s' in jailer_uids; known: count, first"):format(tostring(key)), 4)
+    end
+  end
+  local first, count = math.tointeger(range.first), math.tointeger(range.count)
+  if first and count and first >= 1 and count >= 1 and first + count - 1 <= MOST_UID then
+    return { first = first, count = count }
+  end
+  return invalid("jailer_uids = { first = %s, count = %s } is no range of uids: whole numbers, from 1 on",
+    range.first, range.count)
+end
+
+-- Each folder has one name: leases and aliases tell VMs apart by it. The folder itself is not
+-- followed, since a link there is refused.
+local function plain_folder(path)
+  path = path:gsub("/+", "/"):gsub("(.)/$", "%1")
+  local parent, name = path:match("^(.*)/([^/]+)$")
+  if not parent then return path end
+  parent = core.absolute_path(parent == "" and "/" or parent) or parent
+  return (parent == "/" and "" or parent) .. "/" .. name
+end
+
+-- Below it is written down what VMs have on this host, whatever their runtime folder: see lease.lua.
+local function host_folder(runtime_dir)
+  local uid = core.own_uid()
+  if uid == 0 then return "/run/fcproc" end
+  local own = ("/run/user/%d"):format(uid)
+  return core.stat(own) and own .. "/fcproc" or runtime_dir
+end
 
 local function check_prefix(config)
   if not config.bridge_ip then
@@ -81,6 +119,10 @@ function M.check(config)
   if config.runtime_dir and config.runtime_dir:sub(1, 1) ~= "/" then
     return invalid("runtime_dir must be an absolute path, not '%s'", config.runtime_dir)
   end
+  local uids
+  uids, err = check_uids(config.jailer_uids or JAILER_UIDS)
+  if not uids then return nil, err end
+  local runtime_dir = config.runtime_dir and plain_folder(config.runtime_dir)
   if config.privilege and config.privilege ~= "direct" then
     return invalid("privilege '%s' is not known; only 'direct' is", config.privilege)
   end
@@ -89,7 +131,9 @@ function M.check(config)
     bridge_name = config.bridge_name,
     bridge_ip = config.bridge_ip,
     prefix = config.bridge_ip and prefix or nil,
-    runtime_dir = config.runtime_dir,
+    runtime_dir = runtime_dir,
+    host_dir = host_folder(runtime_dir),
+    jailer_uids = uids,
     logger = config.logger,
     runner = config.runner,
     netns = config.netns,

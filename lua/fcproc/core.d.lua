@@ -581,6 +581,15 @@ function core.address_family(address) end
 ---@return fcproc.CoreClient?, fcproc.Error?
 function core.client(path, process) end
 
+---Our effective uid.
+---@return integer
+function core.own_uid() end
+
+---Is there a process whose real uid this is? Those of another PID namespace are not seen.
+---@param uid integer
+---@return boolean?, fcproc.Error?
+function core.uid_in_use(uid) end
+
 ---The device can be opened for reading and writing and is KVM. ERR_NOT_FOUND, ERR_PERMISSION,
 ---ERR_UNSUPPORTED.
 ---@param path string  "/dev/kvm"

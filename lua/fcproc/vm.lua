@@ -1,6 +1,7 @@
 -- VMs: from a spec table to a running VM, taking over one that runs, and removing what dead ones
 -- left. Everything that is made is written into the VM's journal first.
 
+local choose = require "fcproc.vm.choose"
 local core = require "fcproc.core"
 local disks = require "fcproc.vm.disks"
 local errors = require "fcproc.error"
@@ -111,7 +112,7 @@ local function build(manager, plan, fleet, ctx, flow)
 end
 
 local function prepare(vm, _, plan, fleet)
-  local ok, err = host.choose(vm.journal, plan, fleet)
+  local ok, err = choose.names(vm.journal, plan, fleet)
   if not ok then return nil, err end
   local record = vm.journal.record
   describe_in(record, plan)

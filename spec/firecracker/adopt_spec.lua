@@ -236,6 +236,7 @@ must(vm:stop())
     local world <close> = traces.world()
     left_running(world, { network = { tap = "mine0" } })
     kill(listed(world).pid)
+    support.sh({ "ip", "link", "set", "mine0", "alias", "another's" }, { netns = world.netns })
     local links = #support.ip(world.netns, "link", "show")
     edit(world, function(record)
       record.boot_id = "11111111-2222-3333-4444-555555555555"

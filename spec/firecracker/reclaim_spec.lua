@@ -6,6 +6,8 @@ local support = require "spec.support"
 local traces = require "spec.support.traces"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
+local lease = require "fcproc.vm.lease"
+local namespaces = require "fcproc.vm.namespaces"
 local nat = require "fcproc.vm.nat"
 
 local must = support.must
@@ -41,7 +43,7 @@ describe("reclaim", function()
 
   it("has nothing to do where there is nothing", function()
     local world <close> = support.world()
-    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, nat = 0 },
+    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, taps = 0, nat = 0 },
       must(fcproc.vm.reclaim(world.manager)))
     assert.is_nil(core.stat(world.manager.config.runtime_dir))
   end)
@@ -77,14 +79,15 @@ describe("reclaim", function()
     local world <close> = traces.world()
     must(must(fcproc.vm.launch(world.manager, { id = world.id })):kill())
     local before = traces.of(world)
-    local own = world.manager.config.runtime_dir .. "/.fcproc"
-    must(core.symlink("ghost", own .. "/leases/ip-172.30.0.9"))
-    must(core.symlink("ghost", own .. "/leases/drive-1-2"))
-    support.write_file(own .. "/locks/phantom", "")
+    local leases = must(lease.open(world.manager, true))
+    local ip = ("ip-%d-fcbr0-172.30.0.9"):format(namespaces.of(world.manager))
+    must(leases:take(ip, "ghost"))
+    must(leases:take("drive-1-2", "ghost"))
+    support.write_file(world.manager.config.runtime_dir .. "/.fcproc/locks/phantom", "")
     assert.are.equal(2, must(fcproc.vm.reclaim(world.manager)).leases)
     traces.same(before, world, "after reclaim")
     -- And a launch that needs one takes it at once.
-    must(core.symlink("ghost", own .. "/leases/ip-172.30.0.9"))
+    must(leases:take(ip, "ghost"))
     must(must(fcproc.vm.launch(world.manager, { network = { address = "172.30.0.9" } })):kill())
     traces.same(before, world, "after the launch")
   end)

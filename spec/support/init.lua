@@ -4,6 +4,7 @@
 local cjson = require "cjson"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
+local lease = require "fcproc.vm.lease"
 
 local M = {}
 
@@ -140,6 +141,28 @@ function M.kernel_tells_exits()
   return M.exits_told == "yes\n"
 end
 
+---The host's leases of VMs whose runtime folder is below a folder, by their names.
+---@return string[] names
+---@return fcproc.Leases
+function M.leases(world)
+  local leases, names = M.must(lease.open(world.manager)), {}
+  for _, entry in ipairs((leases:list())) do
+    if (entry.folder .. "/"):find(world.folder.path .. "/", 1, true) == 1 then
+      names[#names + 1] = entry.name
+    end
+  end
+  return names, leases
+end
+
+-- Those of VMs that a test has left, dead, in a folder that goes.
+local function forget_leases(world)
+  local names, leases = M.leases(world)
+  for _, name in ipairs(names) do
+    core.remove_file(leases.folder .. "/" .. name)
+    os.remove(leases.folder .. "/" .. name:gsub("/[^/]*$", ""))
+  end
+end
+
 ---A manager in a network namespace of its own, both closed at the end of the block:
 ---`local world <close> = support.world()`; world.manager, world.netns, world.folder.
 function M.world(config)
@@ -151,6 +174,7 @@ function M.world(config)
   for key, value in pairs(config or {}) do full[key] = value end
   world.manager = M.must(fcproc.new(full))
   return setmetatable(world, { __close = function(self)
+    forget_leases(self)
     self.manager:close()
     self.netns:close()
     getmetatable(self.folder).__close(self.folder)

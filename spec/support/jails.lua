@@ -139,7 +139,7 @@ end
 
 ---Nothing of the VM is left on the host.
 function M.assert_gone(world, root)
-  check.are.same({}, must(core.list_dir(world.folder:file("run/.fcproc/leases"))))
+  check.are.same({}, (support.leases(world)))
   check.are.same({}, must(core.list_dir(world.folder:file("run/.fcproc/locks"))))
   check.are.same({ { name = ".fcproc", type = "dir" } }, must(core.list_dir(world.folder:file("run"))))
   check.are.same({}, M.cgroups())

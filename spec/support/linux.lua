@@ -4,7 +4,6 @@
 local support = require "spec.support"
 local assert = require "luassert"
 local fcproc = require "fcproc"
-local lease = require "fcproc.vm.lease"
 
 local must = support.must
 local M = {}
@@ -101,7 +100,7 @@ end
 function M.nothing_left(world)
   local manager = world.manager
   assert.are.same({}, must(fcproc.vm.list(manager)))
-  assert.are.same({}, lease.list(manager))
+  assert.are.same({}, (support.leases(world)))
   assert.are.same({}, must(manager:list_taps()))
   assert.are.equal("", support.sh({ "nft", "list", "ruleset" }, { netns = world.netns }))
 end

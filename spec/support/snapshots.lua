@@ -64,7 +64,7 @@ end
 ---No VM, no lease, no TAP.
 function M.assert_nothing(world)
   check.are.same({ ".fcproc" }, M.names_in(world.folder:file("run")))
-  check.are.same({}, M.names_in(world.folder:file("run/.fcproc/leases")))
+  check.are.same({}, (support.leases(world)))
   check.are.same({}, must(world.manager:list_taps()))
 end
 

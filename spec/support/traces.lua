@@ -23,6 +23,10 @@ local function files(world, lines)
   end
 end
 
+local function leases(world, lines)
+  for _, name in ipairs((support.leases(world))) do lines[#lines + 1] = "lease " .. name end
+end
+
 local function rules(world, lines)
   local text = support.sh({ "nft", "list", "ruleset" }, { netns = world.netns })
   for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
@@ -63,7 +67,7 @@ end
 ---@return string[] lines  sorted
 function M.of(world)
   local lines = {}
-  for _, look in ipairs{ links, files, rules, cgroups, processes } do look(world, lines) end
+  for _, look in ipairs{ links, files, leases, rules, cgroups, processes } do look(world, lines) end
   table.sort(lines)
   return lines
 end

@@ -75,12 +75,13 @@ local function files(world)
   local run = world.manager.config.runtime_dir
   if not core.stat(run) then return "" end
   return (support.sh{ "find", run, "-mindepth", "1", "-not", "-path", run .. "/.fcproc",
-    "-not", "-path", run .. "/.fcproc/locks", "-not", "-path", run .. "/.fcproc/leases" })
+    "-not", "-path", run .. "/.fcproc/locks" })
 end
 
 ---What there is of VMs on the host: files, links, processes.
 function M.traces(world)
-  local found = { files(world) }
+  local found = { files(world), table.concat((support.leases(world)), "\n") }
+  if found[2] == "" then found[2] = nil end
   for _, link in ipairs(support.ip(world.netns, "link")) do
     if link.ifname ~= "lo" and link.ifname ~= "fcbr0" then found[#found + 1] = link.ifname end
   end

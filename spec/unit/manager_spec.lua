@@ -20,16 +20,19 @@ describe("fcproc.new", function()
       fcproc.new{ cidr = {} }
     end)
     raises("options must be a table", function() fcproc.new("x") end)
+    raises("unknown 'last' in jailer_uids; known: count, first", function()
+      fcproc.new{ jailer_uids = { first = 70000, last = 70009 } }
+    end)
     raises("unknown feature 'epoll'", function() fcproc.new{ without = { "epoll" } } end)
     -- All that are known, in order, so that a typo is found at a glance.
-    raises("known: bridge_ip, bridge_name, cidr, firecracker_bin, logger, netns, privilege, "
-      .. "runner, runtime_dir, without", function() fcproc.new{ [1] = "x" } end)
+    raises("known: bridge_ip, bridge_name, cidr, firecracker_bin, jailer_uids, logger, netns, "
+      .. "privilege, runner, runtime_dir, without", function() fcproc.new{ [1] = "x" } end)
   end)
 
   it("raises for each option of a wrong type, and names it", function()
     for name, bad in pairs{ firecracker_bin = 1, bridge_name = true, bridge_ip = {}, cidr = 24.5,
       runtime_dir = 1, logger = "print", runner = print, privilege = 0, netns = 7,
-      without = "inotify" } do
+      jailer_uids = 70000, without = "inotify" } do
       raises(("fcproc.new: option '%s' must be a"):format(name), function()
         fcproc.new{ [name] = bad }
       end)
@@ -51,7 +54,10 @@ describe("fcproc.new", function()
       { bridge_ip = "172.30.0.1/24", cidr = 24 }, { bridge_ip = "", cidr = 24 },
       { bridge_ip = "172.30.0.1", cidr = "24x" }, { runtime_dir = "" },
       { cidr = 129 }, { cidr = -1 }, { cidr = "many" }, { bridge_name = "x0", cidr = "1299" },
-      { runtime_dir = "relative/folder" }, { privilege = "root" },
+      { runtime_dir = "relative/folder" }, { privilege = "root" }, { jailer_uids = {} },
+      { jailer_uids = { first = 0, count = 10 } }, { jailer_uids = { first = 70000, count = 0 } },
+      { jailer_uids = { first = 4294967294, count = 2 } },
+      { jailer_uids = { first = 70000.5, count = 2 } }, { jailer_uids = { first = "x", count = 2 } },
     } do
       fails("invalid", fcproc.new(config))
     end
@@ -70,11 +76,27 @@ describe("fcproc.new", function()
       {}, { bridge_ip = "172.30.0.1", cidr = "24" }, { bridge_ip = "172.30.0.1", cidr = 0 },
       { bridge_ip = "172.30.0.1", cidr = 32 }, { bridge_ip = "fd00::1", cidr = 128 },
       { bridge_name = ("b"):rep(15) }, { runtime_dir = "/" }, { privilege = "direct" },
+      { jailer_uids = { first = 4294967294, count = 1 } },
       { without = { "peerpidfd", "pidfd_info", "inotify", "close_range" } },
     } do
       local manager <close> = must(fcproc.new(config))
       assert.is_truthy(manager.runner.run)
     end
+  end)
+
+  it("has one name for a runtime folder, whatever leads to it", function()
+    local dir <close> = support.folder()
+    support.sh{ "ln", "-s", dir.path, dir:file("link") }
+    for _, path in ipairs{ "/run", "/run/", "//run", "/link/run", "/none/../run" } do
+      if path:find("none", 1, true) then support.sh{ "mkdir", dir:file("none") } end
+      local manager <close> = must(fcproc.new{ runtime_dir = dir.path .. path })
+      assert.are.equal(dir:file("run"), manager.config.runtime_dir)
+    end
+    -- What is not there yet is left as it is given, and so is a link in the folder's own place.
+    local manager <close> = must(fcproc.new{ runtime_dir = dir:file("new/deep/run") })
+    assert.are.equal(dir:file("new/deep/run"), manager.config.runtime_dir)
+    local linked <close> = must(fcproc.new{ runtime_dir = dir:file("link") })
+    assert.are.equal(dir:file("link"), linked.config.runtime_dir)
   end)
 
   it("says which setting a call would need", function()

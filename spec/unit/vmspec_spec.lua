@@ -202,6 +202,29 @@ describe("a VM's spec", function()
     must(specs.plan(manager, { jailer = jailer, drives = { { path = disk } } }))
   end)
 
+  it("has a user for its jail: a number, or a free one, and root only when asked for", function()
+    local function jail(fields) return { jailer = fields } end
+    for _, case in ipairs{
+      { { uid = 0, gid = 1 }, "jailer.uid", "0 is root, whom a jail does not hold" },
+      { { uid = "root", gid = 1 }, "jailer.uid", "'root' must be a whole number, or \"auto\"" },
+      { { uid = 4294967295, gid = 1 }, "jailer.uid", "4294967295 is out of range" },
+      { { uid = 1.5, gid = 1 }, "jailer.uid", "must be an integer or string, not 1.5" },
+      { { uid = 7 }, "jailer.gid", "is missing" },
+      { { uid = "auto", shared_uid = true }, "jailer.shared_uid", "is a uid for this VM alone" },
+    } do
+      has({ [case[2]] = case[3] }, manager, jail(case[1]))
+    end
+    for _, fields in ipairs{ { uid = "auto" }, { uid = "auto", gid = 7 },
+      { uid = 7, gid = 7, shared_uid = true }, { uid = 0, gid = 0, allow_root = true } } do
+      must(specs.plan(manager, jail(fields)))
+    end
+    local disk = world.folder:file("disk")
+    support.write_file(disk, "x")
+    support.sh{ "chmod", "600", disk }
+    has({ ["drives[1].path"] = "can't be written by uid \"auto\"" }, manager,
+      { jailer = { uid = "auto" }, drives = { { path = disk } } })
+  end)
+
   it("of a restore has only what a snapshot does not say", function()
     local err = fails("invalid", fcproc.vm.restore(manager, "/nowhere", { vcpus = 1, paused = 1 }))
     assert.are.equal("vm.restore", err.op)

@@ -5,7 +5,9 @@ local M = {}
 
 -- Words of the library, each whole, and the command's.
 local words = {
-  { 'any_cpu = true', '--any-cpu' },
+  { 'any_cpu = true', '--any-cpu' }, { 'uid = "auto"', '--jailer auto' },
+  { 'shared_uid = true', '"jailer": {"shared_uid": true} in a --spec file' },
+  { 'allow_root = true', '"jailer": {"allow_root": true} in a --spec file' },
   { 'copy = "reflink"', '--drive PATH:copy' },
   { 'track_dirty_pages = true in its spec', '"track_dirty_pages": true in its --spec file' },
   { 'another network namespace and runtime_dir, or network = { attach = false }',

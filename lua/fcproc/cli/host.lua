@@ -4,9 +4,11 @@ local core = require "fcproc.core"
 local doctor = require "fcproc.doctor"
 local flags = require "fcproc.cli.flags"
 local lease = require "fcproc.vm.lease"
+local namespaces = require "fcproc.vm.namespaces"
 local nat = require "fcproc.vm.nat"
 local nft = require "fcproc.vm.nft"
 local output = require "fcproc.cli.output"
+local strays = require "fcproc.vm.strays"
 local vms = require "fcproc.vm"
 
 local M = {}
@@ -36,6 +38,9 @@ function M.reclaim(cli)
     end
     if report.leases > 0 then
       lines[#lines + 1] = ("%d leases without a VM: dropped\n"):format(report.leases)
+    end
+    if report.taps > 0 then
+      lines[#lines + 1] = ("%d TAPs without a VM: removed\n"):format(report.taps)
     end
     return table.concat(lines)
   end)
@@ -97,6 +102,15 @@ local function bridge_text(shown)
   return table.concat(parts, ", ") .. ((not found or not shown.up) and "; fcproc net up mends it" or "")
 end
 
+local function stray_text(list)
+  if #list == 0 then return end
+  local rows = { { "STRAY TAP", "VM THAT WAS", "STATE" } }
+  for _, stray in ipairs(list) do
+    rows[#rows + 1] = { stray.name, stray.id, stray.in_use and "in use" or "idle" }
+  end
+  return output.columns(rows) .. "fcproc net clean removes those that are idle\n"
+end
+
 local function show_text(shown)
   local text = { ("bridge  %s\n"):format(bridge_text(shown)) }
   local rows = { { "TAP", "VM", "STATE", "MAC", "ISOLATED" } }
@@ -106,8 +120,12 @@ local function show_text(shown)
   end
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
   rows = { { "LEASE", "VM" } }
-  for _, entry in ipairs(shown.leases) do rows[#rows + 1] = { entry.name, entry.owner } end
+  for _, entry in ipairs(shown.leases) do
+    rows[#rows + 1] = { entry.name, entry.folder == shown.folder and entry.owner
+      or entry.folder .. "/" .. entry.owner }
+  end
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  text[#text + 1] = stray_text(shown.strays)
   rows = { { "NAT", "VM", "ADDRESS", "UPLINK" } }
   for _, entry in ipairs(shown.nat or {}) do
     rows[#rows + 1] = { entry.tap, entry.id or "-", entry.address, entry.uplink or "-" }
@@ -123,18 +141,47 @@ local function net_show(cli)
   if shown.exists then look_at_bridge(cli, shown) end
   shown.taps, err = manager:list_taps(cli.ctx)
   if not shown.taps then return nil, err end
-  shown.leases = lease.list(manager)
-  for _, tap in ipairs(shown.taps) do tap.vm = lease.owner(manager, "tap-" .. tap.name) end
+  shown.strays, err = strays.list(manager, cli.ctx)
+  if not shown.strays then return nil, err end
+  local leases
+  leases, err = lease.open(manager)
+  if not leases then return nil, err end
+  shown.leases, shown.folder = {}, manager.config.runtime_dir
+  local namespace = namespaces.of(manager)
+  for _, entry in ipairs((leases:list())) do
+    local kind, number = entry.name:match("^(%l+)%-(%d+)%-")
+    local here = (kind == "tap" or kind == "ip" or kind == "mac") and tonumber(number) == namespace
+    if here or entry.folder == shown.folder then table.insert(shown.leases, entry) end
+  end
+  for _, tap in ipairs(shown.taps) do
+    local owner = leases:owner(("tap-%d-%s"):format(namespace, tap.name))
+    tap.vm = owner and (owner.folder == shown.folder and owner.id or owner.folder .. "/" .. owner.id)
+  end
   shown.nat, err = nat.list(manager, cli.ctx)
   if not shown.nat then cli.output:note("the guests with NAT can't be read: %s", err.message) end
-  local lists = { addresses = LIST, taps = LIST, leases = LIST, nat = LIST }
+  local lists = { addresses = LIST, taps = LIST, leases = LIST, strays = LIST, nat = LIST }
   cli.output:result(shown, { fields = lists }, show_text)
   return true
 end
 
-local net = { up = net_up, down = net_down, show = net_show }
+local function net_clean(cli)
+  local removed, left = strays.remove(cli.manager, cli.ctx)
+  if not removed then return nil, left end
+  for _, entry in ipairs(left) do
+    cli.output:note("%s: %s stays: %s", entry.id, entry.what, tostring(entry.err))
+  end
+  cli.output:result({ removed = removed, left = output.left(left) },
+    { fields = { removed = LIST, left = LIST } }, function()
+      local lines = {}
+      for i, name in ipairs(removed) do lines[i] = name .. ": removed\n" end
+      return table.concat(lines)
+    end)
+  return #left == 0 and true or 1
+end
 
----fcproc net up|down|show
+local net = { up = net_up, down = net_down, show = net_show, clean = net_clean }
+
+---fcproc net up|down|show|clean
 ---@param cli fcproc.Cli
 ---@return integer|true|nil done
 ---@return fcproc.Error? err

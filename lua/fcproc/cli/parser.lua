@@ -47,6 +47,13 @@ local function user_and_group(text)
   return nil, ("malformed user '%s': it is written like 1000:1000"):format(text)
 end
 
+local function jail_user(text)
+  if text == "auto" then return { uid = "auto" } end
+  local user = user_and_group(text)
+  if user then return user end
+  return nil, ("malformed --jailer '%s': it is written like 1000:1000, or is auto"):format(text)
+end
+
 local function key_and_value(text)
   local key, value = text:match("^([^=]+)=(.*)$")
   if key then return { key = key, value = value } end
@@ -94,8 +101,9 @@ local function add_network(command)
 end
 
 local function add_jailer(command)
-  command:option("--jailer", "Run Firecracker in a jail, as this user and group.")
-    :argname("<uid:gid>"):convert(user_and_group)
+  command:option("--jailer", "Run Firecracker in a jail, as this user and group, which no other VM's "
+    .. "jail has; auto: as a free one.")
+    :argname("<uid:gid|auto>"):convert(jail_user)
   command:flag("--daemonize", "Jailer: cut its ties to the terminal; there is no console then.")
   command:flag("--new-pid-ns", "Jailer: a PID namespace of its own.")
   command:option("--cgroup", "Jailer: a cgroup setting, as cpu.shares=512; several may be given.")
@@ -167,7 +175,9 @@ local function add_host(parser, command)
   net:require_command(true)
   command(net, "up", "The bridge is there, has its address and is up.")
   command(net, "down", "The bridge is gone; refused while a VM is on it.")
-  command(net, "show", "The bridge, its TAPs, the leases and the guests with NAT.")
+  command(net, "show", "The bridge, its TAPs, the leases and the guests with NAT; also TAPs whose VM "
+    .. "is not there any more.")
+  command(net, "clean", "Remove the TAPs whose VM is not there any more; refused while one is in use.")
   local doctor = command(parser, "doctor", "Check what the host can do, and say what mends it.")
   doctor:flag("--boot", "Prove it: boot the built-in guest on a TAP and ping it.")
   doctor:option("--uplink", "Check NAT by this interface, too."):argname("<interface>")

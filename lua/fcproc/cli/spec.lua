@@ -48,7 +48,8 @@ local function add_jailer(spec, args)
   end
   local more = args.daemonize or args.new_pid_ns or #args.cgroups > 0
   if more and type(jail) ~= "table" then
-    return invalid("--daemonize, --new-pid-ns and --cgroup are the jailer's: give --jailer UID:GID")
+    return invalid("--daemonize, --new-pid-ns and --cgroup are the jailer's: give --jailer UID:GID, "
+      .. "or --jailer auto")
   end
   if not jail then return true end
   jail.daemonize = args.daemonize or jail.daemonize

@@ -1,6 +1,7 @@
 -- What a VM is called on the network: the IPv4 arithmetic of the bridge's subnet, and names derived
--- from the VM's id, so that the same VM gets the same address, MAC and TAP each time. Nothing here
--- asks the system: whether an address or a name is taken is for the caller to see.
+-- from the VM's id and its runtime folder, so that the same VM gets the same address, MAC and TAP each
+-- time, and one of another folder others. Nothing here asks the system: whether an address or a name is
+-- taken is for the caller to see.
 
 local errors = require "fcproc.error"
 local hash_of = require "fcproc.hash"
@@ -107,19 +108,21 @@ function M.check(text, subnet)
   return true
 end
 
----All addresses that guests can have, each once, from a place that depends on the id: the first
+---All addresses that guests can have, each once, from a place that depends on folder and id: the first
 ---free one is the same at every start of this VM, as long as nobody else has taken it.
 ---
----    for candidate in address.candidates(subnet, id) do
+---    for candidate in address.candidates(subnet, runtime_dir, id) do
 ---      if not taken[candidate] then return candidate end
 ---    end
 ---@param subnet fcproc.Subnet
+---@param runtime_dir string
 ---@param id string
 ---@return fun(): string?
-function M.candidates(subnet, id)
+function M.candidates(subnet, runtime_dir, id)
+  options.argument(runtime_dir, "string", "address.candidates", "runtime_dir")
   options.argument(id, "string", "address.candidates", "id")
   local first, size, gateway = numbers_of(subnet)
-  local start, step = (hash_of(id) & 0xffffffff) % size, -1
+  local start, step = (hash_of(runtime_dir, id) & 0xffffffff) % size, -1
   return function()
     local address
     repeat
@@ -178,12 +181,14 @@ function M.guest_argument(fields)
 end
 
 ---A MAC for the guest's side: unicast, locally administered.
+---@param runtime_dir string
 ---@param id string
 ---@param index integer?  of the VM's interface, from 0, the default
 ---@return string  "06:xx:xx:xx:xx:xx"
-function M.mac(id, index)
+function M.mac(runtime_dir, id, index)
+  options.argument(runtime_dir, "string", "address.mac", "runtime_dir")
   options.argument(id, "string", "address.mac", "id")
-  local hash = hash_of(id, index or 0)
+  local hash = hash_of(runtime_dir, id, index or 0)
   return ("06:%02x:%02x:%02x:%02x:%02x"):format(hash & 255, hash >> 8 & 255, hash >> 16 & 255,
     hash >> 24 & 255, hash >> 32 & 255)
 end

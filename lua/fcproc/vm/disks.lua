@@ -29,7 +29,7 @@ end
 ---@param wanted integer  4: read, 2: write
 ---@return boolean
 function M.allows(file, jail, wanted)
-  local shift = file.uid == jail.uid and 6 or file.gid == jail.gid and 3 or 0
+  local shift = file.uid == jail.uid and 6 or file.gid == jail.gid and 3 or 0 -- "auto" is nobody's yet
   return jail.uid == 0 or file.mode >> shift & wanted == wanted
 end
 

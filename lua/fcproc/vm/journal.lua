@@ -3,7 +3,6 @@
 --
 -- RUNTIME_DIR/ID/            the VM's folder
 -- RUNTIME_DIR/.fcproc/locks/ID     locked by the manager that has the VM
--- RUNTIME_DIR/.fcproc/leases/NAME  a symbolic link: NAME belongs to the VM that it points to
 --
 -- The lock file is there before the folder is, and goes after it. So a folder that has neither a
 -- journal nor a lock file is somebody else's, and is left alone.
@@ -34,6 +33,8 @@ Journal.__index = Journal
 ---@field bridge integer?   the bridge's ifindex, which was seen to
 ---@field pid integer?      ours
 ---@field namespace integer?  the one in which the manager makes links
+---@field leases fcproc.Leases?  where leases are taken
+---@field taken_uids integer[][]?  ranges that others give away
 ---@field binary string?    Firecracker's, absolute
 ---@field abandoned fcproc.Vm[]?  that failed, and could not be removed as long as the others held on
 ---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
@@ -47,7 +48,7 @@ function M.folder(manager, id)
 end
 
 ---@param manager fcproc.Manager
----@param kind "locks"|"leases"
+---@param kind "locks"|"leases"  the latter an earlier fcproc's
 ---@return string
 function M.own_folder(manager, kind)
   return ("%s/.fcproc/%s"):format(manager.config.runtime_dir, kind)
@@ -55,7 +56,7 @@ end
 
 -- The locks' last: when it is there, all are, though a crash came in between.
 local function make_folders(manager)
-  for _, name in ipairs{ "", "/leases", "/locks" } do
+  for _, name in ipairs{ "", "/locks" } do
     local made, err = core.make_dir(manager.config.runtime_dir .. "/.fcproc" .. name, 448) -- 0700
     if made == nil then return nil, err end
   end
@@ -118,6 +119,15 @@ local function lock_in_folder(manager, id, fleet)
   if ok then ok, err = make_folders(manager) end
   if not ok then return nil, err end
   return M.lock(manager, id)
+end
+
+---Takes the VM's lock, for which the folders are made when they are not there.
+---@param manager fcproc.Manager
+---@param id string
+---@return userdata? lock
+---@return boolean|fcproc.Error created
+function M.lock_for(manager, id)
+  return lock_in_folder(manager, id)
 end
 
 ---Has a manager the VM's lock? Looks only.

@@ -16,6 +16,7 @@ local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
+local strays = require "fcproc.vm.strays"
 
 local M = {}
 
@@ -83,6 +84,13 @@ local function is_silent(vm, err, ctx)
   return err.code == "not_found" and not vm.machine:wait(EXIT_LIMIT, ctx)
 end
 
+-- Somebody may have removed them.
+local function restore_leases(vm)
+  local names = vm.journal.record.leases
+  local leases = names and names[1] and lease.open(vm.manager, true)
+  if leases then leases:restore(names, vm.id) end
+end
+
 -- A snapshot that was under way is undone, and the journal says who the VMM is.
 local function take_over(vm, ctx)
   local record = vm.journal.record
@@ -105,6 +113,7 @@ local function take_over(vm, ctx)
     vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
       pid = vm.machine.process:pid(), reason = err.message })
   end
+  restore_leases(vm)
   local own = journals.own_pid()
   if record.state == "running" and record.process and record.manager == own
     and record.paused == paused then
@@ -265,6 +274,7 @@ end
 ---@field busy string[]       in the hands of a manager
 ---@field failed { id: string, left: fcproc.Left[] }[]
 ---@field leases integer      leases without a VM that were dropped
+---@field taps integer        TAPs without a VM that were removed
 ---@field nat integer         guests' NAT without a VM that was removed
 
 -- "dead" with its journal and lock; "alive", "busy", "gone"; or "failed" with why.
@@ -348,6 +358,30 @@ local function sweep_nat(manager, ctx)
   return removed
 end
 
+-- What a VM has whose folder somebody removed: TAPs and leases. In use, it stays, and is told.
+local function sweep_rest(manager, report, ctx)
+  local function fail(entry)
+    for _, failed in ipairs(report.failed) do
+      if failed.id == entry.id then return table.insert(failed.left, entry) end
+    end
+    table.insert(report.failed, { id = entry.id, left = { entry } })
+  end
+  local removed, left = strays.remove(manager, ctx)
+  if not removed then return nil, left end
+  report.taps = #removed
+  for _, entry in ipairs(left) do fail(entry) end
+  local leases, err = lease.open(manager)
+  if not leases then return nil, err end
+  local kept
+  report.leases, kept = leases:sweep()
+  for _, entry in ipairs(kept) do
+    fail{ id = entry.lease.owner, what = "the lease " .. entry.lease.name, err = errors.new{
+      code = "busy", op = "vm.reclaim", message = ("%s, though the VM '%s' has no folder any more: end "
+        .. "that process"):format(entry.by, entry.lease.owner) } }
+  end
+  return true
+end
+
 ---Removes all that dead VMs left: TAPs, NAT, jails, cgroups, leases, folders. VMs that run and VMs
 ---that a manager has in its hands are not touched, nor is what fcproc has not made.
 ---@param manager fcproc.Manager
@@ -362,14 +396,15 @@ function M.reclaim(manager, ctx)
   local ids
   ids, err = journals.ids(manager)
   if not ids then return nil, err end
-  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, nat = 0 }
+  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, taps = 0, nat = 0 }
   for _, id in ipairs(ids) do
     ok, err = loop.check(ctx)
     if not ok then return nil, err end
     reclaim_one(manager, id, report, ctx)
   end
   journals.sweep(manager)
-  report.leases = lease.sweep(manager)
+  ok, err = sweep_rest(manager, report, ctx)
+  if not ok then return nil, err end
   report.nat = sweep_nat(manager, ctx)
   return report
 end

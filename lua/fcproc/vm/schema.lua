@@ -40,7 +40,8 @@ M.network = {
 }
 
 M.jailer = {
-  uid = "integer 0 4294967294 !", gid = "integer 0 4294967294 !", binary = "string",
+  uid = "integer|string !", gid = "integer 0 4294967294", shared_uid = "boolean",
+  allow_root = "boolean", binary = "string",
   daemonize = "boolean", new_pid_ns = "boolean", cgroups = "table",
   cgroup_version = "integer 1 2", parent_cgroup = "string", limits = "table",
 }

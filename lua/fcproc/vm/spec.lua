@@ -50,8 +50,8 @@ local M = {}
 ---@field mmds { data: table?, version: string?, address: string? }?
 ---@field balloon { amount_mib: integer, deflate_on_oom: boolean?, stats_interval_s: integer? }?
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
----@field jailer table?             uid, gid, binary, daemonize, new_pid_ns, cgroups,
----                                 cgroup_version, parent_cgroup, limits
+---@field jailer table?             uid (or "auto"), gid, shared_uid, allow_root, binary, daemonize,
+---                                 new_pid_ns, cgroups, cgroup_version, parent_cgroup, limits
 ---@field cgroup string?           a cgroup's folder, into which the VMM is put before it runs: else it
 ---                                 is in its manager's, and ends with it when that is killed
 ---@field boot ("config_file"|"api")?
@@ -130,9 +130,9 @@ local function check_access(check, drives, jail)
   for _, drive in ipairs(drives) do
     if not drive.copy and jail and jail.uid then
       if not disks.allows(drive, jail, drive.read_only and 4 or 6) then
-        check:add(("drives[%d].path"):format(drive.index), "%s can't be %s by uid %d; chown it, or "
+        check:add(("drives[%d].path"):format(drive.index), "%s can't be %s by uid %s; chown it, or "
           .. "give the VM a copy (copy = \"reflink\")", drive.path,
-          drive.read_only and "read" or "written", jail.uid)
+          drive.read_only and "read" or "written", jail.uid == "auto" and "\"auto\"" or jail.uid)
       end
     end
   end
@@ -234,9 +234,30 @@ local function check_cgroups(check, cgroups)
   return copy
 end
 
+local MOST_UID = 4294967294
+
+-- Who the jail's user is to be. A mistake there is not made many by those that follow from it.
+local function check_user(check, jail)
+  local uid, place = jail.uid, "jailer.uid"
+  local before = #check.problems
+  if math.type(uid) == "integer" and (uid < 0 or uid > MOST_UID) then
+    check:add(place, "%d is out of range: 0 to %d", uid, MOST_UID)
+  elseif type(uid) == "string" and uid ~= "auto" then
+    check:add(place, "'%s' must be a whole number, or \"auto\": a free one", uid)
+  elseif uid == 0 and not jail.allow_root then
+    check:add(place, "0 is root, whom a jail does not hold: give another, or \"auto\"; allow_root = true "
+      .. "when it must be")
+  elseif uid == "auto" and jail.shared_uid then
+    check:add("jailer.shared_uid", "\"auto\" is a uid for this VM alone: give the one that is shared")
+  end
+  if #check.problems > before then jail.uid = nil end
+  if jail.gid == nil and uid ~= "auto" then check:add("jailer.gid", "is missing") end
+end
+
 local function check_jailer(check, manager, spec, binary)
   local jail = spec.jailer and check:table(spec.jailer, "jailer", schema.jailer)
   if not jail then return end
+  check_user(check, jail)
   local path, err
   if jail.binary then
     path, err = core.find_executable(jail.binary)

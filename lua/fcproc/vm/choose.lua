@@ -1,0 +1,151 @@
+-- What a VM will have on the host: the names and numbers, each leased and put into the record, before
+-- anything is made.
+
+local address = require "fcproc.vm.address"
+local core = require "fcproc.core"
+local jailer = require "fcproc.jailer"
+local launch = require "fcproc.launch"
+local lease = require "fcproc.vm.lease"
+local namespaces = require "fcproc.vm.namespaces"
+local uids = require "fcproc.vm.uids"
+
+local M = {}
+
+-- Explains an error by what it is about.
+local function about(place, err)
+  err.message = ("%s: %s"):format(place, err.message)
+  return nil, err
+end
+
+local function place_of(interface)
+  return interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
+end
+
+-- What is chosen for one VM: its record's list of leases, where those are, and what comes before the
+-- names of those that are one's on a bridge.
+local function taker(journal, leases)
+  local record = journal.record
+  local scope = ("%d-%s-"):format(record.netns, journal.manager.config.bridge_name or "")
+  local function note(name)
+    record.leases[#record.leases + 1] = name
+    return name
+  end
+  return { leases = leases, id = journal.id, scope = scope, note = note, take = function(name)
+    return leases:take(note(name), journal.id)
+  end }
+end
+
+local function choose_tap(journal, taking, interface)
+  local manager, id = journal.manager, journal.id
+  local runtime_dir, place = manager.config.runtime_dir, place_of(interface)
+  local tap = {
+    name = interface.tap or address.tap_name(runtime_dir, id, interface.index - 1),
+    guest_mac = interface.mac or address.mac(runtime_dir, id, interface.index - 1),
+    attach = interface.attach, isolated = interface.isolated, mtu = interface.mtu, nat = interface.nat,
+  }
+  local ok, err = taking.take(("tap-%d-%s"):format(journal.record.netns, tap.name))
+  if not ok then return about(("%s.tap: %s"):format(place, tap.name), err) end
+  -- A TAP that was there before, under a name that somebody chose, is not ours to delete. Asked once
+  -- the name is leased: it may have been that of a VM that was just going.
+  tap.keep = interface.tap and manager.net:link_exists(interface.tap) or nil
+  journal.record.taps[interface.index] = tap
+  local config = manager.config
+  local has_subnet = interface.attach and config.bridge_ip and config.bridge_ip:find(".", 1, true)
+  local wanted = interface.address
+  if wanted == true then wanted = nil end
+  if wanted == false or not (wanted or has_subnet) then return tap end
+  if not has_subnet then -- alone on its TAP: nobody to share an address with, and no gateway
+    tap.address, tap.argument = wanted, "ip=" .. wanted
+    return tap
+  end
+  local subnet
+  subnet, err = address.subnet(config.bridge_ip, config.prefix)
+  if subnet and wanted then ok, err = address.check(wanted, subnet) end
+  if not subnet or not ok then return about(place .. ".address", err) end
+  local prefix = "ip-" .. taking.scope
+  tap.address, err = taking.leases:take_address(prefix, id, subnet, wanted)
+  if not tap.address then return about(place .. ".address", err) end
+  taking.note(prefix .. tap.address)
+  tap.argument = address.guest_argument{ address = tap.address, gateway = subnet.gateway,
+    netmask = subnet.netmask, hostname = id, device = "eth" .. (interface.index - 1) }
+  return tap
+end
+
+local function choose_drive(record, taking, i, drive)
+  if drive.lease then
+    local ok, err = taking.take(drive.lease)
+    if not ok then
+      return about(("drives[%d].path: %s%s"):format(i, drive.path,
+        err.code == "conflict" and " is written by another VM" or ""), err)
+    end
+  end
+  record.drives[i] = { id = drive.id, path = drive.path, name = drive.name, copy = drive.copy,
+    read_only = drive.read_only, root = drive.root }
+  return true
+end
+
+-- Who the jail's user is, and where it will be.
+local function choose_jail(journal, taking, plan, fleet)
+  local jail, asked = plan.jailer, plan.jailer.uid
+  local uid, gid, name = uids.take(taking.leases, plan.id, jail, fleet)
+  if not uid then return nil, gid end
+  jail.uid, jail.gid = uid, gid
+  if name then taking.note(name) end
+  if jail.uid == 0 then
+    journal.manager:_log(core.now(), "the jail's user is root: whoever breaks into Firecracker leaves "
+      .. "its jail", { id = plan.id }, "warn")
+  end
+  local version, folders = jailer.cgroups(jail, plan.id)
+  if not version then return nil, folders end
+  jail.base = journal.folder .. "/jail"
+  journal.record.jail = { root = jailer.root(jail, plan.binary, plan.id), uid = jail.uid, gid = jail.gid,
+    cgroups = folders, auto = asked == "auto" or nil }
+  return true
+end
+
+-- None for a VM without a jail, a network and drives of its own.
+local function needs_leases(plan)
+  local needed = plan.jailer or plan.network[1]
+  for _, drive in ipairs(plan.drives or {}) do needed = needed or drive.lease end
+  return needed
+end
+
+---Chooses names and addresses, takes their leases, and puts it all into the record.
+---@param journal fcproc.Journal
+---@param plan fcproc.VmPlan
+---@param fleet fcproc.Fleet
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: another VM has the uid, drive, TAP, address or MAC
+function M.names(journal, plan, fleet)
+  local record, manager = journal.record, journal.manager
+  fleet.namespace = fleet.namespace or namespaces.of(manager)
+  record.netns, record.netns_name = fleet.namespace, manager.config.netns_name
+  record.taps, record.drives, record.leases = {}, {}, {}
+  local ok, err = true, nil
+  if not fleet.leases and needs_leases(plan) then
+    fleet.leases, err = lease.open(manager, true)
+    if not fleet.leases then return nil, err end
+  end
+  local taking = taker(journal, fleet.leases)
+  if plan.jailer then ok, err = choose_jail(journal, taking, plan, fleet) end
+  if not ok then return nil, err end
+  record.files = launch.files(journal.folder, record.jail and record.jail.root)
+  record.shape = jailer.shape(plan.jailer)
+  record.binary = plan.binary
+  for i, drive in ipairs(plan.drives or {}) do
+    ok, err = choose_drive(record, taking, i, drive)
+    if not ok then return nil, err end
+  end
+  for _, interface in ipairs(plan.network) do
+    local tap
+    tap, err = choose_tap(journal, taking, interface)
+    if not tap then return nil, err end
+    if tap.attach then -- a bridge with two of one MAC sends to either
+      ok, err = taking.take("mac-" .. taking.scope .. tap.guest_mac:lower())
+      if not ok then return about(("%s.mac: %s"):format(place_of(interface), tap.guest_mac), err) end
+    end
+  end
+  return true
+end
+
+return M

@@ -1,0 +1,67 @@
+-- Is what a lease stands for in use? A lease outlives the folder that somebody removed by hand, and
+-- is dropped only when nobody has its uid, its TAP, or its drive any more. In doubt somebody has.
+
+local aliases = require "fcproc.alias"
+local core = require "fcproc.core"
+local namespaces = require "fcproc.vm.namespaces"
+local processes = require "fcproc.vm.processes"
+
+local M = {}
+
+local WRITES = 128 -- 0200, in the mode of a link in /proc/PID/fd
+
+local UNSEEN = "whoever may have it can't be seen from this PID namespace"
+
+local function uid_by(_, uid)
+  if not processes.all_seen() then return UNSEEN end
+  local used, err = core.uid_in_use(math.tointeger(tonumber(uid)))
+  if used == nil then return err.message end
+  if not used then return end
+  local pid, name = processes.of_user(tonumber(uid))
+  return pid and ("pid %d (%s) has it"):format(pid, name)
+end
+
+local function drive_by(_, dev, ino)
+  if not processes.all_seen() then return UNSEEN end
+  dev, ino = tonumber(dev), tonumber(ino)
+  for path, stat, pid in processes.descriptors() do
+    local link = stat.dev == dev and stat.ino == ino and core.stat(path)
+    if link and link.mode & WRITES ~= 0 then return ("pid %d writes to it"):format(pid) end
+  end
+end
+
+-- Of its address and MAC the VM's TAPs tell.
+local function network_by(owner, number, tap)
+  number = math.tointeger(tonumber(number))
+  local netns <close> = namespaces.find(number, nil, owner.manager)
+  if not netns then return not processes.all_seen() and UNSEEN or nil end
+  local net <close>, err = core.net(netns)
+  local taps
+  if net then taps, err = net:list_taps() end
+  if not taps then return err.message end
+  local alias, kept = aliases.of(owner.folder, owner.id), aliases.of(owner.folder, owner.id, true)
+  for _, entry in ipairs(taps) do
+    if entry.in_use and (entry.alias == alias or entry.alias == kept or entry.name == tap) then
+      return ("the TAP %s is in use by a running process"):format(entry.name)
+    end
+  end
+end
+
+local kinds = {
+  { "^uid%-(%d+)", uid_by }, { "^drive%-(%d+)%-(%d+)$", drive_by },
+  { "^tap%-(%d+)%-(.+)$", network_by }, { "^ip%-(%d+)%-", network_by }, { "^mac%-(%d+)%-", network_by },
+}
+
+---Who has what the lease stands for?
+---@param name string  the lease's
+---@param owner { manager: fcproc.Manager, folder: string, id: string }  folder: the runtime folder
+---@return string? by  nil: nobody
+function M.by(name, owner)
+  for _, kind in ipairs(kinds) do
+    local first, second = name:match(kind[1])
+    if first then return kind[2](owner, first, second) end
+  end
+  return "its name says nothing of what it stands for"
+end
+
+return M
