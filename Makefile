@@ -20,7 +20,10 @@ LUA ?= lua5.4
 WERROR ?=
 
 # LuaRocks overrides CFLAGS, so what must be is in variables that it does not know.
-ifdef SANITIZE
+ifeq ($(SANITIZE),thread)
+BUILD ?= build/thread
+SANITIZER := -fsanitize=thread -fno-omit-frame-pointer -O1
+else ifdef SANITIZE
 BUILD ?= build/sanitize
 SANITIZER := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1
 else
@@ -40,11 +43,11 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op ctxwait path file fileid openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
+CORE := error context op ctxwait linger path file fileid openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper cgroup process spawn net client log checks terminal
 LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
-	jailer json launch loop machine manager options process runner tail version waiters \
+	jailer json launch loop machine manager options outputs process runner tail version waiters \
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
@@ -221,7 +224,7 @@ build/bin/firecracker:
 
 # ---- use ------------------------------------------------------------------------------------
 
-FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;' \
+FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(MODULE_BUILD)/?.so;;' \
 	PATH="$$PATH:$(CURDIR)/build/bin"
 
 # The command from the checkout: build/bin/fcproc, from any folder. exec: signals are the command's.
@@ -241,13 +244,23 @@ demo: deps
 
 # spec/linux needs the machine of `make test-linux`.
 SPECS ?= $(filter-out spec/bench spec/support spec/linux,$(patsubst %/,%,$(wildcard spec/*/)))
-SPEC_LUA := $(if $(SANITIZE),$(abspath $(BUILD))/lua-host,$(LUA))
+ifeq ($(SANITIZE),thread)
+# The C programs alone: a Lua state is one thread's.
+SPECS = spec/unit/threads_spec.lua spec/unit/cancel_spec.lua
+TESTED = $(THREAD_PROGRAMS)
+MODULE_BUILD := build
+else
+TESTED = module test-programs
+MODULE_BUILD = $(BUILD)
+endif
+SPEC_LUA := $(if $(filter-out thread,$(SANITIZE)),$(abspath $(BUILD))/lua-host,$(LUA))
 SPEC_ENV = FCPROC_SPEC_FIRECRACKER=$(FIRECRACKER) FCPROC_SPEC_LUA=$(SPEC_LUA) \
 	FCPROC_SPEC_BUILD=$(abspath $(BUILD)) $(FROM_CHECKOUT)
 
 test: DEPS_EXTRA = $(DEPS_TEST)
 test: deps
-	@$(MAKE) -s module test-programs
+	@$(if $(filter thread,$(SANITIZE)),$(MAKE) -s module SANITIZE= BUILD=$(MODULE_BUILD))
+	@$(MAKE) -s $(TESTED)
 	@$(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) $(SPECS)
 
 # valgrind 3.19 answers pidfd_open and pidfd_send_signal with ENOSYS: specs that signal can't run.
@@ -282,6 +295,12 @@ $(LINUX)/guest.ext4: $(LINUX)/kernel/vmlinux $(wildcard spec/support/linux/* spe
 TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))
 
 test-programs: $(TEST_PROGRAMS)
+
+# Those that know no Lua.
+THREAD_PROGRAMS := $(BUILD)/threads-test $(BUILD)/cancel-test
+
+$(THREAD_PROGRAMS): $(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a
+	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(SANITIZER) -o $@ $< $(BUILD)/libfcproc.a $(CORE_LIBS) -ldl
 
 $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \

@@ -19,6 +19,7 @@ struct capped {
 };
 
 struct fcproc_capper {
+    pid_t pid; /* whose thread it is */
     pthread_mutex_t mutex; /* of what follows */
     struct capped *files, **end;
     bool ending;
@@ -76,6 +77,7 @@ FCPROC_API int fcproc_capper_new(fcproc_capper **ret, fcproc_error *err)
         return error_errno(err, "capper", e, "no eventfd for a capper");
     }
     (void)pthread_mutex_init(&c->mutex, NULL);
+    c->pid = getpid();
     c->end = &c->files;
     *ret = c;
     return 0;
@@ -89,8 +91,12 @@ FCPROC_API int fcproc_capper_add(fcproc_capper *c, const char *path,
     size_t size = strlen(path) + 1;
     struct capped *f = malloc(sizeof(*f) + size);
     bool idle;
-    int r = 0;
+    int r = check_maker(c->pid, "capper", err);
 
+    if (r < 0) {
+        free(f);
+        return r;
+    }
     if (!f)
         return error_nomem(err, "capper");
     f->next = NULL;
@@ -118,6 +124,8 @@ FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path)
 {
     struct capped *found = NULL;
 
+    if (c->pid != getpid())
+        return;
     (void)pthread_mutex_lock(&c->mutex);
     for (struct capped **at = &c->files; *at; at = &(*at)->next)
         if (strcmp((*at)->path, path) == 0) {
@@ -133,9 +141,12 @@ FCPROC_API void fcproc_capper_remove(fcproc_capper *c, const char *path)
 
 FCPROC_API void fcproc_capper_close(fcproc_capper *c)
 {
+    bool ours;
+
     if (!c)
         return;
-    if (c->running) {
+    ours = c->pid == getpid(); /* a fork has not the thread, and the mutex as it was just then */
+    if (ours && c->running) {
         (void)pthread_mutex_lock(&c->mutex);
         c->ending = true;
         (void)pthread_mutex_unlock(&c->mutex);
@@ -146,7 +157,8 @@ FCPROC_API void fcproc_capper_close(fcproc_capper *c)
         next = f->next;
         free(f);
     }
-    (void)pthread_mutex_destroy(&c->mutex);
+    if (ours)
+        (void)pthread_mutex_destroy(&c->mutex);
     close_fd(&c->wake_fd);
     free(c);
 }

@@ -14,7 +14,7 @@
 struct capture {
     int fd;
     char *data;
-    size_t len, size, limit;
+    size_t len, size, limit; /* limit: of the result */
     bool keep_tail; /* else the head */
     bool truncated;
 };
@@ -34,22 +34,23 @@ struct command_op {
 
 /* ---- captured output ---- */
 
+/* A tail is the end of what is in memory, which holds up to twice as much: it is moved to the front when
+ * that is full, and so once for every tail's length, not for every read. */
 static int capture_add(struct capture *c, const char *data, size_t len)
 {
-    if (c->len + len > c->limit) {
-        c->truncated = true;
-        if (!c->keep_tail) {
-            len = c->limit - c->len;
-        } else if (len >= c->limit) {
-            data += len - c->limit;
-            len = c->limit;
-            c->len = 0;
-        } else {
-            size_t drop = c->len + len - c->limit;
+    size_t most = c->keep_tail ? c->limit + (c->limit < SIZE_MAX / 2 ? c->limit : 0) : c->limit;
 
-            memmove(c->data, c->data + drop, c->len - drop);
-            c->len -= drop;
-        }
+    if (c->len + len > c->limit)
+        c->truncated = true;
+    if (!c->keep_tail && len > c->limit - c->len) {
+        len = c->limit - c->len;
+    } else if (c->keep_tail && len >= c->limit) {
+        data += len - c->limit;
+        len = c->limit;
+        c->len = 0;
+    } else if (c->len + len > most) {
+        memmove(c->data, c->data + c->len - c->limit, c->limit);
+        c->len = c->limit;
     }
     if (len == 0)
         return 0;
@@ -68,6 +69,14 @@ static int capture_add(struct capture *c, const char *data, size_t len)
     memcpy(c->data + c->len, data, len);
     c->len += len;
     return 0;
+}
+
+static struct fcproc_output captured(const struct capture *c)
+{
+    size_t before = c->len > c->limit ? c->len - c->limit : 0;
+
+    return (struct fcproc_output){ c->data ? c->data + before : NULL, c->len - before,
+                                   c->truncated };
 }
 
 /* Reads what is there, at most so much in one step that a command which never stops printing
@@ -113,6 +122,7 @@ static void input_write(struct command_op *w)
     }
     if (w->input_fd >= 0) {
         op_unwatch(&w->op, w->input_fd);
+        (void)shutdown(w->input_fd, SHUT_WR); /* a fork of us may have a copy */
         close_fd(&w->input_fd);
     }
 }
@@ -285,7 +295,7 @@ FCPROC_API struct fcproc_exit fcproc_command_result(const fcproc_op *op, struct 
 {
     const struct command_op *w = (const struct command_op *)op;
 
-    *out = (struct fcproc_output){ w->out.data, w->out.len, w->out.truncated };
-    *err_out = (struct fcproc_output){ w->err.data, w->err.len, w->err.truncated };
+    *out = captured(&w->out);
+    *err_out = captured(&w->err);
     return process_exit(w->process);
 }

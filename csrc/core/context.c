@@ -12,10 +12,9 @@
 struct fcproc_ctx {
     atomic_uint references;
     atomic_bool cancelled;
-    int event_fd;
+    _Atomic uint64_t event; /* its eventfd, and the process whose it is */
     int64_t deadline_ns; /* the earlier of its own and its parent's */
     fcproc_ctx *parent;
-    struct inotify_idle inotify; /* its own thread's, as all but cancel, ref and unref */
 };
 
 int64_t now_ns(void)
@@ -50,15 +49,43 @@ int64_t ms_until(int64_t deadline_ns)
     return left <= 0 ? 0 : (left + NS_PER_MS - 1) / NS_PER_MS;
 }
 
+static uint64_t event_of(pid_t pid, int fd)
+{
+    return (uint64_t)(uint32_t)pid << 32 | (uint32_t)fd;
+}
+
+/* The eventfd, or -errno. A fork shares ours, and a cancel there would wake us for ever: it makes one
+ * of its own, for its copy of the context. In any thread, and in signal handlers. */
+static int ctx_event_fd(fcproc_ctx *ctx)
+{
+    uint64_t seen = atomic_load(&ctx->event);
+    pid_t self = getpid();
+
+    while ((pid_t)(seen >> 32) != self) {
+        int fd = eventfd(atomic_load(&ctx->cancelled), EFD_CLOEXEC | EFD_NONBLOCK);
+        int theirs = (int)(uint32_t)seen;
+
+        if (fd < 0)
+            return -errno;
+        if (atomic_compare_exchange_strong(&ctx->event, &seen, event_of(self, fd))) {
+            close_fd(&theirs);
+            return fd;
+        }
+        close_fd(&fd);
+    }
+    return (int)(uint32_t)seen;
+}
+
 FCPROC_API int fcproc_ctx_new(fcproc_ctx *parent, int64_t timeout_ms, fcproc_ctx **ret,
                               fcproc_error *err)
 {
     fcproc_ctx *ctx = calloc(1, sizeof(*ctx));
+    int fd;
 
     if (!ctx)
         return error_nomem(err, "context");
-    ctx->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (ctx->event_fd < 0) {
+    fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) {
         int e = errno;
 
         free(ctx);
@@ -66,6 +93,7 @@ FCPROC_API int fcproc_ctx_new(fcproc_ctx *parent, int64_t timeout_ms, fcproc_ctx
     }
     atomic_init(&ctx->references, 1);
     atomic_init(&ctx->cancelled, false);
+    atomic_init(&ctx->event, event_of(getpid(), fd));
     ctx->deadline_ns = deadline_after_ms(timeout_ms);
     if (parent) {
         ctx->parent = fcproc_ctx_ref(parent);
@@ -88,8 +116,9 @@ FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx)
     while (ctx && atomic_fetch_sub_explicit(&ctx->references, 1, memory_order_acq_rel) == 1) {
         fcproc_ctx *parent = ctx->parent;
 
-        inotify_close_idle(&ctx->inotify);
-        close_fd(&ctx->event_fd);
+        int fd = (int)(uint32_t)atomic_load(&ctx->event);
+
+        close_fd(&fd);
         free(ctx);
         ctx = parent;
     }
@@ -102,8 +131,8 @@ FCPROC_API void fcproc_ctx_cancel(fcproc_ctx *ctx)
     if (!atomic_exchange(&ctx->cancelled, true)) {
         uint64_t one = 1;
 
-        /* Can't fail: the counter is 0 and the descriptor ours. */
-        if (write(ctx->event_fd, &one, sizeof(one)) < 0) { }
+        /* Can't fail in the process that made it: the counter is 0 and the descriptor ours. */
+        if (write(ctx_event_fd(ctx), &one, sizeof(one)) < 0) { }
     }
     errno = saved;
 }
@@ -124,11 +153,6 @@ FCPROC_API int64_t fcproc_ctx_remaining_ms(const fcproc_ctx *ctx)
     return ctx ? ms_until(ctx->deadline_ns) : -1;
 }
 
-struct inotify_idle *ctx_inotify_idle(fcproc_ctx *ctx)
-{
-    return ctx ? &ctx->inotify : NULL;
-}
-
 int64_t ctx_deadline_ns(const fcproc_ctx *ctx)
 {
     return ctx ? ctx->deadline_ns : NEVER;
@@ -139,8 +163,12 @@ int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err)
     for (; ctx; ctx = ctx->parent) {
         struct epoll_event event = { .events = EPOLLIN, .data.u64 = OP_WAKE };
 
+        int fd = ctx_event_fd(ctx);
+
+        if (fd < 0)
+            return error_errno(err, "context", -fd, "no eventfd for a context");
         /* EEXIST: it is an ancestor of another context that this set watches. */
-        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ctx->event_fd, &event) < 0 && errno != EEXIST)
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 && errno != EEXIST)
             return error_errno(err, "context", errno, "can't watch a context");
     }
     return 0;
@@ -149,5 +177,5 @@ int ctx_watch(fcproc_ctx *ctx, int epoll_fd, fcproc_error *err)
 void ctx_unwatch(fcproc_ctx *ctx, int epoll_fd)
 {
     for (; ctx; ctx = ctx->parent)
-        (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, ctx->event_fd, NULL);
+        (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, ctx_event_fd(ctx), NULL);
 }

@@ -28,12 +28,12 @@ struct copy_op {
     struct fcproc_file_id id;
 };
 
-/* Removes the copy, unless something else has its name by now. */
+/* Removes the copy, unless something else has its name by now, or another process makes it. */
 static void drop_copy(struct copy_op *c)
 {
     struct stat made, there;
 
-    if (c->to_fd >= 0 && fstat(c->to_fd, &made) == 0 &&
+    if (c->to_fd >= 0 && op_is_ours(&c->op) && fstat(c->to_fd, &made) == 0 &&
         fstatat(c->to.dir_fd, c->to.base, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
         made.st_dev == there.st_dev && made.st_ino == there.st_ino)
         (void)unlinkat(c->to.dir_fd, c->to.base, 0);

@@ -106,3 +106,12 @@ int error_nomem(fcproc_error *err, const char *op)
 {
     return error_set(err, FCPROC_ERR_NOMEM, op, ENOMEM, "out of memory");
 }
+
+int check_maker(pid_t maker, const char *op, fcproc_error *err)
+{
+    if (maker == getpid())
+        return 0;
+    return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                     "it belongs to pid %d, of which this process is a fork: close it here, and make "
+                     "one of your own", maker);
+}

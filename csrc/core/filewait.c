@@ -141,7 +141,7 @@ static void file_destroy(fcproc_op *op)
 {
     struct file_op *w = (struct file_op *)op;
 
-    inotify_give(op->ctx, &w->inotify_fd, w->watch);
+    inotify_give(op, &w->inotify_fd, w->watch);
     fcproc_process_close(w->writer);
     close_fd(&w->fd);
     free(w->text);
@@ -173,7 +173,7 @@ static int file_wait_new(const char *path, const struct fcproc_expected *expecte
         r = error_nomem(err, class.name);
     /* A user has 128 instances by default; when they ran out, the timer serves. */
     if (r == 0)
-        w->inotify_fd = inotify_take(ctx);
+        w->inotify_fd = inotify_take();
     if (r == 0 && w->inotify_fd >= 0)
         r = op_watch(op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
     if (r == 0)

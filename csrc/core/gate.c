@@ -32,6 +32,7 @@ enum { CHILD_STACK_SIZE = 4096 };
 struct spawn_gate {
     struct fcproc_spawn spec;
     struct child child;
+    pid_t pid;   /* whose child it is */
     int channel; /* our end */
     bool open;
     _Alignas(16) char stack[CHILD_STACK_SIZE];
@@ -108,6 +109,7 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
         return NULL;
     g->spec = *spec;
     g->child = *child;
+    g->pid = getpid();
     g->channel = -EBADF;
     g->open = false;
     at = g->rest;
@@ -156,14 +158,15 @@ static int gate_start(struct spawn_gate *g, fcproc_process *process)
     return r;
 }
 
-/* Blocks until the child said something, or (false) has executed or ended. A child that was killed
+/* With a gate it blocks until the child said something, or (false) has executed or ended; without, the
+ * child has done so already, and another thread's fork may hold its end open. A child that was killed
  * before it took what we sent is an error here, which means the same. */
 static bool gate_read(const struct spawn_gate *g, struct child_report *ret)
 {
     ssize_t n;
 
     do
-        n = read(g->channel, ret, sizeof(*ret));
+        n = recv(g->channel, ret, sizeof(*ret), g->spec.gate ? 0 : MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     return n == sizeof(*ret);
 }
@@ -270,9 +273,13 @@ void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
 FCPROC_API int fcproc_process_release(fcproc_process *p, bool wait, fcproc_error *err)
 {
     struct spawn_gate *g = process_gate(p);
+    int r;
 
     if (!g)
         return 0;
+    r = check_maker(g->pid, "process.release", err);
+    if (r < 0)
+        return r;
     /* A child that was killed at its gate has no other end: its exit says the rest. */
     if (!g->open)
         (void)send(g->channel, "", 1, MSG_NOSIGNAL);

@@ -174,8 +174,11 @@ int link_get(fcproc_net *net, const char *name, struct link_info *ret)
 FCPROC_API int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err)
 {
     struct link_info info;
-    int r = link_get(net, name, &info);
+    int r = check_maker(net->pid, "link.find", err);
 
+    if (r < 0)
+        return r;
+    r = link_get(net, name, &info);
     if (r == -ENODEV)
         return 0;
     return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : 1;
@@ -396,7 +399,10 @@ FCPROC_API int fcproc_bridge_ensure(fcproc_net *net, const struct fcproc_bridge 
                                     fcproc_error *err)
 {
     struct fcproc_bridge_info info = { 0 };
-    int r = fcproc_check_ifname(spec->name, err);
+    int r = check_maker(net->pid, "bridge.ensure", err);
+
+    if (r == 0)
+        r = fcproc_check_ifname(spec->name, err);
 
     if (r < 0)
         return r;

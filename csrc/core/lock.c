@@ -8,6 +8,7 @@
 #include "file.h"
 
 struct fcproc_lock {
+    pid_t pid; /* who holds it */
     int fd;
     dev_t dev;
     ino_t ino;
@@ -69,6 +70,7 @@ FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret
     if (!lock)
         return error_nomem(err, "file.lock");
     lock->fd = -EBADF;
+    lock->pid = getpid();
     memcpy(lock->path, path, size);
     for (int i = 0; r == 0 && i < MOST_TRIES; i++) {
         close_fd(&lock->fd);
@@ -105,9 +107,9 @@ FCPROC_API int fcproc_lock_taken(const char *path, bool *ret, fcproc_error *err)
 
 FCPROC_API int fcproc_lock_remove(fcproc_lock *lock, fcproc_error *err)
 {
-    int r = 0;
+    int r = check_maker(lock->pid, "lock.remove", err);
 
-    if (is_at_path(lock) && unlink(lock->path) < 0 && errno != ENOENT)
+    if (r == 0 && is_at_path(lock) && unlink(lock->path) < 0 && errno != ENOENT)
         r = file_error(err, "lock.remove", errno, "can't remove the lock file %s", lock->path);
     fcproc_lock_close(lock);
     return r;
@@ -117,9 +119,11 @@ FCPROC_API void fcproc_lock_close(fcproc_lock *lock)
 {
     if (!lock)
         return;
-    /* Not by close alone: a child of the caller that is about to exec has the descriptor too. */
-    (void)fcntl(lock->fd, F_OFD_SETLK,
-                &(struct flock){ .l_type = F_UNLCK, .l_whence = SEEK_SET });
+    /* Not by close alone: a child of the caller that is about to exec has the descriptor too. In a fork
+     * it would be our lock that is given up. */
+    if (lock->pid == getpid())
+        (void)fcntl(lock->fd, F_OFD_SETLK,
+                    &(struct flock){ .l_type = F_UNLCK, .l_whence = SEEK_SET });
     close_fd(&lock->fd);
     free(lock);
 }

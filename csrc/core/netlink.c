@@ -215,6 +215,7 @@ FCPROC_API int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_
     int r = -ENOMEM;
 
     if (net) {
+        net->pid = getpid();
         net->ns_fd = -EBADF;
         if (ns) {
             net->ns_fd = fcntl(fcproc_netns_fd(ns), F_DUPFD_CLOEXEC, 3);

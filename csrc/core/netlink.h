@@ -14,6 +14,7 @@
 #include "private.h"
 
 struct fcproc_net {
+    pid_t pid; /* whose answers come there */
     struct nl_sock *socket;
     int ns_fd; /* negative: the calling thread's namespace */
 };

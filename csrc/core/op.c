@@ -19,6 +19,7 @@ int op_new(size_t size, const struct op_class *class, fcproc_ctx *ctx, int64_t t
     if (!op)
         return error_nomem(err, class->name);
     op->class = class;
+    op->pid = getpid();
     op->timeout_code = FCPROC_ERR_WAIT_TIMEOUT;
     op->timeout_ms = timeout_ms;
     op->deadline_ns = deadline_after_ms(timeout_ms);
@@ -36,6 +37,11 @@ int op_new(size_t size, const struct op_class *class, fcproc_ctx *ctx, int64_t t
     return 0;
 }
 
+bool op_is_ours(const fcproc_op *op)
+{
+    return op->pid == getpid();
+}
+
 int op_watch(fcproc_op *op, int fd, uint32_t events, uint64_t tag, fcproc_error *err)
 {
     struct epoll_event event = { .events = events, .data.u64 = tag };
@@ -49,7 +55,8 @@ int op_watch(fcproc_op *op, int fd, uint32_t events, uint64_t tag, fcproc_error 
 
 void op_unwatch(fcproc_op *op, int fd)
 {
-    (void)epoll_ctl(op->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    if (op_is_ours(op))
+        (void)epoll_ctl(op->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 void op_backoff(fcproc_op *op, int64_t *delay_ms, int64_t first_ms, int64_t most_ms)
@@ -108,8 +115,10 @@ static int op_report_end(const fcproc_op *op, fcproc_error *err)
 
 FCPROC_API int fcproc_op_step(fcproc_op *op, fcproc_error *err)
 {
-    int r;
+    int r = check_maker(op->pid, op->class->name, err);
 
+    if (r < 0)
+        return r;
     if (op->done)
         return 1;
     if (op->timer_ns != NEVER && now_ns() >= op->timer_ns)

@@ -149,7 +149,7 @@ static void path_destroy(fcproc_op *op)
 {
     struct path_op *w = (struct path_op *)op;
 
-    inotify_give(op->ctx, &w->inotify_fd, w->watch);
+    inotify_give(op, &w->inotify_fd, w->watch);
     fcproc_process_close(w->server);
     free(w->path);
     free(w->label);
@@ -192,7 +192,7 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
     }
     if (!(without & FCPROC_WITHOUT_INOTIFY)) {
         /* A user has 128 instances by default; when they ran out, the timer serves. */
-        w->inotify_fd = inotify_take(ctx);
+        w->inotify_fd = inotify_take();
         if (w->inotify_fd >= 0)
             r = op_watch(&w->op, w->inotify_fd, EPOLLIN, OP_WAKE, err);
         if (r < 0) {
@@ -340,6 +340,7 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
 {
     static const char op[] = "executable.find";
     const char *folders = getenv("PATH");
+    bool relative = false;
     int refused = 0;
 
     if (strchr(name, '/')) {
@@ -356,8 +357,9 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
     for (const char *p = folders ? folders : "/usr/local/bin:/usr/bin:/bin"; *name; p++) {
         size_t len = strcspn(p, ":");
 
-        /* An empty entry means the current folder: what runs as root never comes from there. */
-        if (len > 0 &&
+        /* An empty entry, "." and all that is relative depend on the current folder: what runs as
+         * root never comes from there. */
+        if (*p == '/' &&
             (size_t)snprintf(buf, size, "%.*s/%s", (int)len, p, name) < size) {
             int r = check_executable(buf);
 
@@ -366,11 +368,13 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
             if (r == -EACCES)
                 refused = EACCES;
         }
+        relative = relative || *p != '/';
         p += len;
         if (*p == '\0')
             break;
     }
     if (refused)
         return error_errno(err, op, refused, "'%s' is on PATH but cannot be executed", name);
-    return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "'%s' is not on PATH", name);
+    return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "'%s' is not on PATH%s", name,
+                     relative ? ", whose relative folders are not looked in" : "");
 }

@@ -60,6 +60,8 @@ int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *fo
     FCPROC_PRINTF(4, 5);
 int error_nomem(fcproc_error *err, const char *op);
 int error_code_for(int sys_errno);
+/* An object is its maker's alone. 0, or FCPROC_ERR_INVALID in a fork of that process. */
+int check_maker(pid_t maker, const char *op, fcproc_error *err);
 
 /* ---- time ---- */
 
@@ -91,6 +93,7 @@ struct op_class {
 
 struct fcproc_op {
     const struct op_class *class;
+    pid_t pid; /* whose it is */
     fcproc_ctx *ctx;
     int epoll_fd;
     int timeout_code;    /* of the call's own time-out */
@@ -109,6 +112,9 @@ int op_new(size_t size, const struct op_class *class, fcproc_ctx *ctx, int64_t t
            fcproc_op **ret, fcproc_error *err);
 int op_watch(fcproc_op *op, int fd, uint32_t events, uint64_t tag, fcproc_error *err);
 void op_unwatch(fcproc_op *op, int fd);
+/* False in a fork of the process that began it: there it is only to be closed, which must change
+ * nothing that the fork shares with its parent (the epoll set, a lock, a file). */
+bool op_is_ours(const fcproc_op *op);
 /* A timer that doubles from first_ms to most_ms each time it is armed. */
 void op_backoff(fcproc_op *op, int64_t *delay_ms, int64_t first_ms, int64_t most_ms);
 
@@ -138,19 +144,21 @@ int unix_connect_settled(const char *path);
 /* Who listened (SO_PEERCRED); 0: a process that our PID namespace can't see. 0 or -errno. */
 int unix_peer_pid(int fd, pid_t *ret);
 
-/* Inotify instances that a context keeps for its next operation: the kernel takes some 14 ms to
- * close one whose watch has just gone, and a user has 128 of them by default. */
-struct inotify_idle {
-    int fds[8];
-    unsigned n;
-};
-struct inotify_idle *ctx_inotify_idle(fcproc_ctx *ctx); /* NULL without a context */
 /* One without a watch. The descriptor, or -errno. */
-int inotify_take(fcproc_ctx *ctx);
-/* Done with it and its watch (-1: it has none). */
-void inotify_give(fcproc_ctx *ctx, int *fd, int watch);
-/* Closes them all without waiting for the kernel. */
-void inotify_close_idle(struct inotify_idle *idle);
+int inotify_take(void);
+/* The operation is done with it and its watch (-1: it has none). */
+void inotify_give(const fcproc_op *op, int *fd, int watch);
+
+/* ---- what outlives its object: linger.c. Each owns what it is given ---- */
+
+/* Reads the answer that nobody waits for any more, then closes the connection. */
+void linger_answer(int fd);
+/* Reaps the child when it ends. */
+void linger_child(int pidfd);
+/* Keeps an idle instance for a moment. */
+void linger_inotify(int fd);
+/* One that is idle, or -EBADF. */
+int linger_take_inotify(void);
 
 /* ---- /proc ---- */
 

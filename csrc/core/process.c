@@ -116,27 +116,15 @@ struct fcproc_exit process_exit(const fcproc_process *p)
     return p->exit;
 }
 
-static void *reap_thread(void *arg)
-{
-    int pidfd = (int)(intptr_t)arg;
-    siginfo_t info;
-
-    while (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) { }
-    close_fd(&pidfd);
-    return NULL;
-}
-
 FCPROC_API void fcproc_process_close(fcproc_process *p)
 {
     if (!p || --p->references > 0)
         return;
     if (p->gate)
         spawn_gate_abandon(p->gate, p);
-    /* It has ended unseen, or will: no zombie stays. Closing never waits, so a thread does; where
-     * none can be had, the zombie is left until we end. */
-    if (p->child && !p->ended && p->pidfd >= 0 && pidfd_wait(p->pidfd, true, &p->exit) == 0 &&
-        thread_detach(reap_thread, (void *)(intptr_t)p->pidfd) == 0)
-        p->pidfd = -EBADF;
+    /* It has ended unseen, or will: no zombie stays. In a fork of us it is no child. */
+    if (p->child && !p->ended && p->pidfd >= 0 && pidfd_wait(p->pidfd, true, &p->exit) == 0)
+        linger_child(take_fd(&p->pidfd));
     close_fd(&p->pidfd);
     free(p);
 }

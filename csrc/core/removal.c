@@ -279,7 +279,11 @@ static void removal_describe(const fcproc_op *op, char *buf, size_t size)
 
 static void removal_destroy(fcproc_op *op)
 {
-    removal_unref(((struct removal_op *)op)->job);
+    struct removal *job = ((struct removal_op *)op)->job;
+
+    if (job && !op_is_ours(op))
+        atomic_store(&job->references, 1); /* a fork has not the thread */
+    removal_unref(job);
 }
 
 static struct removal *removal_new(const char *op, const char *const *names, size_t n)

@@ -301,8 +301,10 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
     struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF,
                            .bridge = spec->bridge ? spec->bridge_ifindex : 0 };
     struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
-    int r = fcproc_check_ifname(spec->name, err);
+    int r = check_maker(net->pid, "tap.create", err);
 
+    if (r == 0)
+        r = fcproc_check_ifname(spec->name, err);
     if (r == 0)
         r = fcproc_ctx_status(ctx, err);
     if (r == 0 && !job.bridge)
@@ -381,8 +383,10 @@ FCPROC_API int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *
     static const char op[] = "tap.list";
     struct tap_listing list = { 0 };
     struct link_info link = { 0 };
-    int r = fcproc_ctx_status(ctx, err);
+    int r = check_maker(net->pid, op, err);
 
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
     if (r < 0)
         return r;
     if (bridge)

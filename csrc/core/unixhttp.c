@@ -8,7 +8,6 @@
  */
 #include <ctype.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -22,12 +21,11 @@ enum {
     MOST_BODY_BYTES = 8 * 1024 * 1024,
     RETRY_FIRST_MS = 1,
     RETRY_MOST_MS = 50,
-    LINGER_MS = 60000, /* Firecracker's slowest answer takes 30 s */
-    LINGER_QUIET_MS = 20,
     YOUNG_SOCKET_S = 2, /* bind comes before listen: 45 of 60 connects in between were refused */
 };
 
 struct fcproc_client {
+    pid_t pid; /* a fork of it must not ask on the same connection */
     unsigned references; /* the caller's and a running request's */
     struct split_path at;
     char *path;
@@ -49,9 +47,11 @@ struct request_op {
     char *title; /* "PUT /actions" */
     char *body;
     size_t body_len, body_size, header_bytes;
-    bool too_large, no_memory, added, headers_ended;
+    bool too_large, no_memory, added;
+    bool interim, headers_ended; /* "100 Continue" and its like are no answer yet */
     bool refused; /* the connection leads to another process than the expected one */
     pid_t peer;   /* to this one */
+    int open_errno; /* socket(2)'s, of which libcurl tells nothing */
     int connect_errno;
     int64_t delay_ms; /* of the retry under way; 0: none */
     bool retrying;
@@ -104,6 +104,8 @@ static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_socka
                     address->protocol);
 
     (void)purpose;
+    if (fd < 0)
+        c->current->open_errno = errno;
     c->connection_fd = fd;
     return fd;
 }
@@ -136,11 +138,18 @@ static int on_connected(void *user, char *peer_ip, char *own_ip, int peer_port, 
 static size_t on_header(char *data, size_t size, size_t n, void *user)
 {
     struct request_op *w = user;
+    size_t len = size * n;
 
-    w->headers_ended = w->headers_ended || data[0] == '\r' || data[0] == '\n';
-    w->header_bytes += size * n;
+    if (len > 5 && memcmp(data, "HTTP/", 5) == 0) {
+        const char *space = memchr(data, ' ', len - 1);
+
+        w->interim = space && space[1] == '1';
+    }
+    if (data[0] == '\r' || data[0] == '\n')
+        w->headers_ended = !w->interim;
+    w->header_bytes += len;
     w->too_large = w->header_bytes > MOST_HEADER_BYTES;
-    return w->too_large ? 0 : size * n;
+    return w->too_large ? 0 : len;
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *user)
@@ -247,6 +256,7 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
     c = calloc(1, sizeof(*c));
     if (!c)
         return error_nomem(err, op_name);
+    c->pid = getpid();
     c->references = 1;
     c->at.dir_fd = c->socket_fd = c->connection_fd = -EBADF;
     c->path = strdup(path);
@@ -373,7 +383,7 @@ static int request_add(struct request_op *w, fcproc_error *err)
     r = client_multi(w->client, err);
     if (r < 0)
         return r;
-    w->connect_errno = 0;
+    w->connect_errno = w->open_errno = 0;
     w->no_memory = w->refused = false;
     w->curl_text[0] = '\0';
     unix_link(w->client->socket_fd, address);
@@ -461,7 +471,7 @@ static int request_step(fcproc_op *op, fcproc_error *err)
 
         (void)curl()->easy_getinfo(w->client->easy, CURLINFO_OS_ERRNO, &e);
         /* libcurl waits after EAGAIN, which a full accept queue gives, and then knows no errno. */
-        w->connect_errno = e ? (int)e : EAGAIN;
+        w->connect_errno = w->open_errno ? w->open_errno : e ? (int)e : EAGAIN;
     }
     request_remove(w);
     if (w->refused)
@@ -489,29 +499,16 @@ static void request_describe(const fcproc_op *op, char *buf, size_t size)
                    w->client->path);
 }
 
-/* Reads what comes as the answer that nobody waits for any more, then closes. */
-static void *linger_thread(void *arg)
-{
-    int fd = (int)(intptr_t)arg;
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    int limit_ms = LINGER_MS;
-    char discarded[4096];
-
-    while (poll(&p, 1, limit_ms) > 0 && recv(fd, discarded, sizeof(discarded), 0) > 0)
-        limit_ms = LINGER_QUIET_MS;
-    close_fd(&fd);
-    return NULL;
-}
-
 /* A request that is given up keeps its connection until the answer has come. Firecracker 1.12 that
  * writes to a closed one gets SIGPIPE, and its own seccomp filter then kills it: 1 abandoned request
  * in some 8,000 took its VM along. */
 static void linger(struct request_op *w)
 {
-    int fd = w->added && !w->finished && w->fd >= 0 ? fcntl(w->fd, F_DUPFD_CLOEXEC, 3) : -EBADF;
+    bool awaited = w->added && !w->finished && w->fd >= 0 && op_is_ours(&w->op);
+    int fd = awaited ? fcntl(w->fd, F_DUPFD_CLOEXEC, 3) : -EBADF;
 
-    if (fd >= 0 && thread_detach(linger_thread, (void *)(intptr_t)fd) < 0)
-        close_fd(&fd);
+    if (fd >= 0)
+        linger_answer(fd);
 }
 
 static void request_destroy(fcproc_op *op)
@@ -614,8 +611,10 @@ FCPROC_API int fcproc_request(fcproc_client *client, const char *method, const c
                                            .describe = request_describe };
     struct request_op *w;
     fcproc_op *op = NULL;
-    int r = check_request(method, target, err);
+    int r = check_maker(client->pid, op_name, err);
 
+    if (r == 0)
+        r = check_request(method, target, err);
     if (r == 0)
         r = fcproc_ctx_status(ctx, err);
     if (r < 0)

@@ -7,8 +7,13 @@
  * only on success; the error is written only on failure. The library never prints, aborts, exits
  * or installs a signal handler, and reports nothing through errno.
  * Time.  Milliseconds in int64_t, with the unit in the name; negative means no limit.
- * Threads.  An object belongs to one thread at a time. Of a context, fcproc_ctx_cancel, _ref and
- * _unref may be called from any thread, and _cancel also from a signal handler.
+ * Threads.  An object belongs to one thread at a time. A context is everybody's: operations in
+ * several threads may share it, all calls on it may come from any thread, and fcproc_ctx_cancel also
+ * from a signal handler.
+ * Forks.  An object belongs to the process that made it. In a fork of it, it can be closed, which frees
+ * the copy and changes nothing else; what would use it is FCPROC_ERR_INVALID. But a context works on
+ * there, as another one: a cancel ends the waits of its own process. So does the handle of a process,
+ * as one that is no child.
  * Descriptors.  All are close-on-exec from birth; each belongs to one object.
  */
 #ifndef FCPROC_H
@@ -78,9 +83,9 @@ typedef struct fcproc_ctx fcproc_ctx;
 /* A context that ends with its parent (or NULL), and timeout_ms from now if that is sooner. */
 FCPROC_CHECKED int fcproc_ctx_new(fcproc_ctx *parent, int64_t timeout_ms, fcproc_ctx **ret,
                                   fcproc_error *err);
-FCPROC_API fcproc_ctx *fcproc_ctx_ref(fcproc_ctx *ctx);  /* any thread */
-FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx);       /* any thread; NULL is fine */
-/* Ends every wait under ctx, now and later. Any thread, and signal handlers. */
+FCPROC_API fcproc_ctx *fcproc_ctx_ref(fcproc_ctx *ctx);
+FCPROC_API void fcproc_ctx_unref(fcproc_ctx *ctx); /* NULL is fine */
+/* Ends every wait under ctx, now and later. Also in signal handlers. */
 FCPROC_API void fcproc_ctx_cancel(fcproc_ctx *ctx);
 /* 0 while it lasts; FCPROC_ERR_CANCELLED or FCPROC_ERR_DEADLINE. NULL never ends. */
 FCPROC_CHECKED int fcproc_ctx_status(const fcproc_ctx *ctx, fcproc_error *err);
@@ -143,8 +148,9 @@ FCPROC_CHECKED int fcproc_socket_access(const char *path, int64_t uid, int64_t g
  * somebody else's folder is FCPROC_ERR_CONFLICT. Seed: EnsureSocketDir. */
 FCPROC_CHECKED int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err);
 
-/* Finds an executable: a name with a slash is checked, any other is looked for on PATH. The
- * answer must be a regular file that this user may execute. buf holds size bytes. */
+/* Finds an executable: a name with a slash is checked, any other is looked for in the absolute
+ * folders of PATH. The answer must be a regular file that this user may execute. buf holds size
+ * bytes. */
 FCPROC_CHECKED int fcproc_find_executable(const char *name, char *buf, size_t size,
                                           fcproc_error *err);
 

@@ -6,6 +6,7 @@ local core = require "fcproc.core"
 local endpoints = require "fcproc.endpoints"
 local jailer = require "fcproc.jailer"
 local json = require "fcproc.json"
+local outputs = require "fcproc.outputs"
 
 local M = {}
 
@@ -39,14 +40,16 @@ local MOST_SOCKET_PATH = 107
 
 ---Where a VM's files are.
 ---@param folder string   the VM's
----@param root string?    its jail's root
+---@param jail table?     with its root
 ---@return fcproc.MachineFiles
-function M.files(folder, root)
-  local inside = root or folder
-  return {
+function M.files(folder, jail)
+  local inside = jail and jail.root or folder
+  local files = {
     folder = inside, socket = inside .. "/api.sock", log = inside .. "/firecracker.log",
     metrics = inside .. "/metrics", console = folder .. "/console.log",
   }
+  -- Not one of its fields: those are shown and written down, and the jail is already.
+  return setmetatable(files, { __index = { jail = jail } })
 end
 
 ---Writes a file that the VMM may read: in a jail it is the jail user's.
@@ -56,22 +59,14 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.write(opts, name, text)
-  local path = opts.files.folder .. "/" .. name
-  local ok, err = core.create_file(path, text, PRIVATE)
-  if ok == false then ok, err = core.write_file(path, text, PRIVATE) end
-  if ok and opts.jailer then ok, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid) end
-  return ok, err
+  return outputs.make(opts.files, opts.jailer, name, text, PRIVATE, true)
 end
 
 -- Firecracker before 1.14 wants its log and its metrics file to be there.
 local function make_outputs(opts)
-  for _, path in ipairs{ opts.files.log, opts.files.metrics } do
-    local made, err = core.create_file(path, "", PRIVATE)
-    if made == nil then return nil, err end
-    if opts.jailer then
-      made, err = core.own_file(path, opts.jailer.uid, opts.jailer.gid)
-      if not made then return nil, err end
-    end
+  for _, name in ipairs{ "firecracker.log", "metrics" } do
+    local made, err = outputs.make(opts.files, opts.jailer, name, "", PRIVATE)
+    if not made then return nil, err end
   end
   return true
 end

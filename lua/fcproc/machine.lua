@@ -12,6 +12,7 @@ local finally = require "fcproc.finally"
 local jailer = require "fcproc.jailer"
 local launch = require "fcproc.launch"
 local loop = require "fcproc.loop"
+local outputs = require "fcproc.outputs"
 local process = require "fcproc.process"
 local tail = require "fcproc.tail"
 
@@ -44,6 +45,7 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 ---@field console string?
 ---@field log string
 ---@field metrics string
+---@field jail fcproc.MadeIn?  in which folder, socket, log and metrics are
 
 local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
@@ -61,7 +63,9 @@ end
 ---The end of the log and of the console, for an error.
 ---@return string
 function Machine:output()
-  return tail.of{ { "log", self.files.log }, { "console", self.files.console } }
+  local list = { { "log", outputs.of(self.files, "log") } }
+  if self.files.console then list[2] = { "console", outputs.of(self.files, "console") } end
+  return tail.of(list)
 end
 
 -- Does the jailer start the VMM as another process, and leave?
@@ -72,7 +76,7 @@ end
 -- One that ends as no Firecracker does, and has not said in its log that it is one.
 local function is_stranger(self, exit)
   if not exit or not self.binary or self.quiet or exits.is_usual(exit) then return false end
-  return (core.read_file(self.files.log, 0, 1) or "") == ""
+  return (outputs.read(self.files, "log", 0, 1) or "") == ""
 end
 
 -- How it ended, in a message; and whether that was for want of a right.
@@ -195,7 +199,7 @@ end
 function Machine:call(method, target, body, ctx)
   local ok, err = true, nil
   if not self.version and self.started ~= nil then -- its log said that it runs
-    self.version = (core.read_file(self.files.log, 0, 1024) or ""):match(launch.VERSION)
+    self.version = (outputs.read(self.files, "log", 0, 1024) or ""):match(launch.VERSION)
   end
   if not self.version then ok, err = self:state(ctx) end
   if ok then ok, err = endpoints.check(self.version, self.started, method, target, body) end
@@ -270,7 +274,8 @@ end
 -- VM that runs; where that does not come in time, or not at all (false), the API is.
 local function boots_by_log(self, opts, ctx)
   if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return false end
-  local found, err = tail.wait_for(self.process, self.files.log, launch.BOOTED, BOOTED_LIMIT, ctx)
+  local found, err = tail.wait_for(self.process, outputs.of(self.files, "log"), launch.BOOTED,
+    BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
   if err and err.code ~= "wait_timeout" then
     if err.code == "deadline" or err.code == "cancelled" then -- the wait knows only of a text in a file

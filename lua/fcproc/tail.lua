@@ -8,11 +8,11 @@ local M = {}
 local LINES, BYTES = 20, 8192
 
 ---The last lines of a file; "" when it can't be read.
----@param path string
+---@param output fcproc.Output
 ---@param lines integer?  default 20
 ---@return string
-function M.lines(path, lines)
-  local text = core.read_file(path, -BYTES) or ""
+function M.lines(output, lines)
+  local text = core.read_file(output.path, -BYTES, nil, output.expected) or ""
   -- Hole punching leaves zeros where old output was, and consoles end lines with \r\n.
   text = text:gsub("^%z+", ""):gsub("\r", "")
   local kept = {}
@@ -21,12 +21,12 @@ function M.lines(path, lines)
 end
 
 ---Several, each under its title.
----@param list { [1]: string, [2]: string? }[]  title and path
+---@param list { [1]: string, [2]: fcproc.Output }[]  title and file
 ---@return string
 function M.of(list)
   local parts = {}
   for _, entry in ipairs(list) do
-    local text = entry[2] and M.lines(entry[2]) or ""
+    local text = M.lines(entry[2])
     if text ~= "" then parts[#parts + 1] = ("%s:\n%s"):format(entry[1], text) end
   end
   return table.concat(parts, "\n")
@@ -35,14 +35,15 @@ end
 ---Waits until the text (no pattern) is in the file, now or in the past. Wakes when the file is
 ---written to, and when the process that writes it ends.
 ---@param process fcproc.Process
----@param path string
+---@param output fcproc.Output
 ---@param text string
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return boolean? found  false: the process has ended without it
 ---@return fcproc.Error? err
-function M.wait_for(process, path, text, timeout, ctx)
-  local done, found = loop.complete(ctx, process:wait_text_op(path, text, nil, timeout, ctx))
+function M.wait_for(process, output, text, timeout, ctx)
+  local done, found = loop.complete(ctx, process:wait_text_op(output.path, text, output.expected,
+    timeout, ctx))
   if not done then return nil, found end
   return found
 end

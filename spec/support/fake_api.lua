@@ -36,6 +36,8 @@ local last_text = {
   bare_text = "hello\n",
   half_status = "HTTP/1.",
   half_headers = "HTTP/1.1 200 OK\r\nContent-Le",
+  half_interim = "HTTP/1.1 100 Continue\r\n\r\n",
+  half_behind_interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Le",
   half_body = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":",
   too_many = http("503 Service Unavailable", '{ "error": "Too many open connections" }',
     "Connection: close\r\n"),
@@ -60,6 +62,10 @@ local modes = {
     end)
   end,
   mirror = function(client, request) client:write(mirror(request)) end,
+  interim = function(client, request)
+    client:write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\n"
+      .. mirror(request))
+  end,
   twice = function(client, request) client:write(mirror(request) .. mirror(request)) end,
   closes_after = function(client, request)
     client:write(mirror(request), function() client:close() end)

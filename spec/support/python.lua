@@ -22,7 +22,7 @@ end
 
 ---Waits until it has done all that its text says; fails when it ended before.
 function Program:ready()
-  local found, err = tail.wait_for(self.process, self.folder:file("out"), "ready.", 10)
+  local found, err = tail.wait_for(self.process, { path = self.folder:file("out") }, "ready.", 10)
   if not found then error(("%s\n%s"):format(tostring(err), self:output()), 2) end
   return self
 end

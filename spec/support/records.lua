@@ -31,8 +31,9 @@ function M.journal(folder, id, identity, jailed)
       { name = "kept0", guest_mac = "06:00:00:00:00:02", attach = false, keep = true } },
     leases = { "drive-2049-42", "tap-4026531840-fctap0", "ip-4026531840-fcbr0-172.30.0.9", "uid-7301" },
     drives = { { id = "root", name = "drive-root", path = "/srv/images/root.ext4", lease = "drive-2049-42",
-      placed = "symlink", root = true, read_only = false, copy = "sparse" } },
+      placed = "symlink", made = "2049-42-0", root = true, read_only = false, copy = "sparse" } },
     jail = root and { root = root, uid = 7301, gid = 7301, auto = false, placed = { kernel = "link" },
+      made = { metrics = "2049-77-1700000000123456789" },
       cgroups = { "/sys/fs/cgroup/fcproc/" .. id } } or nil,
     warnings = { { name = "ip_forward", message = "the host forwards nothing", fix = "sysctl" } },
   }

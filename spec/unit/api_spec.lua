@@ -1,7 +1,9 @@
 -- API requests against the fake server: an exact error for every way to go wrong, no hang, no leak.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
+local loop = require "fcproc.loop"
 
 local must, fails = support.must, support.fails
 
@@ -36,6 +38,8 @@ describe("a request to a server that misbehaves", function()
     { "bare_text", "protocol", "HTTP/0.9" },
     { "half_status", "protocol", "no usable answer" },
     { "half_headers", "protocol", "in the middle of the headers" },
+    { "half_interim", "protocol", "Empty reply" },
+    { "half_behind_interim", "protocol", "in the middle of the headers" },
     { "half_body", "protocol", "bytes remaining" },
     { "bad_chunk", "protocol", "no usable answer" },
     { "many_headers", "protocol", "too large" },
@@ -154,6 +158,14 @@ describe("a request to a server that behaves", function()
     assert.are.equal("DELETE", must(client:request("DELETE", "/x")).method)
   end)
 
+  it("waits for the answer that comes after an interim one", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "interim")
+    assert.is_truthy(server)
+    local client <close> = must(fcproc.client(sock))
+    for i = 1, 2 do assert.are.equal(i, must(client:request("GET", "/")).requests) end
+  end)
+
   it("without a body in its answer is true", function()
     local folder <close> = support.folder()
     local sock, server <close> = serve(folder, "nothing")
@@ -213,6 +225,49 @@ describe("a request", function()
     support.sh{ "touch", "-d", "5 seconds", sock }
     local short <close> = must(fcproc.context{ timeout = 0.1 })
     fails("deadline", fcproc.request(sock, "GET", "/", nil, short))
+  end)
+
+  -- In a Lua of its own, which has so many descriptors free.
+  it("without a descriptor to be had fails at once, and says so", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "mirror")
+    assert.is_truthy(server)
+    support.write_file(folder:file("script.lua"), [[
+      local fcproc = require "fcproc"
+      assert(fcproc.request(arg[1], "GET", "/")) -- libcurl is loaded
+      local held, failed = {}, 0
+      repeat held[#held + 1] = io.open("/dev/null") until not io.open("/dev/null")
+      for free = 0, 10 do
+        for _ = 1, free do table.remove(held):close() end
+        local started = fcproc.now()
+        local answer, err = fcproc.request(arg[1], "GET", "/")
+        assert(fcproc.now() - started < 5, ("%d free: %s"):format(free, err))
+        assert(answer or err.errno == 24, tostring(err)) -- EMFILE
+        failed = failed + (answer and 0 or 1)
+        collectgarbage()
+        repeat held[#held + 1] = io.open("/dev/null") until not io.open("/dev/null")
+      end
+      assert(failed > 2 and failed < 9, failed)
+    ]])
+    support.sh({ "prlimit", "--nofile=64", support.lua, folder:file("script.lua"), sock },
+      { timeout = 100 })
+  end)
+
+  it("that is given up leaves neither a thread nor, beyond a number, a descriptor", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "silent")
+    assert.is_truthy(server)
+    local function count(what) return #must(core.list_dir("/proc/self/" .. what)) end
+    local threads, descriptors = count("task"), count("fd")
+    for _ = 1, 400 do
+      local client <close> = must(core.client(sock))
+      fails("wait_timeout", loop.complete(nil, client:request("GET", "/", nil, 0.002)))
+    end
+    assert.is_true(count("task") <= threads + 1, count("task"))
+    support.eventually("most of them are kept for a while", function()
+      local kept = count("fd") - descriptors
+      return kept > 200 and kept <= 260
+    end)
   end)
 
   it("that can't be one is refused before anything is sent", function()

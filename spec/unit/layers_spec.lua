@@ -184,6 +184,15 @@ describe("the layers", function()
     end
   end)
 
+  it("a VM's log and metrics, which a jail's user may replace, are used by outputs.lua alone", function()
+    for _, path in ipairs(files(true, "lua/fcproc/*.lua", "lua/fcproc/*/*.lua")) do
+      for line in lua_code(support.read_file(path)):gmatch("[^\n]+") do
+        local used = line:find("files%.log") or line:find("files%.metrics")
+        assert.is_falsy(used and line:find("[%w_]%("), path .. ": " .. line)
+      end
+    end
+  end)
+
   it("no event loop is loaded until a context asks for it", function()
     local dir <close> = support.folder()
     support.write_file(dir:file("load.lua"), [[

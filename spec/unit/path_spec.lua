@@ -156,7 +156,7 @@ describe("wait_for_path", function()
   after_each(support.after_each)
 
   -- A user has 128 inotify instances by default, and closing one takes the kernel some 14 ms.
-  it("uses the instance of the wait before, under one context", function()
+  it("uses the instance of the wait before, whatever its context was", function()
     local function instances()
       local n = 0
       for _, entry in ipairs(must(core.list_dir("/proc/self/fd"))) do
@@ -170,7 +170,8 @@ describe("wait_for_path", function()
     do
       local ctx <close> = must(fcproc.context())
       for i = 1, 20 do
-        fails("deadline", manager:wait_for_path(dir:file("none" .. i), 0.001, nil, ctx))
+        fails("deadline", manager:wait_for_path(dir:file("none" .. i), 0.001, nil,
+          i % 2 == 0 and ctx or nil))
         assert.are.equal(1, instances())
         support.write_file(dir:file("other" .. i), "")
       end

@@ -76,6 +76,28 @@ describe("runner:run", function()
     assert.are.same({ status = 0, stdout = "", stderr = "", stdout_truncated = true }, result)
   end)
 
+  it("keeps exactly the end of stderr, however it comes", function()
+    local all = support.sh{ "seq", "30000" }
+    for _, limit in ipairs{ 1, 2, 100, 4096, 16383, 16384, 16385, 50000, #all - 1, #all, #all + 1 } do
+      for _, how in ipairs{ "seq 30000", "seq 30000 | dd obs=7000 2>/dev/null" } do
+        local result = must(runner:run({ "sh", "-c", "{ " .. how .. "; } >&2" }, { output_limit = limit }))
+        assert.are.equal(all:sub(-limit), result.stderr)
+        assert.are.equal(limit < #all or nil, result.stderr_truncated)
+      end
+    end
+  end)
+
+  it("moves the end of stderr now and then, not for every piece", function()
+    local function work(command)
+      local worked = os.clock()
+      must(runner:run{ "sh", "-c", command })
+      return os.clock() - worked
+    end
+    local plain = work("head -c 300M /dev/zero") -- of which the head is kept
+    local tail = work("head -c 300M /dev/zero >&2")
+    assert.is_true(tail < 2 * plain + 0.1, ("%g s, not %g s"):format(tail, plain))
+  end)
+
   it("keeps 1 MiB of what is printed when nothing is said", function()
     local result = must(runner:run{ "head", "-c", "3000000", "/dev/zero" })
     assert.are.same({ 1024 * 1024, true }, { #result.stdout, result.stdout_truncated })

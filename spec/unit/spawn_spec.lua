@@ -174,6 +174,32 @@ describe("a spawn that fails", function()
     assert.are.equal(before, children())
   end)
 
+  it("finds nothing in the current folder, by whatever name PATH has it", function()
+    local dir <close> = support.folder()
+    support.sh{ "mkdir", dir:file("bin") }
+    for _, name in ipairs{ "tool", "bin/tool" } do
+      support.write_file(dir:file(name), "#!/bin/sh\necho here\n")
+      support.sh{ "chmod", "755", dir:file(name) }
+    end
+    support.write_file(dir:file("script.lua"), [[
+      local fcproc = require "fcproc"
+      local process, err = fcproc.spawn{ "tool" }
+      assert(not process and err.code == "not_found", tostring(err))
+      print(err.message)
+    ]])
+    local top = must(core.absolute_path("."))
+    local function find(path)
+      return support.sh{ "env", "-C", dir.path, "PATH=" .. path,
+        ("LUA_PATH=%s/lua/?.lua;%s/lua/?/init.lua;;"):format(top, top),
+        ("LUA_CPATH=%s/?.so;;"):format(os.getenv("FCPROC_SPEC_BUILD")),
+        must(core.find_executable(support.lua)), "script.lua" }
+    end
+    for _, path in ipairs{ ".", "./bin", "bin", "/usr/bin:", ":/usr/bin", "/usr/bin::.:bin" } do
+      assert.is_truthy(find(path):find("'tool' is not on PATH, whose relative folders", 1, true), path)
+    end
+    assert.is_nil(find("/usr/bin:/bin"):find("relative", 1, true))
+  end)
+
   it("drops the user first: what only root may execute fails", function()
     local dir <close> = support.folder()
     support.sh{ "cp", "/bin/true", dir:file("mine") }

@@ -129,7 +129,7 @@ function M.names(journal, plan, fleet)
   local taking = taker(journal, fleet.leases)
   if plan.jailer then ok, err = choose_jail(journal, taking, plan, fleet) end
   if not ok then return nil, err end
-  record.files = launch.files(journal.folder, record.jail and record.jail.root)
+  record.files = launch.files(journal.folder, record.jail)
   record.shape = jailer.shape(plan.jailer)
   record.binary = plan.binary
   for i, drive in ipairs(plan.drives or {}) do

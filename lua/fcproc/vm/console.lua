@@ -3,6 +3,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
+local outputs = require "fcproc.outputs"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -11,6 +12,7 @@ M.LIMIT = 16 * 1024 * 1024 -- bytes kept of each file that a VM writes
 
 ---@class fcproc.Console
 ---@field path string
+---@field output fcproc.Output
 ---@field vm fcproc.Vm
 local Console = {}
 Console.__index = Console
@@ -26,14 +28,15 @@ function M.new(vm)
         .. "(before Firecracker 1.14 there is no other way; then PUT /serial gives it a file)")
         :format(vm.id) }
   end
-  return setmetatable({ vm = vm, path = record.files.console }, Console)
+  local output = outputs.of(record.files, "console")
+  return setmetatable({ vm = vm, path = output.path, output = output }, Console)
 end
 
 ---The last lines.
 ---@param lines integer?  default 20
 ---@return string
 function Console:tail(lines)
-  return tail.lines(self.path, lines)
+  return tail.lines(self.output, lines)
 end
 
 ---All of it that is kept, from a position on.
@@ -55,7 +58,7 @@ end
 function Console:wait_for(text, timeout, ctx)
   local machine = self.vm.machine
   if not machine then return self.vm:_ended("console") end
-  local found, err = tail.wait_for(machine.process, self.path, text, timeout, loop.context(ctx))
+  local found, err = tail.wait_for(machine.process, self.output, text, timeout, loop.context(ctx))
   if found then return true end
   if found == false then return nil, machine:failure("console") end
   if err.code == "wait_timeout" then

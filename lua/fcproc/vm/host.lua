@@ -117,14 +117,15 @@ end
 ---@param id string
 ---@return table record  with rebuilt = true
 function M.rebuild(manager, id)
-  local folder, root, derived = journals.folder(manager, id), nil, {}
+  local folder, jail, derived = journals.folder(manager, id), nil, {}
   for _, entry in ipairs(core.list_dir(folder .. "/jail") or {}) do
     local path = ("%s/jail/%s/%s/root"):format(folder, entry.name, id)
-    if core.stat(path) then root = path end
+    local root = core.stat(path) -- its user can't give it away
+    if root then jail = { root = path, uid = root.uid, gid = root.gid, cgroups = {} } end
   end
   local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
-    files = launch.files(folder, root), shape = { jailed = root ~= nil or nil },
-    jail = root and { root = root, cgroups = {} } or nil, created = os.time() }
+    files = launch.files(folder, jail), shape = { jailed = jail ~= nil or nil },
+    jail = jail, created = os.time() }
   for i = 0, MOST_INTERFACES - 1 do
     derived[address.tap_name(manager.config.runtime_dir, id, i)] = true
   end

@@ -7,6 +7,7 @@ local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
+local outputs = require "fcproc.outputs"
 local snapshot = require "fcproc.vm.snapshot"
 local steps = require "fcproc.vm.steps"
 local stop = require "fcproc.vm.stop"
@@ -135,7 +136,7 @@ function Vm:metrics(ctx)
   if not ok then return nil, err end
   local path = self.machine.files.metrics
   local text
-  text, err = core.read_file(path, -262144)
+  text, err = outputs.read(self.machine.files, "metrics", -262144)
   if not text then return nil, err end
   -- The last whole line: the greedy .* goes to the end at once, which "[^\n]+\n*$" would try from
   -- every byte.
@@ -171,15 +172,16 @@ function Vm:balloon(amount_mib, ctx)
 end
 
 local function written(vm)
-  local files = vm.journal.record.files
-  return { files.console, files.log, files.metrics }, vm.journal.record.console_limit or console.LIMIT
+  local record, list = vm.journal.record, {}
+  for i, which in ipairs{ "console", "log", "metrics" } do list[i] = outputs.of(record.files, which) end
+  return list, record.console_limit or console.LIMIT
 end
 
 -- What the VM writes is held to its size from now on, whatever this process is busy with.
 function Vm:_hold()
-  local paths, limit = written(self)
-  for _, path in ipairs(paths) do
-    local ok, err = self.manager:_capper():add(path, limit)
+  local list, limit = written(self)
+  for _, output in ipairs(list) do
+    local ok, err = self.manager:_capper():add(output.path, limit, output.expected)
     if not ok then return nil, err end
   end
   self.held = true
@@ -188,15 +190,18 @@ end
 
 function Vm:_let_go()
   local capper = self.manager.capper -- none when the manager was closed first
-  for _, path in ipairs(self.held and capper and written(self) or {}) do capper:remove(path) end
+  for _, output in ipairs(self.held and capper and written(self) or {}) do
+    capper:remove(output.path)
+  end
   self.held = nil
 end
 
 ---Holds console, log and metrics to their size at once: the oldest bytes are given back to the file
 ---system, where it can punch holes. As long as this manager has the VM, that is done once a second.
 function Vm:cap()
-  local paths, limit = written(self)
-  for _, path in ipairs(paths) do core.punch_file(path, limit) end -- there may be no such file
+  local list, limit = written(self)
+  -- There may be no such file, or in a jail another.
+  for _, output in ipairs(list) do core.punch_file(output.path, limit, output.expected) end
 end
 
 -- ---- doing ---------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ local namespace = { kind = "string", bytes = true, max = 4095, rule = function(v
 end }
 
 local drive_id = string_with("^[%w_]+$", 64, "letters, digits and '_'")
+local file_id = string_with("^%d+%-%d+%-%d+$", 63, "a file's identity")
 local how = one_of("reflink", "sparse")
 local placed = one_of("reflink", "sparse", "link", "symlink")
 
@@ -89,7 +90,7 @@ end)
 
 local drive = object{
   id = required(drive_id), name = required(name), path = required(path), copy = how,
-  read_only = flag, root = flag, lease = name, placed = placed,
+  read_only = flag, root = flag, lease = name, placed = placed, made = file_id,
 }
 
 -- What is one VM's on the host: see lease.lua.
@@ -109,7 +110,8 @@ local journal = object{
   taps = required(list(tap)), drives = required(list(drive)),
   leases = list(lease),
   jail = object{ root = required(path), uid = U32, gid = U32, auto = flag, cgroups = list(path),
-    placed = { kind = "map", name = check_name, of = placed } },
+    placed = { kind = "map", name = check_name, of = placed },
+    made = { kind = "map", name = check_name, of = file_id } },
   snapshot = path, resume = flag,
   warnings = list(object{ name = text, message = text, fix = text }),
 }
@@ -159,18 +161,18 @@ end
 -- Where the VM's things are: worked out from its folder and id, whatever the record says of them.
 -- Returns what it says that can't be.
 local function places(record, folder, id)
-  local jail, root = record.jail, nil
+  local jail = record.jail
   if jail then
     -- All that is taken from it is the name of the program, which is a name below the folder.
     local program = jail.root:match("/jail/([^/]+)/" .. id:gsub("%-", "%%-") .. "/root$")
     if not program then return "jail.root must be the jail's root in the VM's folder" end
-    root = ("%s/jail/%s/%s/root"):format(folder, program, id)
-    jail.root, jail.cgroups = root, jail.cgroups or {}
+    jail.root, jail.cgroups = ("%s/jail/%s/%s/root"):format(folder, program, id), jail.cgroups or {}
+    jail.uid = jail.uid or (core.stat(jail.root) or {}).uid -- which its user can't give away
     for i, cgroup in ipairs(jail.cgroups) do
       if cgroup:match("[^/]+$") ~= id then return ("jail.cgroups[%d] must be that of '%s'"):format(i, id) end
     end
   end
-  record.files, record.shape.jailed = launch.files(folder, root), jail and true or nil
+  record.files, record.shape.jailed = launch.files(folder, jail), jail and true or nil
   local partial = ("/[^/]+%%.%s%%.partial$"):format((id:gsub("%-", "%%-")))
   if record.snapshot and not record.snapshot:find(partial) then
     return ("snapshot must be a path that ends with '.%s.partial'"):format(id)

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local outputs = require "fcproc.outputs"
 
 local M = {}
 
@@ -54,7 +55,7 @@ end
 local function hangs_after_reset(machine, err, step)
   if err.code ~= "deadline" or not machine.process:alive() then return false end
   machine:disconnect() -- no answer will come on it, or one to the wrong question
-  local log = core.read_file(machine.files.log, -LOG_TAIL) or ""
+  local log = outputs.read(machine.files, "log", -LOG_TAIL) or ""
   if not log:find("Vmm is stopping", 1, true) then return false end
   step.message = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
   return true
