@@ -95,6 +95,22 @@ end
 
 function Folder:file(name) return self.path .. "/" .. name end
 
+---A listener whose accept queue is full: `local full <close> = support.full_queue(folder)`; full.sock,
+---full.process, and full:empty(), after which it answers every request with 204.
+function M.full_queue(folder)
+  local full = { sock = folder:file("full.sock"), go = folder:file("full.go") }
+  local out = folder:file("full.out")
+  full.process = M.must(fcproc.spawn({ "python3", "spec/support/full_queue.py", full.sock, full.go },
+    { stdout = { file = out } }))
+  function full:empty() M.write_file(self.go, "") end
+  M.eventually("the queue is full", function() return (M.read_file(out) or "") ~= "" end)
+  return setmetatable(full, { __close = function(self)
+    self.process:signal("KILL")
+    self.process:wait(10)
+    self.process:close()
+  end })
+end
+
 -- ---- the machine ---------------------------------------------------------------------------
 
 ---The interpreter that runs this suite, for specs that start another one.

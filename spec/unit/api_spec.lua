@@ -227,6 +227,23 @@ describe("a request", function()
     fails("deadline", fcproc.request(sock, "GET", "/", nil, short))
   end)
 
+  it("to a server whose queue is full is tried until there is room, without much work", function()
+    local folder <close> = support.folder()
+    local full <close> = support.full_queue(folder)
+    local client <close> = must(fcproc.client(full.sock))
+    local worked = os.clock()
+    fails("wait_timeout", client:request("GET", "/", nil, nil, 0.5))
+    assert.is_true(os.clock() - worked < 0.1)
+    local results = fcproc.run{
+      function() return client:request("GET", "/", nil, nil, 20) end,
+      function()
+        sleep(0.2)
+        full:empty()
+      end,
+    }
+    assert.is_true(must(results[1][1], results[1][2]))
+  end)
+
   -- In a Lua of its own, which has so many descriptors free.
   it("without a descriptor to be had fails at once, and says so", function()
     local folder <close> = support.folder()

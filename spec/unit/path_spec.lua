@@ -270,6 +270,15 @@ for _, without in ipairs{ {}, { "inotify" } } do
       end
     end)
 
+    it("takes one whose queue is full for what it is: it listens", function()
+      local dir <close> = support.folder()
+      local full <close> = support.full_queue(dir)
+      local manager <close> = must(fcproc.new{ without = without })
+      must(manager:wait_for_socket(full.sock, 0))
+      local op <close> = must(full.process:wait_server_op(full.sock, 0, "server"))
+      assert.are.same({ true, true }, { loop.complete(nil, op) })
+    end)
+
     it("says what was not ready, and is cancelled", function()
       local dir <close> = support.folder()
       local manager <close> = must(fcproc.new{ without = without })
