@@ -51,9 +51,9 @@ LUA_FILES := init alias api binary bodies calls config context endpoints error e
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
-	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/nft vm/object vm/oldleases \
+	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases \
 	vm/processes vm/record vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/strays vm/uids \
-	vm/uplinks
+	vm/upkeep vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
@@ -186,7 +186,7 @@ uninstall:
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
 DEPS_RUN := lua5.4 lua-cjson lua-argparse iproute2 iputils-ping nftables
-DEPS_TEST := lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
+DEPS_TEST := iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
 	python3 util-linux mount xfsprogs
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)

@@ -42,6 +42,7 @@ local checks = {
   { "forwarding", network.forwarding },
   { "uplink", network.uplink },
   { "firewall", network.firewall },
+  { "nat", network.nat },
   { "address", network.address },
   { "names", network.names },
   { "cgroups", machine.cgroups },

@@ -19,6 +19,7 @@ local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
 local steps = require "fcproc.vm.steps"
 local stop = require "fcproc.vm.stop"
+local upkeep = require "fcproc.vm.upkeep"
 
 local M = {}
 
@@ -206,6 +207,9 @@ end
 
 M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
 M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
+
+-- Others restart their firewall, and take ours with theirs.
+M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing
 
 -- ---- fleets --------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ describe("doctor, of the network", function()
     connect(world)
     sh(world, "sysctl -qw net.ipv4.ip_forward=1")
     local found = look(world, { uplink = "up0" })
-    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "address", "names",
+    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "nat", "address", "names",
       "limits" } do
       helper.expect(found[name], "ok", "")
       assert.is_nil(found[name].fix)

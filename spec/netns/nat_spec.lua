@@ -2,69 +2,19 @@
 -- Firecracker), the host in a namespace of its own, and a server on the far side of its uplink.
 
 local support = require "spec.support"
+local guests = require "spec.support.guests"
 local fcproc = require "fcproc"
 local nat = require "fcproc.vm.nat"
 
 local must, fails, raises = support.must, support.fails, support.raises
 
-local UPLINK_IP, SERVER_IP = "10.9.0.1", "10.9.0.2"
+local in_host, nft, ruleset = guests.in_host, guests.nft, guests.ruleset
+local network, add_veth, add_guest, entry_of = guests.network, guests.add_veth, guests.add_guest,
+  guests.entry_of
+local pings, reaches = guests.pings, guests.reaches
+
+local UPLINK_IP, SERVER_IP = guests.UPLINK_IP, guests.SERVER_IP
 local METADATA_IP = "169.254.169.254"
-
-local function in_host(net, ...) return support.sh({ ... }, { netns = net.netns }) end
-
-local function nft(net, script)
-  support.sh({ "nft", "-f", "-" }, { netns = net.netns, input = script })
-end
-
-local function ruleset(net) return in_host(net, "nft", "list", "ruleset") end
-
--- A veth from the host, to an "eth0" in a new namespace.
-local function add_veth(net, name)
-  local netns = must(fcproc.new_netns())
-  net.opened[#net.opened + 1] = netns
-  in_host(net, "ip", "link", "add", name, "up", "type", "veth", "peer", "name", "eth0", "netns",
-    ("/proc/%d/fd/%d"):format(support.own_pid(), netns:fd()))
-  support.ip(netns, "link", "set", "eth0", "up")
-  return netns
-end
-
--- The host with its bridge, an uplink up0 and a server that knows no way back to the guests.
-local function network()
-  local net = support.bridged_world()
-  net.opened = {}
-  local close = getmetatable(net).__close
-  setmetatable(net, { __close = function(self)
-    for _, netns in ipairs(self.opened) do netns:close() end
-    close(self)
-  end })
-  net.server = add_veth(net, "up0")
-  support.ip(net.netns, "addr", "add", UPLINK_IP .. "/24", "dev", "up0")
-  support.ip(net.server, "addr", "add", SERVER_IP .. "/24", "dev", "eth0")
-  in_host(net, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-  return net
-end
-
--- A guest, and the entry that lets it out. The name of the bridge's port is the TAP's.
-local function add_guest(net, number)
-  local entry = { tap = "fctap" .. number, address = "172.30.0." .. number, uplink = "up0",
-    mac = ("06:00:00:00:00:%02x"):format(number), id = "vm-" .. number }
-  local netns = add_veth(net, entry.tap)
-  in_host(net, "ip", "link", "set", entry.tap, "master", "fcbr0")
-  support.ip(netns, "link", "set", "eth0", "address", entry.mac)
-  support.ip(netns, "addr", "add", entry.address .. "/24", "dev", "eth0")
-  support.ip(netns, "route", "add", "default", "via", "172.30.0.1")
-  return netns, entry
-end
-
-local function pings(netns, address, from)
-  return fcproc.runner():run({ "ping", "-c", "1", "-W", from and "0.5" or "1", "-I", from or "eth0",
-    address }, { netns = netns }) ~= nil
-end
-
--- Sooner or later: a link that has just come up may lose the first packets.
-local function reaches(netns, address, from)
-  support.eventually("a ping to " .. address, function() return pings(netns, address, from) end)
-end
 
 -- What the guest receives of a text that the other sends to all of the subnet.
 local function broadcast(from, to, text)
@@ -89,14 +39,6 @@ s.sendto(b"%s", ("172.30.0.255", 7001))
 ]]):format(text) }, { netns = from })
   must(listener:wait(10))
   return log():match("\n(.*)")
-end
-
-local function entry_of(number, changes)
-  local entry = { tap = "fctap" .. number, address = "172.30.0." .. number, uplink = "up0",
-    mac = ("06:00:00:00:00:%02x"):format(number), id = "vm-" .. number }
-  for key, value in pairs(changes or {}) do entry[key] = value end
-  entry.uplink = entry.uplink or nil -- false: none
-  return entry
 end
 
 local function sorted(entries)
@@ -330,6 +272,7 @@ packets.send(bytes.fromhex("%s").ljust(60, bytes(1)))
     assert.is_false(support.pings(net.netns, "172.30.0.2"))
     entry.address = "172.30.0.2"
     must(nat.add(net.manager, entry))
+    in_host(net, "ip", "neigh", "flush", "all") -- the host may have just given the guest up
     assert.is_true(support.pings(net.netns, "172.30.0.2"))
     assert.are.same({ entry }, must(nat.list(net.manager)))
     must(nat.remove(net.manager, { entry }))

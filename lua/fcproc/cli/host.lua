@@ -9,6 +9,7 @@ local nat = require "fcproc.vm.nat"
 local nft = require "fcproc.vm.nft"
 local output = require "fcproc.cli.output"
 local strays = require "fcproc.vm.strays"
+local upkeep = require "fcproc.vm.upkeep"
 local vms = require "fcproc.vm"
 
 local M = {}
@@ -58,8 +59,15 @@ end
 local function net_up(cli)
   local ok, err = cli.manager:ensure_bridge(cli.ctx)
   if not ok then return nil, err end
-  cli.output:result(bridge_of(cli), nil, function(b)
-    return ("%s is up, %s/%d\n"):format(b.bridge, b.address, b.prefix)
+  local shown = bridge_of(cli)
+  shown.nat_put_back, err = vms.ensure_nat(cli.manager, cli.ctx)
+  if not shown.nat_put_back then return nil, err end
+  cli.output:result(shown, { fields = { nat_put_back = LIST } }, function(b)
+    local text = { ("%s is up, %s/%d\n"):format(b.bridge, b.address, b.prefix) }
+    for _, entry in ipairs(b.nat_put_back) do
+      text[#text + 1] = ("%s: its NAT by %s was missing, and is back\n"):format(entry.id, entry.uplink)
+    end
+    return table.concat(text)
   end)
   return true
 end
@@ -131,6 +139,14 @@ local function show_text(shown)
     rows[#rows + 1] = { entry.tap, entry.id or "-", entry.address, entry.uplink or "-" }
   end
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  rows = { { "NAT MISSING", "VM", "ADDRESS", "UPLINK" } }
+  for _, entry in ipairs(shown.nat_missing or {}) do
+    rows[#rows + 1] = { entry.tap, entry.id, entry.address, entry.uplink }
+  end
+  if #rows > 1 then
+    text[#text + 1] = output.columns(rows) .. "\n" .. table.concat({ upkeep.explain(shown.nat_missing) },
+      "; ") .. "\n"
+  end
   return table.concat(text, "\n")
 end
 
@@ -158,8 +174,10 @@ local function net_show(cli)
     tap.vm = owner and (owner.folder == shown.folder and owner.id or owner.folder .. "/" .. owner.id)
   end
   shown.nat, err = nat.list(manager, cli.ctx)
-  if not shown.nat then cli.output:note("the guests with NAT can't be read: %s", err.message) end
-  local lists = { addresses = LIST, taps = LIST, leases = LIST, strays = LIST, nat = LIST }
+  if shown.nat then shown.nat_missing, err = vms.missing_nat(manager, cli.ctx) end
+  if not shown.nat_missing then cli.output:note("the guests with NAT can't be read: %s", err.message) end
+  local lists = { addresses = LIST, taps = LIST, leases = LIST, strays = LIST, nat = LIST,
+    nat_missing = LIST }
   cli.output:result(shown, { fields = lists }, show_text)
   return true
 end

@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local finally = require "fcproc.finally"
+local flags = require "fcproc.cli.flags"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
 local stop = require "fcproc.vm.stop"
@@ -53,6 +54,9 @@ local function info_text(info)
   for _, drive in ipairs(info.drives or {}) do
     list[#list + 1] = { "drive", ("%s: %s%s"):format(drive.id, drive.path,
       drive.read_only and ", read only" or drive.copy and ", a copy of it" or "") }
+  end
+  for _, warning in ipairs(info.warnings or {}) do
+    list[#list + 1] = { "warning", ("%s; %s"):format(flags.say(warning.message), flags.say(warning.fix)) }
   end
   list[#list + 1] = { "created", info.created and age(info.created) .. " ago" }
   return output.fields(list)

@@ -5,6 +5,7 @@
 local core = require "fcproc.core"
 local managers = require "fcproc.manager"
 local ruleset = require "fcproc.doctor.ruleset"
+local upkeep = require "fcproc.vm.upkeep"
 
 local M = {}
 
@@ -174,6 +175,19 @@ function M.firewall(host)
     .. "this host%s; an accept in another table does not help"):format(table.concat(names, " and "),
       bridge, bridged:find("^1") and ", nor each other (bridge-nf-call-iptables is on)" or ""),
     table.concat(fixes, "; ")
+end
+
+-- What we have put into the kernel ourselves, and who restarts his firewall may have taken away.
+---@param host fcproc.DoctorHost
+function M.nat(host)
+  local missing, count = upkeep.missing(host.manager, host.ctx)
+  if not missing then
+    local err = count --[[@as fcproc.Error]]
+    return "warn", "whether the guests' NAT is in place can't be told: " .. err.message, AS_ROOT
+  end
+  if #missing > 0 then return "fail", upkeep.explain(missing) end
+  if count == 0 then return "ok", "no VM that runs has NAT" end
+  return "ok", ("the kernel holds the NAT of the VMs that run, %d interfaces"):format(count)
 end
 
 -- ---- address and names --------------------------------------------------------------------

@@ -163,7 +163,7 @@ end
 
 -- An accept ends the evaluation of its own chain only: a drop anywhere else wins.
 local function check_forward_policy(manager, spec, ctx)
-  local objects, err = nft.list(manager, OP, { "list", "chains" }, ctx)
+  local objects, err = nft.list(manager, OP, "list chains", ctx)
   if not objects then return nil, err end
   local found, fixes = {}, {}
   for _, object in ipairs(objects) do
@@ -171,7 +171,7 @@ local function check_forward_policy(manager, spec, ctx)
     if chain and chain.hook == "forward" and (chain.family == "ip" or chain.family == "inet")
       and not chain.table:match("^fcproc_%x+$") then
       local rules
-      rules, err = nft.list(manager, OP, { "list", "table", chain.family, chain.table }, ctx)
+      rules, err = nft.list(manager, OP, ("list table %s %s"):format(chain.family, chain.table), ctx)
       if not rules then return nil, err end
       if stops_guests(rules, chain, spec.bridge) then
         found[#found + 1] = ("table %s %s, chain %s"):format(chain.family, chain.table, chain.name)

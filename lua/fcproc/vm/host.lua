@@ -13,6 +13,7 @@ local namespaces = require "fcproc.vm.namespaces"
 local nat = require "fcproc.vm.nat"
 local processes = require "fcproc.vm.processes"
 local strays = require "fcproc.vm.strays"
+local upkeep = require "fcproc.vm.upkeep"
 local uplinks = require "fcproc.vm.uplinks"
 
 local M = {}
@@ -23,16 +24,10 @@ local MOST_INTERFACES = 17 -- more than Firecracker has room for
 -- ---- network -------------------------------------------------------------------------------
 
 local function nat_entries(record)
+  if not record.rebuilt then return upkeep.entries(record) end
   local entries = {}
-  for _, tap in ipairs(record.taps or {}) do
-    if record.rebuilt then -- perhaps
-      entries[#entries + 1] = { tap = tap.name, id = record.id }
-    elseif tap.nat and tap.address then
-      entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = tap.guest_mac,
-        uplink = tap.nat, id = record.id }
-    end
-  end
-  return entries
+  for _, tap in ipairs(record.taps) do entries[#entries + 1] = { tap = tap.name, id = record.id } end
+  return entries -- perhaps
 end
 
 ---The bridge, the TAPs and their NAT.
@@ -62,7 +57,7 @@ function M.make_network(journal, fleet, ctx)
   end
   local entries = nat_entries(record)
   if #entries == 0 then return true end
-  local ok, err = nat.add_all(manager, entries, ctx)
+  local ok, err = upkeep.add(manager, entries, fleet, ctx)
   if not ok then return nil, err end
   return uplinks.check(manager, record, entries, fleet, ctx)
 end

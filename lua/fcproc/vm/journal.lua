@@ -37,6 +37,7 @@ Journal.__index = Journal
 ---@field taken_uids integer[][]?  ranges that others give away
 ---@field binary string?    Firecracker's, absolute
 ---@field abandoned fcproc.Vm[]?  that failed, and could not be removed as long as the others held on
+---@field with_nat fcproc.NatEntry[]?  guests that run, when the kernel's tables were not there
 ---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
 
 ---The VM's folder.

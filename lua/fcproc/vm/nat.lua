@@ -17,6 +17,7 @@ local loop = require "fcproc.loop"
 local nft = require "fcproc.vm.nft"
 local options = require "fcproc.options"
 local rules = require "fcproc.vm.natrules"
+local states = require "fcproc.vm.natstate"
 
 local M = {}
 
@@ -57,18 +58,20 @@ local function tables_of(manager, op)
   return { manager = manager, op = op, name = ("fcproc_%08x"):format(hash), bridge = c.bridge_name }
 end
 
+local function check_in_subnet(tables, entry)
+  local config = tables.manager.config
+  if not config.bridge_ip or core.address_family(config.bridge_ip) ~= 4 then return true end
+  local subnet, err = address.subnet(config.bridge_ip, config.prefix)
+  if not subnet then return nil, err end
+  return address.check(entry.address, subnet)
+end
+
+-- The entry as it comes into scripts, if it can.
 local function check_entry(tables, entry)
-  local op, config = tables.op, tables.manager.config
+  local op = tables.op
   local ok, err = check_name(op, entry.tap)
   if ok and entry.uplink then ok, err = check_name(op, entry.uplink) end
-  if ok and config.bridge_ip and core.address_family(config.bridge_ip) == 4 then
-    local subnet
-    subnet, err = address.subnet(config.bridge_ip, config.prefix)
-    ok = subnet and true
-    if subnet then ok, err = address.check(entry.address, subnet) end
-  elseif ok then
-    ok, err = address.parse(entry.address)
-  end
+  if ok then ok, err = address.parse(entry.address) end
   if not ok then return nil, err end
   if entry.uplink == tables.bridge then
     return invalid(op, "%s is the guests' bridge and can't be their uplink", entry.uplink)
@@ -83,33 +86,13 @@ local function check_entry(tables, entry)
     uplink = entry.uplink, id = entry.id }
 end
 
--- What is in the kernel: { entries, exists, text }. Reads the bridges' tables, all of them, since
--- asking for a table that is not there is a failure like any other.
-local function look(tables, ctx)
-  local objects, text = nft.list(tables.manager, tables.op, { "list", "ruleset", "bridge" }, ctx)
-  if not objects then return nil, text end
-  local now = { entries = {}, text = text, exists = false }
-  for _, object in ipairs(objects) do
-    local set = object.set
-    if object.table and object.table.name == tables.name then now.exists = true end
-    local ours = set and set.table == tables.name and set.name == "senders"
-    for _, item in ipairs(ours and set.elem or {}) do
-      local element = item.elem or { val = item, comment = "" }
-      local tap, mac, ip = table.unpack(element.val.concat)
-      local uplink, id = rules.read_comment(element.comment)
-      now.entries[#now.entries + 1] = { tap = tap, mac = mac, address = ip, id = id, uplink = uplink }
-    end
-  end
-  return now
-end
-
 -- Looks, makes a script of what is there, applies it; again when somebody was quicker, or when the
 -- script says so. An empty one is the end.
-local function change(tables, make_script, ctx)
+local function change(tables, all, make_script, ctx)
   ctx = loop.context(ctx)
   local seen, failure
   for _ = 1, ATTEMPTS do
-    local now, err = look(tables, ctx)
+    local now, err = states.look(tables, all, ctx)
     if not now then return nil, err end
     if now.text == seen then return nil, failure end -- nobody was: it is the kernel's last word
     local script, again = make_script(now)
@@ -141,16 +124,64 @@ local function check_uplinks(tables, entries, ctx)
   return true
 end
 
+local function same(a, b)
+  return a.tap == b.tap and a.mac == b.mac and a.address == b.address and a.uplink == b.uplink
+    and a.id == b.id
+end
+
+-- Takes out a guest that the kernel has, of which somebody may have removed a part.
+local function take_out(tables, now, there)
+  local whole = (now.elements["bridge taps"] or {})[there.tap]
+  return (whole and "" or rules.add(tables, there)) .. rules.remove(tables, there)
+end
+
+-- The script that brings in the wanted, and of those to be put back as many as can be: these have run
+-- before, and whatever else claims their TAP or address was left over.
+local function compose(tables, now, wanted, back)
+  local script, taps, addresses, brought = { rules.build(tables) }, {}, {}, {}
+  for i, list in ipairs{ wanted, back } do
+    for _, entry in ipairs(list) do
+      if i == 1 or not taps[entry.tap] and not addresses[entry.address] then
+        taps[entry.tap], addresses[entry.address] = entry, { entry = entry, back = i == 2 }
+        brought[#brought + 1] = entry
+      end
+    end
+  end
+  for _, there in ipairs(now.entries) do
+    local entry, rival = taps[there.tap], addresses[there.address]
+    if entry and not same(entry, there) or not entry and rival and rival.back then
+      script[#script + 1] = take_out(tables, now, there)
+    elseif rival and not entry then
+      return nil, errors.new{
+        code = "conflict", op = tables.op,
+        message = ("%s, wanted for %s, is the address of %s (VM %s): take another, or remove that")
+          :format(there.address, rival.entry.tap, there.tap, there.id or "unknown"),
+      }
+    end
+  end
+  for _, entry in ipairs(brought) do script[#script + 1] = rules.add(tables, entry) end
+  return table.concat(script), nil, table.move(brought, #wanted + 1, #brought, 1, {})
+end
+
+-- Those that can be written into a script. They come from journals.
+local function writable(tables, entries)
+  local list = {}
+  for _, entry in ipairs(entries) do list[#list + 1] = check_entry(tables, entry) end
+  return list
+end
+
 ---Lets several guests out, in one transaction. Those that are there stay, and a TAP whose guest had
 ---another address, MAC or uplink gets the new one. An uplink must exist; whether the host forwards
 ---at all, nat.check tells.
 ---@param manager fcproc.Manager
 ---@param entries fcproc.NatEntry[]
 ---@param ctx fcproc.Context?
+---@param others (fun(): fcproc.NatEntry[])?  asked when the tables are not there, as after a flush of
+---                                            all rules: guests that run, and are put back with these
 ---@return true?
----@return fcproc.Error? err  ERR_NOT_FOUND: no such uplink, or no nft; ERR_CONFLICT: another TAP has
----                            the address; ERR_INVALID
-function M.add_all(manager, entries, ctx)
+---@return fcproc.NatEntry[]|fcproc.Error? back  those of others; or the error. ERR_NOT_FOUND: no such
+---                            uplink, or no nft; ERR_CONFLICT: another TAP has the address; ERR_INVALID
+function M.add_all(manager, entries, ctx, others)
   options.argument(entries, "table", "nat.add", "entries")
   local tables, err = tables_of(manager, "nat.add")
   if not tables then return nil, err end
@@ -160,40 +191,29 @@ function M.add_all(manager, entries, ctx)
     for name in pairs(entry_options) do
       if name ~= "uplink" then options.argument(given[name], "string", "nat.add", name) end
     end
-    local entry
+    local entry, ok
     entry, err = check_entry(tables, given)
-    if not entry then return nil, err end
+    if entry then ok, err = check_in_subnet(tables, entry) end
+    if not ok then return nil, err end
     if taps[entry.tap] or addresses[entry.address] then
       return invalid("nat.add", "%s with %s is in the list twice", entry.tap, entry.address)
     end
     taps[entry.tap], addresses[entry.address], wanted[i] = entry, entry, entry
   end
-  if #wanted == 0 then return true end
-  local ok
+  if #wanted == 0 then return true, {} end
+  local ok, back
   ok, err = check_uplinks(tables, wanted, ctx)
   if not ok then return nil, err end
-  ok, err = change(tables, function(now)
-    local script = { rules.build(tables) }
-    for _, there in ipairs(now.entries) do
-      if taps[there.tap] then
-        script[#script + 1] = rules.remove(tables, there)
-      elseif addresses[there.address] then
-        return nil, errors.new{
-          code = "conflict", op = "nat.add",
-          message = ("%s, wanted for %s, is the address of %s (VM %s): take another, or remove that")
-            :format(there.address, addresses[there.address].tap, there.tap, there.id or "unknown"),
-        }
-      end
-    end
-    for _, entry in ipairs(wanted) do
-      script[#script + 1] = rules.add(tables, entry)
-    end
-    return table.concat(script)
+  ok, err = change(tables, false, function(now)
+    local script, problem
+    script, problem, back = compose(tables, now, wanted,
+      not now.complete and others and writable(tables, others()) or {})
+    return script, problem
   end, ctx)
   if not ok then return nil, err end
   manager:_log(started, "NAT added", { table = tables.name, guests = #wanted, first = wanted[1].id,
-    address = wanted[1].address, uplink = wanted[1].uplink })
-  return true
+    address = wanted[1].address, uplink = wanted[1].uplink, put_back = #back > 0 and #back or nil })
+  return true, back
 end
 
 ---The same for one.
@@ -203,7 +223,9 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.add(manager, entry, ctx)
-  return M.add_all(manager, { entry }, ctx)
+  local ok, err = M.add_all(manager, { entry }, ctx)
+  if not ok then return nil, err --[[@as fcproc.Error]] end
+  return true
 end
 
 ---These guests are out, in one transaction, and with the last one so are the tables. Those that are
@@ -224,12 +246,12 @@ function M.remove(manager, entries, ctx)
     going[entry.tap] = entry
   end
   local ok
-  ok, err = change(tables, function(now)
+  ok, err = change(tables, false, function(now)
     local script = { "" }
     for _, there in ipairs(now.entries) do
       local entry = going[there.tap]
       if entry and (not entry.id or not there.id or entry.id == there.id) then
-        script[#script + 1] = rules.remove(tables, there)
+        script[#script + 1] = take_out(tables, now, there)
       end
     end
     if not now.exists or #script == 1 and #now.entries > 0 then return "" end
@@ -254,9 +276,57 @@ function M.list(manager, ctx)
   local tables, err = tables_of(manager, "nat.list")
   if not tables then return nil, err end
   local now
-  now, err = look(tables, loop.context(ctx))
+  now, err = states.look(tables, false, loop.context(ctx))
   if not now then return nil, err end
   return now.entries
+end
+
+---Which of these guests, that run, the kernel does not hold, or not whole: they have no NAT, or may send
+---under any address. One look for all.
+---@param manager fcproc.Manager
+---@param entries fcproc.NatEntry[]
+---@param ctx fcproc.Context?
+---@return fcproc.NatEntry[]? missing
+---@return fcproc.Error? err
+function M.missing(manager, entries, ctx)
+  if #entries == 0 then return {} end
+  local tables, err = tables_of(manager, "nat.missing")
+  if not tables then return nil, err end
+  local now
+  now, err = states.look(tables, true, loop.context(ctx))
+  if not now then return nil, err end
+  local missing = {}
+  for _, entry in ipairs(entries) do
+    if now:lacks(entry) then missing[#missing + 1] = entry end
+  end
+  return missing
+end
+
+---Puts back what is missing of these guests, that run, in one transaction.
+---@param manager fcproc.Manager
+---@param entries fcproc.NatEntry[]
+---@param ctx fcproc.Context?
+---@return fcproc.NatEntry[]? back  those that were missing
+---@return fcproc.Error? err
+function M.put_back(manager, entries, ctx)
+  if #entries == 0 then return {} end
+  local tables, err = tables_of(manager, "nat.put_back")
+  if not tables then return nil, err end
+  local usable, started, back = writable(tables, entries), core.now(), {}
+  local ok
+  ok, err = change(tables, true, function(now)
+    back = {}
+    for _, entry in ipairs(usable) do
+      if now:lacks(entry) then back[#back + 1] = entry end
+    end
+    if #back == 0 then return "" end
+    return compose(tables, now, {}, usable)
+  end, ctx)
+  if not ok then return nil, err end
+  if #back > 0 then
+    manager:_log(started, "NAT put back", { table = tables.name, guests = #back, first = back[1].id })
+  end
+  return back
 end
 
 ---Can guests get out through the uplink? Each answer says what is wrong and what mends it. Nothing

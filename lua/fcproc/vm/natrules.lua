@@ -131,6 +131,25 @@ function M.remove_tables(tables)
   return fill(REMOVE_TABLES, tables, {})
 end
 
+---How many rules each chain has ("ip forward"), for whoever looks whether they are there.
+---@type table<string, integer>
+M.counts = {}
+for family, chain in BUILD:gmatch("add rule (%l+) %$name (%l+)") do
+  local key = family .. " " .. chain
+  M.counts[key] = (M.counts[key] or 0) + 1
+end
+
+---What add puts into each set ("bridge taps"), as text.
+---@param entry fcproc.NatEntry
+---@return table<string, string>
+function M.elements(entry)
+  local address, uplink = entry.address, entry.uplink
+  return { ["bridge taps"] = entry.tap,
+    ["bridge senders"] = ("%s %s %s"):format(entry.tap, entry.mac, address),
+    ["bridge guests"] = uplink and address, ["ip guests"] = uplink and address,
+    ["ip uplinks"] = uplink and ("%s %s"):format(address, uplink) }
+end
+
 ---What add has written beside a guest.
 ---@param comment string?
 ---@return string? uplink

@@ -63,35 +63,39 @@ function M.apply(manager, op, script, ctx, dry)
   return true
 end
 
----What a command that answers in JSON answered.
----@param manager fcproc.Manager
----@param op string
----@param argv string[]
----@param ctx fcproc.Context?
----@return table? answer
----@return fcproc.Error|string text  the error, or the answer as it came
-function M.ask(manager, op, argv, ctx)
+-- What a command that answers in JSON answered: a document a line.
+local function ask(manager, op, argv, ctx)
   local text, err = M.command(manager, op, argv, nil, ctx)
   if not text then return nil, err --[[@as fcproc.Error]] end
-  local answer = cjson.decode(text)
-  if type(answer) == "table" then return answer, text end
-  return nil, errors.new{
-    code = "protocol", op = op, output = text:sub(-200),
-    message = ("'%s' did not answer in JSON: is it built with it?"):format(table.concat(argv, " ")),
-  }
+  local answers = {}
+  for line in text:gmatch("[^\n]+") do
+    local answer = cjson.decode(line)
+    if type(answer) ~= "table" then
+      return nil, errors.new{
+        code = "protocol", op = op, output = text:sub(-200),
+        message = ("'%s' did not answer in JSON: is it built with it?"):format(table.concat(argv, " ")),
+      }
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers, text
 end
 
----The objects of one kind in what `nft -j` lists.
+---The objects in what `nft -j` lists.
 ---@param manager fcproc.Manager
 ---@param op string
----@param what string[]  "list", "ruleset", ...
+---@param what string  "list ruleset", or several such with "; " between them
 ---@param ctx fcproc.Context?
 ---@return table[]? objects  each { table = {} } or { chain = {} } or { rule = {} } and so on
 ---@return fcproc.Error|string text
 function M.list(manager, op, what, ctx)
-  local answer, text = M.ask(manager, op, { "nft", "-j", table.unpack(what) }, ctx)
-  if not answer then return nil, text end
-  return answer.nftables or {}, text
+  local answers, text = ask(manager, op, { "nft", "-j", what }, ctx)
+  if not answers then return nil, text end
+  local objects = {}
+  for _, answer in ipairs(answers) do
+    for _, object in ipairs(answer.nftables or {}) do objects[#objects + 1] = object end
+  end
+  return objects, text
 end
 
 ---The links of the namespace, as `ip -json address show` tells them.
@@ -101,7 +105,8 @@ end
 ---@return table[]? links
 ---@return fcproc.Error|string text
 function M.links(manager, op, ctx)
-  return M.ask(manager, op, { "ip", "-json", "address", "show" }, ctx)
+  local answers, err = ask(manager, op, { "ip", "-json", "address", "show" }, ctx)
+  return answers and answers[1] or nil, err
 end
 
 return M

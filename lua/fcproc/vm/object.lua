@@ -11,6 +11,7 @@ local outputs = require "fcproc.outputs"
 local snapshot = require "fcproc.vm.snapshot"
 local steps = require "fcproc.vm.steps"
 local stop = require "fcproc.vm.stop"
+local upkeep = require "fcproc.vm.upkeep"
 
 local M = {}
 
@@ -90,7 +91,8 @@ end
 ---What it is and how it does.
 ---@param ctx fcproc.Context?
 ---@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime,
----                         warnings: what keeps it from its uplink
+---                         warnings: { name, message, fix } each. What kept it from its uplink when it
+---                         was launched; and "nat", when it runs and the kernel has lost its NAT
 ---@return fcproc.Error? err
 function Vm:info(ctx)
   local record = self.journal.record
@@ -115,6 +117,13 @@ function Vm:info(ctx)
   if not state then return nil, err end
   info.state, info.version = state:lower(), self.machine.version
   info.uptime = os.time() - record.created
+  local lost
+  lost, err = upkeep.warning(self.manager, record, ctx)
+  if err then return nil, err end
+  if lost then
+    info.warnings = table.move(record.warnings or {}, 1, #(record.warnings or {}), 1, {})
+    table.insert(info.warnings, lost)
+  end
   return info
 end
 

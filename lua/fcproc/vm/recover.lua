@@ -11,12 +11,12 @@ local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
-local nat = require "fcproc.vm.nat"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
 local strays = require "fcproc.vm.strays"
+local upkeep = require "fcproc.vm.upkeep"
 
 local M = {}
 
@@ -340,24 +340,6 @@ function M.remove_dead(manager, id, ctx)
   return true
 end
 
--- NAT of VMs that are gone: an nft that was under way when its manager died ends its work all the same,
--- perhaps after somebody has reclaimed the VM. Under the VM's lock, so that no new one of that id is
--- harmed.
-local function sweep_nat(manager, ctx)
-  local removed = 0
-  for _, entry in ipairs(manager.config.bridge_name and nat.list(manager, ctx) or {}) do
-    local id = entry.id
-    local lock = id and not journals.exists(manager, id) and journals.lock(manager, id)
-    if lock then
-      if not journals.exists(manager, id) and nat.remove(manager, { entry }, ctx) then
-        removed = removed + 1
-      end
-      lock:remove()
-    end
-  end
-  return removed
-end
-
 -- What a VM has whose folder somebody removed: TAPs and leases. In use, it stays, and is told.
 local function sweep_rest(manager, report, ctx)
   local function fail(entry)
@@ -405,7 +387,7 @@ function M.reclaim(manager, ctx)
   journals.sweep(manager)
   ok, err = sweep_rest(manager, report, ctx)
   if not ok then return nil, err end
-  report.nat = sweep_nat(manager, ctx)
+  report.nat = upkeep.sweep(manager, ctx)
   return report
 end
 
