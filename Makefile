@@ -43,7 +43,7 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
-CORE := error context op ctxwait linger path file fileid openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
+CORE := error context op ctxwait linger path file fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
 	child gate spawn command netlink link tap removal curl unixhttp guest host signal terminal
 BINDING := core error context op path file capper cgroup process spawn net client log checks terminal
 LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
@@ -52,7 +52,7 @@ LUA_FILES := init alias api binary bodies calls config context endpoints error e
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
 	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases \
-	vm/processes vm/record vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/strays vm/uids \
+	vm/partial vm/place vm/processes vm/record vm/recover vm/schema vm/snapshot vm/spec vm/steps vm/stop vm/strays vm/uids \
 	vm/upkeep vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

@@ -38,5 +38,8 @@ int open_as(const char *path, int flags, uid_t uid, gid_t gid);
 /* Gives a new file away (-1: it stays the caller's). Before its mode is set: chown(2) changes that.
  * 0 or -errno. */
 int file_give(int fd, int64_t uid, int64_t gid);
+/* Opens (O_PATH) the folder that holds the last part of an absolute path, which is copied to base, if
+ * nobody but root and the caller may put another in the place of it or of one above it. */
+int folder_open_above(const char *op, const char *path, char base[PATH_MAX], fcproc_error *err);
 
 #endif

@@ -302,3 +302,61 @@ FCPROC_API int fcproc_process_open_root(const char *path, fcproc_process **ret, 
                          "no process that this user may look at has its root at %s", path);
     return r < 0 ? r : 0;
 }
+
+/* ---- where it is ---- */
+
+static int look_at_folder(const char *path, int flags, struct statx *ret)
+{
+    /* What a server does not answer for must not hold us up: a stranger's folder may be anywhere. */
+    return statx(AT_FDCWD, path, flags | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+                 STATX_TYPE | STATX_INO, ret) < 0
+               ? -errno
+               : 0;
+}
+
+/* Is the process's "cwd" or "root" the folder? 1, 0, or -errno. */
+static int link_leads_to(pid_t pid, const char *what, const struct statx *folder)
+{
+    struct statx stx;
+    char link[32];
+    int r;
+
+    (void)snprintf(link, sizeof(link), "/proc/%d/%s", pid, what);
+    r = look_at_folder(link, 0, &stx);
+    if (r < 0)
+        return r;
+    return stx.stx_ino == folder->stx_ino && stx.stx_dev_major == folder->stx_dev_major &&
+           stx.stx_dev_minor == folder->stx_dev_minor;
+}
+
+FCPROC_API int fcproc_process_in_folder(const fcproc_process *p, const char *path, bool *ret,
+                                        fcproc_error *err)
+{
+    static const char op[] = "process.place";
+    pid_t pid = fcproc_process_pid(p);
+    struct proc_stat now;
+    struct statx folder;
+    int r = look_at_folder(path, AT_SYMLINK_NOFOLLOW, &folder);
+
+    *ret = false;
+    if (r == 0 && !S_ISDIR(folder.stx_mode))
+        r = -ENOTDIR;
+    if (r < 0)
+        return error_set(err, FCPROC_ERR_CONFLICT, op, -r,
+                         "can't tell whether pid %d is in %s: %s", pid, path,
+                         r == -ENOENT ? "there is no such folder any more"
+                                      : "it can't be looked at, or is no folder");
+    r = link_leads_to(pid, "cwd", &folder);
+    if (r == 0)
+        r = link_leads_to(pid, "root", &folder);
+    /* On its way out it has neither any more, and is still who it was. */
+    if (r == -ENOENT && proc_read_stat(pid, &now) == 0 && (now.flags & PROC_FLAG_EXITING))
+        r = 1;
+    if (r == -ESRCH || r == -ENOENT)
+        r = 0;
+    if (r < 0)
+        return error_errno(err, op, -r, "can't see in which folder pid %d is (CAP_SYS_PTRACE)", pid);
+    /* What was read was p's only if p still has the number now. */
+    *ret = r > 0 && !pidfd_is_dead(fcproc_process_pidfd(p));
+    return 0;
+}

@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/vfs.h>
 
 #include "private.h"
 
@@ -99,6 +101,24 @@ static int netns_wrap(int fd, fcproc_netns **ret, fcproc_error *err)
 #define NS_GET_NSTYPE _IO(0xb7, 0x3)
 #endif
 
+/* Only what is on nsfs is opened: to open a FIFO waits, and a device may do anything. The descriptor;
+ * -ENOTTY: it is something else; or -errno. */
+static int open_namespace(const char *path)
+{
+    cleanup_fd int fd = open(path, O_PATH | O_CLOEXEC);
+    struct statfs fs;
+    char by_fd[32];
+    int opened;
+
+    if (fd < 0 || fstatfs(fd, &fs) < 0)
+        return -errno;
+    if (fs.f_type != NSFS_MAGIC)
+        return -ENOTTY;
+    (void)snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", fd);
+    opened = open(by_fd, O_RDONLY | O_CLOEXEC);
+    return opened < 0 ? -errno : opened;
+}
+
 FCPROC_API int fcproc_netns_open(const char *name, fcproc_netns **ret, fcproc_error *err)
 {
     static const char op[] = "netns.open";
@@ -109,10 +129,10 @@ FCPROC_API int fcproc_netns_open(const char *name, fcproc_netns **ret, fcproc_er
         snprintf(path, sizeof(path), "%s%s", strchr(name, '/') ? "" : "/run/netns/", name) >=
             (int)sizeof(path))
         return error_set(err, FCPROC_ERR_INVALID, op, 0, "no usable namespace name: '%s'", name);
-    fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* it may be a FIFO */
-    if (fd < 0)
-        return error_errno(err, op, errno, "no network namespace at %s", path);
-    if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET) {
+    fd = open_namespace(path);
+    if (fd < 0 && fd != -ENOTTY)
+        return error_errno(err, op, -fd, "no network namespace at %s", path);
+    if (fd < 0 || ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET) {
         close_fd(&fd);
         return error_set(err, FCPROC_ERR_INVALID, op, 0, "%s is no network namespace", path);
     }

@@ -8,7 +8,7 @@
 #include <sys/inotify.h>
 #include <sys/stat.h>
 
-#include "private.h"
+#include "file.h"
 
 /* ---- waiting ---- */
 
@@ -261,29 +261,28 @@ static int holds_others(const char *path, fcproc_error *err)
 FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err)
 {
     static const char op[] = "socket_dir.ensure";
+    cleanup_fd int above = -EBADF;
     cleanup_fd int fd = -EBADF;
+    char base[PATH_MAX];
     bool changed = false;
     struct stat st;
     int r;
 
-    if (path[0] != '/')
-        return error_set(err, FCPROC_ERR_INVALID, op, 0,
-                         "the runtime folder must be an absolute path, not '%s'", path);
-    if (mkdir(path, 0700) == 0) {
-        changed = true;
-    } else if (errno == ENOENT) {
+    above = folder_open_above(op, path, base, err);
+    if (above == FCPROC_ERR_NOT_FOUND) {
         r = make_parents(path);
         if (r < 0)
             return error_errno(err, op, -r, "can't make the parents of the runtime folder %s",
                                path);
-        if (mkdir(path, 0700) == 0)
-            changed = true;
-        else if (errno != EEXIST) /* EEXIST: another process was faster */
-            return error_errno(err, op, errno, "can't make the runtime folder %s", path);
-    } else if (errno != EEXIST) {
-        return error_errno(err, op, errno, "can't make the runtime folder %s", path);
+        above = folder_open_above(op, path, base, err);
     }
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (above < 0)
+        return above;
+    if (mkdirat(above, base, 0700) == 0)
+        changed = true;
+    else if (errno != EEXIST) /* EEXIST: another process may have been faster */
+        return error_errno(err, op, errno, "can't make the runtime folder %s", path);
+    fd = openat(above, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
         return error_set(err, FCPROC_ERR_CONFLICT, op, errno,
                          "%s is no folder of its own but a link or a file; remove it or choose "

@@ -112,6 +112,7 @@ struct level {
 
 struct removal {
     const char *path;
+    const char *mark; /* a file in the folder without which it is not ours; NULL: no matter */
     struct level *levels;
     size_t depth, room;
     int64_t removed;
@@ -227,7 +228,8 @@ static int empty_level(struct removal *t, int fd, char left[NAME_MAX + 1])
 
         for (ssize_t at = 0; at < n; at += entry->d_reclen) {
             entry = (const struct dirent64 *)(buf + at);
-            if (is_dot(entry->d_name))
+            if (is_dot(entry->d_name) ||
+                (t->mark && t->depth == 1 && strcmp(entry->d_name, t->mark) == 0))
                 continue;
             /* A file that a link replaces meanwhile is removed as a link: unlinkat follows none. */
             if (unlinkat(fd, entry->d_name, entry->d_type == DT_DIR ? AT_REMOVEDIR : 0) == 0)
@@ -278,6 +280,28 @@ static int go_up(struct removal *t, int top_fd, int *fd)
     return r;
 }
 
+/* Is the folder one that we made, and nobody else could put something into? 1; 0: it was empty, and is
+ * gone; or a code. */
+static int check_mark(struct removal *t, int fd, int top_fd, const char *base)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return fail(t, errno, NULL);
+    if (st.st_uid == geteuid() && !(st.st_mode & 077)) {
+        if (fstatat(fd, t->mark, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            st.st_uid == geteuid())
+            return 1;
+        if (unlinkat(top_fd, base, AT_REMOVEDIR) == 0) {
+            t->removed++;
+            return 0;
+        }
+    }
+    return error_set(t->err, FCPROC_ERR_CONFLICT, tree_op, 0,
+                     "%.400s is left untouched: it does not show that we made it (it has no %s of "
+                     "ours, or is somebody else's); look at it, and remove it yourself", t->path, t->mark);
+}
+
 static int remove_levels(struct removal *t, int top_fd, const char *base)
 {
     cleanup_fd int fd = go_down(t, top_fd, base);
@@ -286,8 +310,15 @@ static int remove_levels(struct removal *t, int top_fd, const char *base)
 
     if (fd < 0)
         return fd;
+    if (t->mark) {
+        r = check_mark(t, fd, top_fd, base);
+        if (r <= 0)
+            return r;
+    }
     for (;;) {
         r = empty_level(t, fd, left);
+        if (r == 0 && t->mark && t->depth == 1 && unlinkat(fd, t->mark, 0) == 0)
+            t->removed++;
         if (r == 0) {
             r = go_up(t, top_fd, &fd);
             if (r == 1 && t->depth == 0) { /* refilled: start over */
@@ -317,7 +348,13 @@ static int remove_levels(struct removal *t, int top_fd, const char *base)
 
 FCPROC_API int fcproc_tree_remove(const char *path, int64_t *ret_removed, fcproc_error *err)
 {
-    struct removal t = { .err = err };
+    return fcproc_tree_remove_marked(path, NULL, ret_removed, err);
+}
+
+FCPROC_API int fcproc_tree_remove_marked(const char *path, const char *mark, int64_t *ret_removed,
+                                         fcproc_error *err)
+{
+    struct removal t = { .err = err, .mark = mark };
     struct split_path split;
     struct stat st;
     char buf[PATH_MAX];

@@ -148,6 +148,12 @@ FCPROC_CHECKED int fcproc_socket_access(const char *path, int64_t uid, int64_t g
  * somebody else's folder is FCPROC_ERR_CONFLICT. Seed: EnsureSocketDir. */
 FCPROC_CHECKED int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err);
 
+/* Is the folder the caller's alone? It belongs to it, nobody else may write in it, and nobody but it and
+ * root may move it or a folder above it: such a path stays what it is. FCPROC_ERR_NOT_FOUND: there is
+ * none; FCPROC_ERR_PERMISSION: it is somebody else's; FCPROC_ERR_CONFLICT: it is a link or a file,
+ * or others may write where it, or a folder above it, is. */
+FCPROC_CHECKED int fcproc_dir_check(const char *path, fcproc_error *err);
+
 /* Finds an executable: a name with a slash is checked, any other is looked for in the absolute
  * folders of PATH. The answer must be a regular file that this user may execute. buf holds size
  * bytes. */
@@ -224,6 +230,11 @@ FCPROC_CHECKED int fcproc_dir_list(const char *path, struct fcproc_dir_entry **r
  * where something is mounted, and when it is filled as fast as it is emptied: what is left stays.
  * Counts every file and folder. */
 FCPROC_CHECKED int fcproc_tree_remove(const char *path, int64_t *ret_removed, fcproc_error *err);
+/* The same for a folder that somebody else may have named: only if it is the caller's, nobody else may
+ * enter it, and the file mark in it is the caller's (or it is empty); else FCPROC_ERR_CONFLICT. The mark
+ * goes last, so that what an interrupted removal leaves is still known. */
+FCPROC_CHECKED int fcproc_tree_remove_marked(const char *path, const char *mark,
+                                             int64_t *ret_removed, fcproc_error *err);
 
 /* A new file with that content, given to uid:gid (-1: the caller's); one that is there already stays
  * as it is. A crash may leave it empty, or cut. ret_id may be NULL. */
@@ -362,6 +373,10 @@ FCPROC_CHECKED int fcproc_process_open_api_sock(const char *exe, const char *api
 /* The newest process whose root directory is the folder, for one in a jail. Our own root is
  * FCPROC_ERR_INVALID. */
 FCPROC_CHECKED int fcproc_process_open_root(const char *path, fcproc_process **ret,
+                                            fcproc_error *err);
+/* Is p, while it lives, in this very folder: its working folder or its root directory? One that is on
+ * its way out counts as in it. FCPROC_ERR_CONFLICT: there is no such folder. */
+FCPROC_CHECKED int fcproc_process_in_folder(const fcproc_process *p, const char *path, bool *ret,
                                             fcproc_error *err);
 FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p);
 FCPROC_API int fcproc_process_pidfd(const fcproc_process *p); /* stays p's */

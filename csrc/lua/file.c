@@ -268,13 +268,14 @@ static int l_remove_file(lua_State *L)
     return 1;
 }
 
-/* core.remove_tree(path) -> how many */
+/* core.remove_tree(path, mark?) -> how many */
 static int l_remove_tree(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    const char *mark = lua_isnoneornil(L, 2) ? NULL : bind_check_string(L, 2);
     int64_t removed = 0;
 
-    if (fcproc_tree_remove(bind_check_string(L, 1), &removed, &err) < 0)
+    if (fcproc_tree_remove_marked(bind_check_string(L, 1), mark, &removed, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushinteger(L, removed);
     return 1;

@@ -48,6 +48,17 @@ static int l_socket_dir(lua_State *L)
     return 1;
 }
 
+/* core.check_dir(path) -> true */
+static int l_check_dir(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_dir_check(bind_check_string(L, 1), &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* core.find_executable(name) -> path */
 static int l_find_executable(lua_State *L)
 {
@@ -78,6 +89,7 @@ void bind_open_path(lua_State *L)
         { "wait_path", l_wait_path },
         { "socket_access", l_socket_access },
         { "socket_dir", l_socket_dir },
+        { "check_dir", l_check_dir },
         { "find_executable", l_find_executable },
         { "absolute_path", l_absolute_path },
         { NULL, NULL },

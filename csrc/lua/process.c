@@ -178,6 +178,18 @@ static int l_process_matches(lua_State *L)
     return 1;
 }
 
+/* process:in_folder(path) -> whether it is, while it lives */
+static int l_process_in_folder(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool in = false;
+
+    if (fcproc_process_in_folder(bind_check(L, 1, TYPE_PROCESS), bind_check_string(L, 2), &in, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushboolean(L, in);
+    return 1;
+}
+
 static int l_process_signal(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
@@ -328,6 +340,7 @@ void bind_open_process(lua_State *L)
         { "recorded", l_process_recorded },
         { "identity", l_process_identity },
         { "matches", l_process_matches },
+        { "in_folder", l_process_in_folder },
         { "signal_number", l_process_signal },
         { "release", l_process_release },
         { "wait_op", l_process_wait_op },

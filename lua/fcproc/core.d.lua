@@ -104,6 +104,12 @@ function Process:identity() end
 ---@return ("yes"|"no"|"exiting")?, fcproc.Error?
 function Process:matches(exe, api_sock, folder) end
 
+---Is the process, while it lives, in this very folder: its working folder, or its root? One on its way
+---out counts as in it.
+---@param path string
+---@return boolean?, fcproc.Error?  ERR_CONFLICT: there is no such folder
+function Process:in_folder(path) end
+
 ---Sends a signal through the pidfd: this very process or none. Gone is ERR_NOT_FOUND.
 ---@param number integer
 ---@return true?, fcproc.Error?
@@ -340,6 +346,12 @@ function core.socket_access(path) end
 ---@return boolean? changed, fcproc.Error?
 function core.socket_dir(path) end
 
+---Is the folder ours alone, so that nobody else can move it or what is in it? ERR_NOT_FOUND: there is
+---none; ERR_PERMISSION: it is somebody else's; ERR_CONFLICT: others may write there, or above it.
+---@param path string
+---@return true?, fcproc.Error?
+function core.check_dir(path) end
+
 ---A path is checked, a name is looked for on PATH. The answer is a regular file we may execute.
 ---@param name string
 ---@return string? path, fcproc.Error?
@@ -431,9 +443,10 @@ function core.remove_file(path) end
 
 ---Removes the folder and all in it; missing is 0. Where something is mounted: ERR_BUSY.
 ---@param path string
+---@param mark string?  a file in it without which it is not ours to remove: ERR_CONFLICT; it goes last
 ---@return integer? removed  files and folders
 ---@return fcproc.Error?
-function core.remove_tree(path) end
+function core.remove_tree(path, mark) end
 
 ---When more than most_bytes are on the disk, frees the blocks of all but the last half of that.
 ---The size stays, so that a writer that appends is not disturbed. Else ERR_UNSUPPORTED.

@@ -175,11 +175,22 @@ function M.make_cgroups(folders)
   return true
 end
 
+local function is_in_hierarchy(folder)
+  for _, point in pairs(hierarchies()) do
+    if folder:sub(1, #point + 1) == point .. "/" then return true end
+  end
+  return false
+end
+
 ---Removes a cgroup, and our own parent folder when it was the last.
 ---@param folder string
 ---@return true?
 ---@return fcproc.Error? err
 function M.remove_cgroup(folder)
+  if not is_in_hierarchy(folder) then
+    return nil, errors.new{ code = "conflict", op = "jailer.cgroups", path = folder,
+      message = folder .. " is in no mounted cgroup hierarchy, and was not touched" }
+  end
   local ok, message, errno = os.remove(folder)
   if not ok and errno ~= 2 then -- ENOENT
     return nil, errors.new{ code = errno == 16 and "busy" or "system", op = "jailer.cgroups",

@@ -146,7 +146,7 @@ function M.crash_in_snapshot(world, path, spec)
   assert(not M.crash(world, order)) -- to see its steps
   support.must(support.must(fcproc.vm.adopt(world.manager, world.id)):kill())
   support.sh{ "rm", "-r", path }
-  order.at = M.step_of(world, "make_dir", 1) + 1
+  order.at = M.step_of(world, "make_dir", 1) + 2 -- after it was marked and the VM paused
   assert(M.crash(world, order))
 end
 

@@ -389,7 +389,7 @@ describe("ensure_socket_dir", function()
     assert.are.equal("755\n", support.sh{ "stat", "-c", "%a", dir:file("real") })
     assert.are.equal("65534\n", support.sh{ "stat", "-c", "%u", dir:file("theirs") })
     local below <close> = must(fcproc.new{ runtime_dir = dir:file("file/below") })
-    assert.are.equal(20, fails("system", below:ensure_socket_dir()).errno) -- ENOTDIR
+    assert.are.equal(20, fails("conflict", below:ensure_socket_dir()).errno) -- ENOTDIR
     fails("invalid", fcproc.new{ runtime_dir = "relative/folder" })
   end)
 

@@ -11,6 +11,7 @@ local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
 local namespaces = require "fcproc.vm.namespaces"
 local nat = require "fcproc.vm.nat"
+local partials = require "fcproc.vm.partial"
 local processes = require "fcproc.vm.processes"
 local strays = require "fcproc.vm.strays"
 local upkeep = require "fcproc.vm.upkeep"
@@ -245,9 +246,7 @@ end
 -- what to try again.
 local function remove_rest(journal, leases, names, left)
   local record, before, id = journal.record, #left, journal.id
-  if record.snapshot and record.snapshot:find("%.partial$") then
-    note(left, id, record.snapshot, core.remove_tree(record.snapshot))
-  end
+  if record.snapshot then note(left, id, record.snapshot, partials.remove(record.snapshot, id)) end
   for _, folder in ipairs(record.jail and record.jail.cgroups or {}) do
     note(left, id, folder, remove_cgroup(folder))
   end

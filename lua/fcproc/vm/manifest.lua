@@ -81,10 +81,12 @@ function M.write(path, manifest)
   if not entries then return nil, err end
   manifest.sizes = {}
   for _, entry in ipairs(entries) do
-    local stat
-    stat, err = core.stat(path .. "/" .. entry.name)
-    if not stat then return nil, err end
-    manifest.sizes[entry.name] = stat.size
+    if entry.name:sub(1, 1) ~= "." then -- the mark of a snapshot that is being made
+      local stat
+      stat, err = core.stat(path .. "/" .. entry.name)
+      if not stat then return nil, err end
+      manifest.sizes[entry.name] = stat.size
+    end
   end
   return core.write_file(path .. "/manifest.json", json.write(manifest) .. "\n", 384)
 end

@@ -5,7 +5,6 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
-local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
@@ -13,6 +12,7 @@ local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
+local place = require "fcproc.vm.place"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
 local strays = require "fcproc.vm.strays"
@@ -21,28 +21,6 @@ local upkeep = require "fcproc.vm.upkeep"
 local M = {}
 
 local EXIT_LIMIT, ANSWER_LIMIT, SNAPSHOT_LIMIT = 1, 3, 60 -- seconds
-
--- What these tell may mean that it lives and can't be seen: too few descriptors, no permission.
-local function open_live(process, err)
-  if process and process:alive() then return process end
-  if process then process:close() end
-  if err and err.code ~= "not_found" then return nil, err end
-end
-
--- The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
--- the VMM; or, when a crash came before the VMM was written down, whoever has the jail as its root.
--- Without a journal, whoever listens on its socket.
----@param record table
----@return fcproc.Process? process
----@return fcproc.Error? err  whether it lives could not be found out
-local function find_process(record)
-  local identity, process, err = record.process or record.launcher, nil, nil
-  if identity then process, err = open_live(core.process(identity)) end
-  if process or err or record.process then return process, err end
-  if record.jail then process, err = open_live(jailer.find(record.jail.root)) end
-  if process or err or not record.rebuilt then return process, err end
-  return open_live(core.open_listener(record.files.socket))
-end
 
 -- The record of a journal, or one made up from what else there is. nil: hands off.
 local function record_of(manager, id, record, err)
@@ -65,17 +43,22 @@ local function wait_until_started(manager, record, process, ctx)
     if listens and done and not record.jail then return process end
     process:close()
     if not done then return nil, listens end
-    if listens then return open_live(core.open_listener(record.files.socket, manager.config.without)) end
+    if listens then return place.listener(record, manager.config.without) end
     local err
-    process, err = find_process(record)
+    process, err = place.find(record)
     if err then return nil, err end
   end
 end
 
-local function dead(journal, cause)
+local ELSEWHERE = "pid %d, which its journal names, is alive and not in its folder: it is none of its "
+  .. "processes, and was not touched"
+
+local function dead(journal, cause, elsewhere)
+  local message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
+    journal.folder)
+  if elsewhere then message = ("%s (%s)"):format(message, ELSEWHERE:format(elsewhere)) end
   return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder, cause = cause,
-    state = "dead", message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
-      journal.folder) }
+    pid = elsewhere, state = "dead", message = message }
 end
 
 -- Its API does not answer: it hangs, or its socket was removed, though it lives.
@@ -158,12 +141,12 @@ function M.adopt(manager, id, ctx)
   record, err = record_of(manager, id, journal.record, err)
   if not record then return nil, err end
   journal.record = record
-  local process
-  process, err = find_process(record)
+  local process, elsewhere
+  process, err, elsewhere = place.find(record)
   if process and record.state ~= "running" then
     process, err = wait_until_started(manager, record, process, ctx)
   end
-  if not process then return nil, err or dead(journal) end
+  if not process then return nil, err or dead(journal, nil, elsewhere) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
   ok, err = take_over(vm, ctx)
   -- Its socket is shut a moment before it is gone.
@@ -195,6 +178,10 @@ local function state_of(record, process, managed)
   return managed and "making" or "dead"
 end
 
+local function find_of(record)
+  if record then return place.find(record) end
+end
+
 ---All VMs of the runtime folder, alive or dead. None of them is disturbed.
 ---@param manager fcproc.Manager
 ---@param ctx fcproc.Context?
@@ -210,8 +197,9 @@ function M.list(manager, ctx)
   for _, id in ipairs(ids) do
     local managed = journals.is_locked(manager, id)
     local record, problem = record_of(manager, id, journals.read(manager, id))
-    local process <close>, unseen = find_process(record or {})
-    problem = problem or unseen
+    local process <close>, unseen = find_of(record)
+    -- What a manager has in its hands is on its way.
+    problem = problem or not (managed and unseen and unseen.code == "busy") and unseen or nil
     local summary = { id = id, created = record and record.created, managed = managed,
       state = problem and "unknown" or state_of(record, process, managed),
       pid = process and process:pid(), err = problem }
@@ -249,7 +237,7 @@ function M.inspect(manager, id, ctx)
   record, err = record_of(manager, id, journals.read(manager, id))
   if not record then return nil, err end
   local process
-  process, err = find_process(record)
+  process, err = place.find(record)
   if err then return nil, err end
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
   local _ <close> = finally(function()
@@ -281,7 +269,7 @@ end
 local function open_dead(manager, id)
   do -- first without the lock, which somebody may just want to take for a VM that lives
     local record = record_of(manager, id, journals.read(manager, id))
-    local process <close> = record and find_process(record)
+    local process <close> = record and place.find(record)
     if process then return "alive" end
   end
   local journal, err = journals.open(manager, id)
@@ -290,9 +278,12 @@ local function open_dead(manager, id)
     if err.code == "not_found" then return "gone" end
     return "failed", err
   end
-  local process, unseen
+  local process, unseen, elsewhere
   journal.record, err = record_of(manager, id, journal.record, err)
-  if journal.record then process, unseen = find_process(journal.record) end
+  if journal.record then process, unseen, elsewhere = place.find(journal.record) end
+  if elsewhere then
+    manager:_log(core.now(), ELSEWHERE:format(elsewhere), { id = id, pid = elsewhere }, "warn")
+  end
   if journal.record and not process and not unseen then return "dead", journal end
   if process then process:close() end
   journal:close()

@@ -8,6 +8,7 @@ local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
+local partials = require "fcproc.vm.partial"
 local version_of = require "fcproc.version"
 
 local M = {}
@@ -97,8 +98,9 @@ local function undo(vm, ctx)
   for _, name in ipairs(FILES) do
     if record.jail then core.remove_file(record.files.folder .. "/snapshot-" .. name) end
   end
-  local ok, err = core.remove_tree(record.snapshot)
-  if not ok then return nil, err end
+  local ok, err = partials.remove(record.snapshot, vm.id)
+  if not ok and err.code ~= "conflict" then return nil, err end
+  if not ok then vm.manager:_log(core.now(), err.message, { id = vm.id }, "warn") end
   local resume = record.resume
   record.snapshot, record.resume = nil, nil
   if not vm.machine then return true end -- it was stopped meanwhile
@@ -129,7 +131,7 @@ end
 -- Writes down that a snapshot is being made, and makes the folder that becomes it.
 local function begin(vm, path, state)
   local record = vm.journal.record
-  local partial = ("%s.%s.partial"):format(path, vm.id)
+  local partial = partials.path(path, vm.id)
   if core.stat(partial) then
     return refuse("conflict", partial, "%s is left of another snapshot: remove it", partial)
   end
@@ -137,7 +139,7 @@ local function begin(vm, path, state)
   record.paused = state == "Paused" or nil
   local made
   local ok, err = vm.journal:save("snapshotting")
-  if ok then made, err = core.make_dir(partial, 448) end -- 0700
+  if ok then made, err = partials.make(partial, vm.id) end
   if made then return true end
   record.snapshot, record.resume = nil, nil
   vm.journal:save("running")
@@ -160,7 +162,7 @@ local function create(vm, path, opts, ctx)
     if not ok then return nil, machine:failure("snapshot", err) end
   end
   ok, err = write_all(vm, machine, manifest, opts, ctx)
-  if ok then ok, err = core.rename(record.snapshot, path, false) end
+  if ok then ok, err = partials.finish(record.snapshot, path, vm.id) end
   if not ok then return nil, err end
   local resume = record.resume and not opts.keep_paused
   record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
