@@ -235,6 +235,22 @@ static int gate_pass(struct spawn_gate *g, fcproc_process *p, fcproc_error *err)
     return r;
 }
 
+/* Its handle is closed: the child ends without having executed anything, and is reaped. */
+static void gate_abandon(struct spawn_gate *g, fcproc_process *p)
+{
+    /* In a fork of us it is no child, and not ours to end; its memory is another by then. */
+    if (process_reap(p) == 0) {
+        if (g->open) {
+            (void)!gate_pass(g, p, NULL);
+            return;
+        }
+        (void)!fcproc_process_signal(p, SIGKILL, NULL);
+        close_fd(&g->channel); /* the same, should the signal be refused */
+        reap(p);
+    }
+    gate_free(g);
+}
+
 int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                 fcproc_process *process, fcproc_error *err)
 {
@@ -249,25 +265,10 @@ int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                            r == -EAGAIN ? " (raise the limit of processes, ulimit -u)" : "");
     }
     if (spec->gate) {
-        process_set_gate(process, g); /* how it comes to its gate, its release tells */
+        process_set_gate(process, g, gate_abandon); /* how it comes to its gate, its release tells */
         return 0;
     }
     return gate_pass(g, process, err);
-}
-
-void spawn_gate_abandon(struct spawn_gate *g, fcproc_process *p)
-{
-    /* In a fork of us it is no child, and not ours to end; its memory is another by then. */
-    if (process_reap(p) == 0) {
-        if (g->open) {
-            (void)!gate_pass(g, p, NULL);
-            return;
-        }
-        (void)!fcproc_process_signal(p, SIGKILL, NULL);
-        close_fd(&g->channel); /* the same, should the signal be refused */
-        reap(p);
-    }
-    gate_free(g);
 }
 
 FCPROC_API int fcproc_process_release(fcproc_process *p, bool wait, fcproc_error *err)
@@ -286,6 +287,6 @@ FCPROC_API int fcproc_process_release(fcproc_process *p, bool wait, fcproc_error
     g->open = true;
     if (!wait)
         return 0;
-    process_set_gate(p, NULL);
+    process_set_gate(p, NULL, NULL);
     return gate_pass(g, p, err);
 }

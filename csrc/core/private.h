@@ -193,12 +193,12 @@ struct fcproc_exit process_exit(const fcproc_process *p);
 void process_abandon(fcproc_process *p);
 bool pidfd_is_dead(int pidfd);
 
-/* A child that waits at its gate (gate.c), until it is released or its handle closed. */
+/* A child that waits at its gate (gate.c), until it is released or its handle closed: then it is
+ * abandoned. */
 struct spawn_gate;
-void process_set_gate(fcproc_process *p, struct spawn_gate *gate);
+void process_set_gate(fcproc_process *p, struct spawn_gate *gate,
+                      void (*abandon)(struct spawn_gate *gate, fcproc_process *p));
 struct spawn_gate *process_gate(const fcproc_process *p);
-/* The child ends without having executed anything, and is reaped. */
-void spawn_gate_abandon(struct spawn_gate *gate, fcproc_process *p);
 
 /* ---- threads and namespaces ---- */
 

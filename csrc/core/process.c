@@ -30,6 +30,7 @@ struct fcproc_process {
     bool ended;
     struct fcproc_exit exit;
     struct spawn_gate *gate; /* it is not known to have executed yet */
+    void (*abandon_gate)(struct spawn_gate *gate, fcproc_process *p);
 };
 
 /* Names the process in an error just filled; returns its code. */
@@ -95,9 +96,11 @@ void process_started(fcproc_process *p, pid_t pid, int pidfd, uint64_t start_tim
     p->start_time = start_time;
 }
 
-void process_set_gate(fcproc_process *p, struct spawn_gate *gate)
+void process_set_gate(fcproc_process *p, struct spawn_gate *gate,
+                      void (*abandon)(struct spawn_gate *gate, fcproc_process *p))
 {
     p->gate = gate;
+    p->abandon_gate = abandon;
 }
 
 struct spawn_gate *process_gate(const fcproc_process *p)
@@ -121,7 +124,7 @@ FCPROC_API void fcproc_process_close(fcproc_process *p)
     if (!p || --p->references > 0)
         return;
     if (p->gate)
-        spawn_gate_abandon(p->gate, p);
+        p->abandon_gate(p->gate, p);
     /* It has ended unseen, or will: no zombie stays. In a fork of us it is no child. */
     if (p->child && !p->ended && p->pidfd >= 0 && pidfd_wait(p->pidfd, true, &p->exit) == 0)
         linger_child(take_fd(&p->pidfd));

@@ -51,6 +51,8 @@ void *bind_check(lua_State *L, int index, const char *type);
 void *bind_opt(lua_State *L, int index, const char *type);
 /* The context given, else the state's default, else NULL. May raise. */
 fcproc_ctx *bind_ctx(lua_State *L, int index);
+/* NULL: none. [-0, +0, m] */
+void bind_set_default_context(lua_State *L, fcproc_ctx *ctx);
 /* Seconds to milliseconds, rounded up; nil is -1 (no limit). May raise. */
 int64_t bind_timeout_ms(lua_State *L, int index);
 /* A string without a NUL byte in it. May raise. */
@@ -70,6 +72,7 @@ struct bind_handle *bind_guard(lua_State *L);
 void bind_guard_release(struct bind_handle *guard);
 
 /* Each adds its types and functions to the module table on top. [-0, +0, m] */
+void bind_open_guard(lua_State *L);
 void bind_open_error(lua_State *L);
 void bind_open_context(lua_State *L);
 void bind_open_op(lua_State *L);

@@ -129,15 +129,12 @@ static int l_default_context(lua_State *L)
     return 1;
 }
 
-FCPROC_API void fcproc_lua_set_context(lua_State *L, fcproc_ctx *ctx)
+void bind_set_default_context(lua_State *L, fcproc_ctx *ctx)
 {
-    if (ctx) {
-        luaL_requiref(L, "fcproc.core", luaopen_fcproc_core, 0); /* makes the types */
-        lua_pop(L, 1);
+    if (ctx)
         bind_new(L, TYPE_CONTEXT)->object = fcproc_ctx_ref(ctx);
-    } else {
+    else
         lua_pushnil(L);
-    }
     lua_rawsetp(L, LUA_REGISTRYINDEX, &default_key);
 }
 

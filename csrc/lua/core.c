@@ -1,108 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The module fcproc.core: helpers that every file of the binding uses, and luaopen.
+ * The module fcproc.core: the list of all that is in it.
  */
-#include <stdlib.h>
-
 #include "binding.h"
-
-static int l_handle_tostring(lua_State *L)
-{
-    const struct bind_handle *h = lua_touserdata(L, 1);
-
-    luaL_getmetafield(L, 1, "__name");
-    if (h && h->object)
-        lua_pushfstring(L, "%s (%p)", lua_tostring(L, -1), h->object);
-    else
-        lua_pushfstring(L, "%s (closed)", lua_tostring(L, -1));
-    return 1;
-}
-
-void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close)
-{
-    luaL_newmetatable(L, type);
-    lua_pushcfunction(L, l_close);
-    lua_setfield(L, -2, "__gc");
-    lua_pushcfunction(L, l_close);
-    lua_setfield(L, -2, "__close");
-    lua_pushcfunction(L, l_handle_tostring);
-    lua_setfield(L, -2, "__tostring");
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_pushcfunction(L, l_close);
-    lua_setfield(L, -2, "close");
-    lua_setfield(L, -2, "__index");
-    lua_pop(L, 1);
-}
-
-struct bind_handle *bind_new(lua_State *L, const char *type)
-{
-    struct bind_handle *h = lua_newuserdatauv(L, sizeof(*h), 1);
-
-    h->object = NULL;
-    luaL_setmetatable(L, type);
-    return h;
-}
-
-void *bind_check(lua_State *L, int index, const char *type)
-{
-    struct bind_handle *h = luaL_checkudata(L, index, type);
-
-    if (!h->object)
-        luaL_error(L, "attempt to use a closed %s", type);
-    return h->object;
-}
-
-void *bind_opt(lua_State *L, int index, const char *type)
-{
-    return lua_isnoneornil(L, index) ? NULL : bind_check(L, index, type);
-}
-
-int64_t bind_timeout_ms(lua_State *L, int index)
-{
-    lua_Number seconds;
-    int64_t ms;
-
-    if (lua_isnoneornil(L, index))
-        return -1;
-    seconds = luaL_checknumber(L, index);
-    luaL_argcheck(L, seconds >= 0, index, "a time must be 0 seconds or more");
-    if (seconds > 1e12)
-        return -1;
-    ms = (int64_t)(seconds * 1e3);
-    return (lua_Number)ms < seconds * 1e3 ? ms + 1 : ms;
-}
-
-const char *bind_check_string(lua_State *L, int index)
-{
-    size_t len;
-    const char *s = luaL_checklstring(L, index, &len);
-
-    luaL_argcheck(L, strlen(s) == len, index, "a string with a zero byte in it");
-    return s;
-}
-
-int bind_without(lua_State *L, int index)
-{
-    return (int)luaL_optinteger(L, index, 0);
-}
-
-void bind_guard_release(struct bind_handle *guard)
-{
-    free(guard->object);
-    guard->object = NULL;
-}
-
-static int l_guard_close(lua_State *L)
-{
-    bind_guard_release(luaL_checkudata(L, 1, TYPE_GUARD));
-    return 0;
-}
-
-struct bind_handle *bind_guard(lua_State *L)
-{
-    return bind_new(L, TYPE_GUARD);
-}
 
 static int l_now(lua_State *L)
 {
@@ -123,7 +23,6 @@ int luaopen_fcproc_core(lua_State *L)
         { "guest_path", l_guest_path },
         { NULL, NULL },
     };
-    static const luaL_Reg none[] = { { NULL, NULL } };
     static const struct {
         const char *name;
         int bit;
@@ -152,7 +51,7 @@ int luaopen_fcproc_core(lua_State *L)
         lua_setfield(L, -2, without[i].name);
     }
     lua_setfield(L, -2, "without");
-    bind_type(L, TYPE_GUARD, none, l_guard_close);
+    bind_open_guard(L);
     bind_open_error(L);
     bind_open_context(L);
     bind_open_op(L);
@@ -168,4 +67,11 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_checks(L);
     bind_open_terminal(L);
     return 1;
+}
+
+FCPROC_API void fcproc_lua_set_context(lua_State *L, fcproc_ctx *ctx)
+{
+    luaL_requiref(L, "fcproc.core", luaopen_fcproc_core, 0); /* makes the types, if nobody has */
+    lua_pop(L, 1);
+    bind_set_default_context(L, ctx);
 }

@@ -78,6 +78,106 @@ local function never(path, names)
   assert.are.equal("", table.concat(found, " "), path .. " calls")
 end
 
+-- What may be included in the C rooms that stand on the public headers, those to come among them.
+-- agent is the guest's, and knows nothing of ours but the protocol.
+local rooms = {
+  image = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, "^archive", "^ext2fs/", "^et/",
+    "^openssl/", lua_in = "^csrc/image/binding%.c$" },
+  agent = {},
+  helper = { ["fcproc.h"] = true },
+  host = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, lua_in = "" },
+}
+local ours = { ["fcproc.h"] = true, ["fcproc_image.h"] = true } -- fcproc_lua.h: see lua_in
+local libraries = { "^netlink/", "^curl/", "^archive", "^ext2fs/", "^et/", "^openssl/" }
+
+local function matches(list, name)
+  for _, pattern in ipairs(list) do
+    if name:match(pattern) then return true end
+  end
+  return false
+end
+
+-- The headers that a file of the room may not include.
+local function not_allowed(room, path, text)
+  local found, row = {}, rooms[room]
+  for _, name in ipairs(includes(text)) do
+    local wrong
+    if is_lua_header(name) then
+      wrong = not row.lua_in or not path:match(row.lua_in)
+    elseif ours[name] then
+      wrong = not row[name]
+    elseif name:match("private%.h$") or name:match("binding%.h$") or name:match("^%.%./") then
+      wrong = true
+    else
+      wrong = matches(libraries, name) and not matches(row, name)
+    end
+    if wrong then found[#found + 1] = name end
+  end
+  return found
+end
+
+-- Which object of a folder uses a function or a variable of which other one, as nm sees it: also when
+-- it is only passed by pointer. { [object] = { [other] = symbol } }
+local function uses(room)
+  local owner, wanted = {}, {}
+  for _, path in ipairs(files(true, "csrc/" .. room .. "/*.c")) do
+    local object = path:match("([%l]+)%.c$")
+    wanted[object] = {}
+    local file = ("%s/obj/%s/%s.o"):format(os.getenv("FCPROC_SPEC_BUILD"), room, object)
+    -- host.c belongs to libfcproc-lua alone.
+    local listed = path == "csrc/lua/host.c" and "" or support.sh{ "nm", file }
+    for line in listed:gmatch("[^\n]+") do
+      local kind, symbol = line:match("(%a) (%S+)$")
+      if kind == "U" then wanted[object][symbol] = true end
+      if kind:match("[TDBRVW]") then owner[symbol] = object end
+    end
+  end
+  local graph = {}
+  for object, symbols in pairs(wanted) do
+    graph[object] = {}
+    for symbol in pairs(symbols) do
+      local other = owner[symbol]
+      if other and other ~= object then graph[object][other] = symbol end
+    end
+  end
+  return graph
+end
+
+-- A way from an object back to itself, as a text; nil when there is none.
+local function circle(graph)
+  local state, way = {}, {}
+  local function visit(object)
+    state[object] = "open"
+    way[#way + 1] = object
+    local others = {}
+    for other in pairs(graph[object]) do others[#others + 1] = other end
+    table.sort(others)
+    for _, other in ipairs(others) do
+      local found
+      if state[other] == "open" then
+        local names = { other }
+        for i = #way, 1, -1 do
+          table.insert(names, 1, way[i])
+          if way[i] == other then break end
+        end
+        found = table.concat(names, " -> ") .. " by " .. graph[object][other]
+      elseif not state[other] then
+        found = visit(other)
+      end
+      if found then return found end
+    end
+    way[#way] = nil
+    state[object] = "done"
+  end
+  local objects = {}
+  for object in pairs(graph) do objects[#objects + 1] = object end
+  table.sort(objects)
+  for _, object in ipairs(objects) do
+    local found = not state[object] and visit(object)
+    if found then return found end
+  end
+end
+
 local printing = words[[printf vprintf dprintf fprintf vfprintf puts fputs putchar putc fputc perror
   psignal warn warnx err errx error syslog]]
 local ending = words[[abort exit _exit _Exit quick_exit assert raise]]
@@ -104,6 +204,21 @@ describe("the readers of this file", function()
     assert.are.same({ "lua.h", "curl/curl.h", "../core/private.h" },
       includes'#include <lua.h>\n# include <curl/curl.h>\n#include "../core/private.h"\n')
     assert.is_true(is_lua_header("lauxlib.h") and is_lua_header("lua5.4/lua.h"))
+    assert.are.same({}, not_allowed("image", "csrc/image/tar.c", "#include <archive.h>\n"
+      .. '#include "fcproc.h"\n#include "tar.h"\n#include <stdio.h>\n'))
+    assert.are.same({ "lua.h", "../core/private.h", "curl/curl.h" },
+      not_allowed("image", "csrc/image/tar.c",
+        '#include <lua.h>\n#include "../core/private.h"\n#include <curl/curl.h>\n'))
+    assert.are.same({}, not_allowed("image", "csrc/image/binding.c", "#include <lua.h>\n"))
+    assert.are.same({ "fcproc.h" }, not_allowed("agent", "csrc/agent/init.c",
+      '#include <linux/vm_sockets.h>\n#include "protocol.h"\n#include "fcproc.h"\n'))
+    assert.are.same({ "binding.h", "fcproc_lua.h" }, not_allowed("helper", "csrc/helper/main.c",
+      '#include "binding.h"\n#include <fcproc.h>\n#include "fcproc_lua.h"\n'))
+    assert.are.same({ "netlink/msg.h" }, not_allowed("host", "csrc/host/main.c",
+      "#include <netlink/msg.h>\n#include <lua.h>\n#include <fcproc_lua.h>\n"))
+    assert.is_nil(circle{ a = { b = "f", c = "g" }, b = { c = "g" }, c = {} })
+    assert.are.equal("b -> c -> b by f",
+      circle{ a = { b = "f" }, b = { c = "g" }, c = { b = "f" }, d = {} })
     assert.are.same({ "a.b", "c", "d" }, requires'require "a.b" require("c") require \'d\'')
   end)
 end)
@@ -150,15 +265,21 @@ describe("the layers", function()
     end
   end)
 
-  it("a host knows the public headers only", function()
-    local list = files(false, "csrc/helper/*.[ch]", "csrc/host/*.[ch]")
-    for _, path in ipairs(files(true, "examples/*.c")) do list[#list + 1] = path end
-    for _, path in ipairs(list) do
-      for _, name in ipairs(includes(support.read_file(path))) do
-        assert.is_nil(name:match("private%.h") or name:match("binding%.h"),
-          path .. " includes " .. name)
-      end
+  it("a host knows the public headers only, and so do the rooms to come", function()
+    local function judge(room, path)
+      local found = not_allowed(room, path, support.read_file(path))
+      assert.are.equal("", table.concat(found, " "), path .. " includes")
     end
+    for room in pairs(rooms) do
+      for _, path in ipairs(files(false, "csrc/" .. room .. "/*.[ch]")) do judge(room, path) end
+    end
+    for _, path in ipairs(files(true, "examples/*.c")) do judge("host", path) end
+  end)
+
+  it("no object of a room uses one that uses it", function()
+    for _, room in ipairs{ "core", "lua" } do assert.is_nil(circle(uses(room))) end
+    assert.is_truthy(uses("core").gate.process) -- what there is, is seen
+    assert.is_truthy(uses("lua").core.client)
   end)
 
   it("a Lua file asks for nothing above it", function()
