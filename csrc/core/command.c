@@ -29,6 +29,8 @@ struct command_op {
     char *title; /* argv[0] ... for messages */
     int end_signal;
     int64_t grace_ms;
+    unsigned without;
+    int64_t patience_ns; /* process_collect's */
     bool signalled, killed;
 };
 
@@ -132,7 +134,8 @@ static void input_write(struct command_op *w)
 static int command_step(fcproc_op *op, fcproc_error *err)
 {
     struct command_op *w = (struct command_op *)op;
-    bool ended = process_reap(w->process) != 0; /* before the last read: all it wrote is there */
+    /* Before the last read: all it wrote is there. */
+    bool ended = process_collect(w->process, w->without, op, &w->patience_ns) != 0;
 
     input_write(w);
     if (capture_read(w, &w->out) < 0 || capture_read(w, &w->err) < 0)
@@ -271,6 +274,7 @@ FCPROC_API int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx 
     w->input_fd = -EBADF;
     w->end_signal = spec->end_signal ? spec->end_signal : SIGKILL;
     w->grace_ms = spec->grace_ms;
+    w->without = spec->spawn.without;
     w->title = command_title(spec->spawn.argv);
     if (spec->input) {
         w->input = malloc(spec->input_len + 1);

@@ -171,13 +171,15 @@ static bool gate_read(const struct spawn_gate *g, struct child_report *ret)
     return n == sizeof(*ret);
 }
 
-/* Waits for a child that is about to end: it has left our memory when it can be reaped. */
+/* Waits for a child that is about to end: it has left our memory when it is dead. One that is traced
+ * can't be reaped yet, which closing the handle sees to. */
 static void reap(fcproc_process *p)
 {
     int pidfd = fcproc_process_pidfd(p);
 
-    while (process_reap(p) == 0)
+    while (!pidfd_is_dead(pidfd))
         (void)!fcproc_poll(&pidfd, NULL, 1, -1, NULL);
+    (void)!process_reap(p);
 }
 
 static int stream_failure(const char *path, int number, int sys_errno, fcproc_error *err)

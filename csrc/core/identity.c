@@ -21,10 +21,10 @@
 
 /* FIXME(kernel >= 6.5): without SO_PEERPIDFD the peer is a number. The process that has it is the
  * listener if a second connection tells the same number while we hold its pidfd, and it started
- * before the socket was bound: who got the number later started later. */
-static int peer_by_number(const char *path, pid_t pid, int *ret_pidfd)
+ * before the socket was bound: who got the number later started later. Its pidfd, or -errno. */
+static int peer_by_number(const char *path, pid_t pid)
 {
-    fcproc_process *p = NULL;
+    cleanup_fd int pidfd = pidfd_open_number(pid);
     cleanup_fd int again = -EBADF;
     struct proc_stat proc;
     struct stat st;
@@ -33,42 +33,48 @@ static int peer_by_number(const char *path, pid_t pid, int *ret_pidfd)
     pid_t pid_again = 0;
     int r;
 
-    if (fcproc_process_open(pid, &p, NULL) < 0)
-        return -ESRCH;
-    *ret_pidfd = fcntl(fcproc_process_pidfd(p), F_DUPFD_CLOEXEC, 3);
-    fcproc_process_close(p);
-    if (*ret_pidfd < 0)
-        return -errno;
+    if (pidfd < 0)
+        return pidfd;
     again = unix_connect(path);
     r = again < 0 ? again : unix_peer_pid(again, &pid_again);
     if (r >= 0 && pid_again != pid)
         r = -ESRCH;
     if (r >= 0)
-        r = proc_read_stat(pid, &proc);
+        r = life_of_held(pidfd, proc_read_stat(pid, &proc));
     if (r >= 0 && lstat(path, &st) < 0)
         r = -errno;
-    if (r < 0) {
-        close_fd(ret_pidfd);
+    if (r < 0)
         return r;
-    }
     (void)clock_gettime(CLOCK_REALTIME, &real);
     (void)clock_gettime(CLOCK_BOOTTIME, &boot);
     started = (double)proc.start_time / (double)sysconf(_SC_CLK_TCK) +
               (double)(real.tv_sec - boot.tv_sec);
     bound = (double)st.st_mtim.tv_sec;
-    if (started > bound + 2.0) { /* both clocks are coarse, and the real one is corrected */
-        close_fd(ret_pidfd);
+    if (started > bound + 2.0) /* both clocks are coarse, and the real one is corrected */
         return -ESRCH;
-    }
-    return 0;
+    return take_fd(&pidfd);
 }
 
-/* The pid and, in ret_pidfd, a pidfd of the live listener; -ESRCH when it is dead. */
+/* The peer's pidfd, or -errno: -ESRCH when it is dead. */
+static int peer_pidfd(int fd, const char *path, pid_t pid, unsigned without)
+{
+    int pidfd = -EBADF;
+    socklen_t len = sizeof(pidfd);
+    int r = -ENOPROTOOPT;
+
+    if (!(without & FCPROC_WITHOUT_PEERPIDFD))
+        r = getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0 ? -errno : pidfd;
+    if (r == -ENOPROTOOPT)
+        r = pid > 0 ? peer_by_number(path, pid) : -EREMOTE;
+    return life_of(r) == LIFE_DEAD ? -ESRCH : r;
+}
+
+/* The pid and, in ret_pidfd, a pidfd of the live listener; -ESRCH when it is dead; -EREMOTE when it
+ * lives, or may, outside of our PID namespace, where it has no number for us. */
 static int listener_open(const char *path, unsigned without, pid_t *ret, int *ret_pidfd)
 {
     cleanup_fd int fd = unix_connect_settled(path);
     cleanup_fd int pidfd = -EBADF;
-    socklen_t len = sizeof(pidfd);
     pid_t pid = 0;
     int r;
 
@@ -77,19 +83,13 @@ static int listener_open(const char *path, unsigned without, pid_t *ret, int *re
     r = unix_peer_pid(fd, &pid);
     if (r < 0)
         return r;
-    if (pid <= 0)
-        return -ESRCH; /* a peer outside our PID namespace */
-    if ((without & FCPROC_WITHOUT_PEERPIDFD) ||
-        getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0) {
-        if (!(without & FCPROC_WITHOUT_PEERPIDFD) && errno != ENOPROTOOPT)
-            return -ESRCH; /* EINVAL, ESRCH or ENODATA: the listener was reaped */
-        pidfd = -EBADF;
-        r = peer_by_number(path, pid, &pidfd);
-        if (r < 0)
-            return r;
-    }
+    pidfd = peer_pidfd(fd, path, pid, without);
+    if (pidfd < 0)
+        return pidfd;
     if (pidfd_is_dead(pidfd))
         return -ESRCH;
+    if (pid <= 0)
+        return -EREMOTE;
     *ret = pid;
     *ret_pidfd = take_fd(&pidfd);
     return 0;
@@ -106,13 +106,17 @@ static int listener_error(const char *path, int r, fcproc_error *err)
     case ECONNREFUSED:
     case ENOENT:
         return error_errno(err, op, -r, "nothing listens on %s", path);
+    case EREMOTE:
+        return error_set(err, FCPROC_ERR_SYSTEM, op, EREMOTE,
+                         "who listens on %s is outside of our PID namespace: it has no number here",
+                         path);
     case EAGAIN:
         return error_set(err, FCPROC_ERR_BUSY, op, EAGAIN,
                          "the accept queue of %s is full: its server hangs", path);
     case ELOOP:
         return error_set(err, FCPROC_ERR_CONFLICT, op, ELOOP, UNIX_IS_LINK, path);
     default:
-        return error_errno(err, op, -r, "can't connect to %s", path);
+        return error_errno(err, op, -r, "can't find out who listens on %s", path);
     }
 }
 
@@ -157,19 +161,20 @@ static int number_matches(pid_t pid, const struct stat *exe, const char *exe_nam
 {
     char link[32];
     struct stat st;
+    struct proc_stat proc;
     cleanup_free char *cmdline = NULL;
     const char *argument;
     ssize_t len;
+    int r;
 
     (void)snprintf(link, sizeof(link), "/proc/%d/exe", pid);
     if (stat(link, &st) < 0) {
-        struct proc_stat proc;
-
-        if (errno != ENOENT && errno != ESRCH)
-            return errno == EACCES ? FCPROC_MATCH_NO : -errno;
+        if (errno != ENOENT)
+            return -errno;
         /* No memory any more: dying or dead. Only its name is left to tell who it was. */
-        if (proc_read_stat(pid, &proc) < 0)
-            return FCPROC_MATCH_NO;
+        r = proc_read_stat(pid, &proc);
+        if (r < 0)
+            return r;
         return (proc.flags & PROC_FLAG_EXITING) && strncmp(proc.comm, exe_name, 15) == 0
                    ? FCPROC_MATCH_EXITING
                    : FCPROC_MATCH_NO;
@@ -178,7 +183,7 @@ static int number_matches(pid_t pid, const struct stat *exe, const char *exe_nam
         return FCPROC_MATCH_NO;
     len = proc_read_cmdline(pid, &cmdline);
     if (len < 0)
-        return len == -ESRCH ? FCPROC_MATCH_NO : (int)len;
+        return (int)len;
     if (len == 0)
         return FCPROC_MATCH_EXITING;
     argument = proc_argument_after(cmdline, (size_t)len, "--api-sock");
@@ -206,55 +211,93 @@ FCPROC_API int fcproc_process_matches(const fcproc_process *p, const char *exe,
     if (stat(exe, &st) < 0)
         return error_errno(err, "process.match", errno, "can't look at the binary %s", exe);
     r = number_matches(pid, &st, base_name(exe), api_sock, folder);
+    /* What was read was p's only if p still has the number now. */
+    if (pidfd_is_dead(fcproc_process_pidfd(p)))
+        return FCPROC_MATCH_NO;
+    r = life_of_held(fcproc_process_pidfd(p), r);
     if (r < 0)
         return error_errno(err, "process.match", -r, "can't look at pid %d", pid);
-    /* What was read was p's only if p still has the number now. */
-    return pidfd_is_dead(fcproc_process_pidfd(p)) ? FCPROC_MATCH_NO : r;
+    return r;
 }
 
-/* Is the one that has the number the one that is looked for? */
+/* Is the one that has the number the one that is looked for? 1, 0 or -errno. */
 struct wanted {
-    bool (*fits)(pid_t pid, const struct wanted *w);
+    int (*fits)(pid_t pid, const struct wanted *w);
     struct stat st; /* the executable, or the root folder */
     const char *exe_name, *api_sock;
 };
 
-/* The newest process that fits: 1; 0: none; or a code. */
-static int open_newest(const struct wanted *w, fcproc_process **ret, fcproc_error *err)
+/* Who can't be seen is not there, for a search; but it has not looked when it is we who lacked
+ * something. 1, 0 or -errno. */
+static int fits(pid_t pid, const struct wanted *w)
 {
-    fcproc_process *newest = NULL;
-    uint64_t newest_start = 0;
-    struct dirent *entry;
-    DIR *proc = opendir("/proc");
+    int r = w->fits(pid, w);
 
-    if (!proc)
-        return error_errno(err, "process.find", errno, "can't read /proc");
-    while ((entry = readdir(proc))) {
-        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        fcproc_process *p = NULL;
-        struct proc_stat now;
-
-        if (pid <= 0 || !w->fits(pid, w) || fcproc_process_open(pid, &p, NULL) < 0)
-            continue;
-        /* Again, now that it is held, and it was alive after that: it was this one. */
-        if (w->fits(pid, w) && proc_read_stat(pid, &now) == 0 && fcproc_process_alive(p) &&
-            (!newest || now.start_time >= newest_start)) {
-            fcproc_process_close(newest);
-            newest = p;
-            newest_start = now.start_time;
-            continue;
-        }
-        fcproc_process_close(p);
-    }
-    (void)closedir(proc);
-    if (newest)
-        *ret = newest;
-    return newest != NULL;
+    return r < 0 && !is_shortage(r) ? 0 : r;
 }
 
-static bool has_api_sock(pid_t pid, const struct wanted *w)
+/* Holds the process with the number if it fits, and may have started after the newest so far: 1; 0; or
+ * -errno. */
+static int hold_newer(pid_t pid, const struct wanted *w, uint64_t *newest_start, int *newest)
 {
-    return number_matches(pid, &w->st, w->exe_name, w->api_sock, NULL) == FCPROC_MATCH_YES;
+    cleanup_fd int pidfd = -EBADF;
+    struct proc_stat now;
+    int r = fits(pid, w);
+
+    if (r <= 0)
+        return r;
+    pidfd = pidfd_open_number(pid);
+    if (pidfd < 0)
+        return life_of(pidfd) == LIFE_DEAD ? 0 : pidfd;
+    /* Again, now that it is held, and it was alive after that: it was this one. */
+    r = fits(pid, w);
+    if (r > 0) {
+        r = proc_read_stat(pid, &now);
+        r = is_shortage(r) ? r : r == 0;
+    }
+    if (r <= 0 || pidfd_is_dead(pidfd) || (*newest >= 0 && now.start_time < *newest_start))
+        return r < 0 ? r : 0;
+    close_fd(newest);
+    *newest = take_fd(&pidfd);
+    *newest_start = now.start_time;
+    return 1;
+}
+
+/* The newest process that fits: 1; 0: none; or a code. */
+static int open_newest(const struct wanted *w, const char *op, fcproc_process **ret,
+                       fcproc_error *err)
+{
+    cleanup_fd int newest = -EBADF;
+    uint64_t newest_start = 0;
+    pid_t newest_pid = 0;
+    struct dirent *entry;
+    DIR *proc = opendir("/proc");
+    int r = proc ? 0 : -errno;
+
+    while (r >= 0 && (errno = 0, entry = readdir(proc))) {
+        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+
+        r = pid > 0 ? hold_newer(pid, w, &newest_start, &newest) : 0;
+        if (r > 0)
+            newest_pid = pid;
+    }
+    if (r >= 0)
+        r = -errno; /* readdir's */
+    if (proc)
+        (void)closedir(proc);
+    if (r < 0)
+        return error_errno(err, op, -r, "can't look for it in /proc");
+    if (newest < 0)
+        return 0;
+    r = process_new(newest_pid, take_fd(&newest), false, ret, err);
+    return r < 0 ? r : 1;
+}
+
+static int has_api_sock(pid_t pid, const struct wanted *w)
+{
+    int r = number_matches(pid, &w->st, w->exe_name, w->api_sock, NULL);
+
+    return r < 0 ? r : r == FCPROC_MATCH_YES;
 }
 
 FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
@@ -266,20 +309,20 @@ FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_soc
 
     if (stat(exe, &w.st) < 0)
         return error_errno(err, op, errno, "can't look at the binary %s", exe);
-    r = open_newest(&w, ret, err);
+    r = open_newest(&w, op, ret, err);
     if (r == 0)
         return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
                          "no process of %s has the API socket %s", exe, api_sock);
     return r < 0 ? r : 0;
 }
 
-static bool has_root(pid_t pid, const struct wanted *w)
+static int has_root(pid_t pid, const struct wanted *w)
 {
     char link[32];
     struct stat st;
 
     (void)snprintf(link, sizeof(link), "/proc/%d/root", pid);
-    return stat(link, &st) == 0 && same_file(&st, &w->st);
+    return stat(link, &st) < 0 ? -errno : same_file(&st, &w->st);
 }
 
 FCPROC_API int fcproc_process_open_root(const char *path, fcproc_process **ret, fcproc_error *err)
@@ -296,7 +339,7 @@ FCPROC_API int fcproc_process_open_root(const char *path, fcproc_process **ret, 
     if (stat("/", &own) == 0 && same_file(&own, &w.st))
         return error_set(err, FCPROC_ERR_INVALID, op, 0,
                          "%s is our own root: that many processes have", path);
-    r = open_newest(&w, ret, err);
+    r = open_newest(&w, op, ret, err);
     if (r == 0)
         return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
                          "no process that this user may look at has its root at %s", path);

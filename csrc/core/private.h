@@ -181,13 +181,29 @@ ssize_t proc_read_cmdline(pid_t pid, char **ret);
 
 /* ---- processes ---- */
 
+enum life { LIFE_ALIVE, LIFE_DEAD, LIFE_UNKNOWN };
+/* What a call about a process says of it, by what it returned: 0 or more, or -errno. Every look at a
+ * process asks here; -ESRCH is how the dead are told of further on. */
+enum life life_of(int r);
+/* r of a look by number at the process that is held. Not to be seen, though it lives, is -EACCES:
+ * /proc hides it (hidepid), or is not mounted. */
+int life_of_held(int pidfd, int r);
+/* Did it fail for want of something of ours, whoever was looked at? */
+bool is_shortage(int r);
+/* The pidfd of whoever has the number, or -errno: -ESRCH when nobody has. */
+int pidfd_open_number(pid_t pid);
+
 fcproc_process *process_ref(fcproc_process *p);
 /* Takes pidfd whatever happens. */
 int process_new(pid_t pid, int pidfd, bool child, fcproc_process **ret, fcproc_error *err);
 /* Completes a handle made before its process. Takes pidfd. */
 void process_started(fcproc_process *p, pid_t pid, int pidfd, uint64_t start_time);
-/* Collects a child's status if it has ended. 1: ended, 0: not yet, -errno (-ECHILD: not ours). */
+/* Collects a child's status if it has ended. 1: ended; 0: not yet, or somebody traces it, who comes
+ * first: ptrace(2); -errno (-ECHILD: not ours). */
 int process_reap(fcproc_process *p);
+/* For an operation that watches p's pidfd: has p ended? 0: not yet. 1: it has, and how is known, or
+ * was given up at *patience_ns, which stays with the operation and is 0 at first. */
+int process_collect(fcproc_process *p, unsigned without, fcproc_op *op, int64_t *patience_ns);
 struct fcproc_exit process_exit(const fcproc_process *p);
 /* SIGKILL if it still runs, and have it reaped without waiting here. Consumes the reference. */
 void process_abandon(fcproc_process *p);

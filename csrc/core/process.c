@@ -4,7 +4,6 @@
  * A number is never signalled; it is opened, verified while the pidfd is held, then used.
  */
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -42,20 +41,6 @@ static int about(fcproc_error *err, pid_t pid, int code)
 }
 
 /* ---- handles ---- */
-
-static int pidfd_open_raw(pid_t pid)
-{
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0); /* close-on-exec by itself, pidfd_open(2) */
-
-    return fd < 0 ? -errno : fd;
-}
-
-bool pidfd_is_dead(int pidfd)
-{
-    struct pollfd p = { .fd = pidfd, .events = POLLIN };
-
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLHUP));
-}
 
 /* waitid(2) by pidfd: an owned child is reaped, any other child of this process only looked at,
  * since its own parent code will want to. 1: ended; 0: runs; -ECHILD: no child. */
@@ -140,9 +125,7 @@ FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error
     if (pid <= 0)
         return error_set(err, FCPROC_ERR_INVALID, op, 0, "%d is no process: a pid is above 0",
                          pid);
-    fd = pidfd_open_raw(pid);
-    if (fd == -EINVAL) /* the number of a thread, or of a dead one: ENOENT on newer kernels */
-        fd = -ESRCH;
+    fd = pidfd_open_number(pid);
     if (fd < 0)
         return about(err, pid, error_errno(err, op, -fd, "can't open pid %d", pid));
     return process_new(pid, fd, false, ret, err);
@@ -208,6 +191,17 @@ static uint64_t pidfd_inode(int pidfd)
     return st.st_ino;
 }
 
+/* Dead, and what has its number now may be another: a child of ours keeps it until it is reaped, be it
+ * by us or by somebody else in this process. */
+static bool has_lost_its_number(const fcproc_process *p)
+{
+    struct fcproc_exit unused;
+
+    if (!pidfd_is_dead(p->pidfd))
+        return false;
+    return !p->child || p->ended || pidfd_wait(p->pidfd, false, &unused) < 0;
+}
+
 FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
                                        fcproc_error *err)
 {
@@ -216,14 +210,15 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
     struct fcproc_identity id = { .pid = p->pid, .start_time = p->start_time };
     int r = 0;
 
-    if (!p->start_time || p->ended) {
+    if (!p->start_time) {
         r = proc_read_stat(p->pid, &st);
         id.start_time = r == 0 ? st.start_time : 0;
     }
-    if (r == 0 && !p->child && pidfd_is_dead(p->pidfd))
-        r = -ESRCH; /* the number may be somebody else's by now */
     if (r == 0)
         r = proc_read_boot_id(id.boot_id);
+    if (has_lost_its_number(p))
+        r = -ESRCH;
+    r = life_of_held(p->pidfd, r);
     if (r < 0)
         return about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
     id.inode = pidfd_inode(p->pidfd);
@@ -293,50 +288,62 @@ static int pidfd_exit_info(int pidfd, struct fcproc_exit *ret)
     return 1;
 }
 
+enum { STATUS_PATIENCE_MS = 100, TRACER_PATIENCE_MS = 2000 };
+
+/* From its death on only how it ended is waited for. A stranger's shows when its own parent has
+ * reaped it, which makes the pidfd hang up. That of our child which somebody traces shows when he has
+ * waited for it, which wakes the pidfd once more and leaves it as readable as before. */
+static bool watch_status(fcproc_op *op, int pidfd, bool traced)
+{
+    struct epoll_event news = { .events = traced ? EPOLLIN | EPOLLET : 0, .data.u64 = OP_WAKE };
+
+    return epoll_ctl(op->epoll_fd, EPOLL_CTL_MOD, pidfd, &news) == 0;
+}
+
+int process_collect(fcproc_process *p, unsigned without, fcproc_op *op, int64_t *patience_ns)
+{
+    struct epoll_event taken[8];
+    int r;
+
+    if (p->ended)
+        return 1;
+    if (*patience_ns != 0)
+        (void)epoll_wait(op->epoll_fd, taken, ELEMENTS(taken), 0); /* before the look */
+    else if (!pidfd_is_dead(p->pidfd))
+        return 0;
+    r = process_reap(p);
+    if (r > 0)
+        return 1;
+    if (*patience_ns == 0)
+        *patience_ns = !watch_status(op, p->pidfd, r == 0)
+                           ? now_ns()
+                           : deadline_after_ms(r == 0 ? TRACER_PATIENCE_MS : STATUS_PATIENCE_MS);
+    if (r < 0) {
+        r = without & FCPROC_WITHOUT_PIDFD_INFO ? -EOPNOTSUPP : pidfd_exit_info(p->pidfd, &p->exit);
+        p->ended = r != 0 || now_ns() >= *patience_ns;
+    }
+    /* One that is traced has not been reaped: its status may be asked for again. An early end of the
+     * wait must not hide that the process is gone. */
+    if (p->ended || now_ns() >= *patience_ns || fcproc_ctx_status(op->ctx, NULL) < 0)
+        return 1;
+    op->deadline_ns = NEVER;
+    op->timer_ns = *patience_ns;
+    return 0;
+}
+
 struct wait_op {
     fcproc_op op;
     fcproc_process *process;
     unsigned without;
-    int64_t status_deadline_ns; /* when a stranger's status is given up; 0: it still runs */
+    int64_t patience_ns; /* when its status is given up; 0: it still runs */
 };
-
-enum { STATUS_PATIENCE_MS = 100 };
 
 static int wait_step(fcproc_op *op, fcproc_error *err)
 {
     struct wait_op *w = (struct wait_op *)op;
-    fcproc_process *p = w->process;
 
-    if (p->ended)
-        return 1;
-    if (w->status_deadline_ns == 0) {
-        struct epoll_event hang_up = { .events = 0, .data.u64 = OP_WAKE };
-
-        if (!pidfd_is_dead(p->pidfd))
-            return 0;
-        if (process_reap(p) > 0)
-            return 1;
-        /* Not our child: dead, but its status shows only once its parent has reaped it, which
-         * makes the pidfd hang up. */
-        if ((w->without & FCPROC_WITHOUT_PIDFD_INFO) ||
-            epoll_ctl(op->epoll_fd, EPOLL_CTL_MOD, p->pidfd, &hang_up) < 0) {
-            p->ended = true;
-            return 1;
-        }
-        w->status_deadline_ns = deadline_after_ms(STATUS_PATIENCE_MS);
-        /* The process is gone: from here on only the status is waited for, and an early end
-         * of the wait must not hide that. */
-        op->deadline_ns = NEVER;
-    }
-    int r = pidfd_exit_info(p->pidfd, &p->exit);
-
-    if (r != 0 || now_ns() >= w->status_deadline_ns || fcproc_ctx_status(op->ctx, NULL) < 0) {
-        p->ended = true;
-        return 1;
-    }
-    op->timer_ns = w->status_deadline_ns;
     (void)err;
-    return 0;
+    return process_collect(w->process, w->without, op, &w->patience_ns);
 }
 
 static void wait_describe(const fcproc_op *op, char *buf, size_t size)

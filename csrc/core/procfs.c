@@ -43,7 +43,7 @@ int proc_parse_stat(const char *text, struct proc_stat *ret)
     size_t len;
 
     if (!open || !close || close < open || close[1] != ' ' || close[2] == '\0')
-        return -EINVAL;
+        return -EBADMSG;
     len = (size_t)(close - open - 1);
     if (len >= sizeof(st.comm))
         len = sizeof(st.comm) - 1;
@@ -52,7 +52,7 @@ int proc_parse_stat(const char *text, struct proc_stat *ret)
     p = close + 3;
     for (int field = 4; field <= 22; field++) {
         if (*p++ != ' ')
-            return -EINVAL;
+            return -EBADMSG;
         if (field == 9)
             st.flags = (unsigned)strtoul(p, NULL, 10);
         if (field == 22)
@@ -60,7 +60,7 @@ int proc_parse_stat(const char *text, struct proc_stat *ret)
         p += strcspn(p, " \n");
     }
     if (*p == '\0') /* cut short: the last number may be, too */
-        return -EINVAL;
+        return -EBADMSG;
     *ret = st;
     return 0;
 }
@@ -91,7 +91,7 @@ int proc_read_boot_id(char ret[37])
     }
     memcpy(ret, known, sizeof(known));
     (void)pthread_mutex_unlock(&mutex);
-    return n < 0 ? (int)n : n < 36 ? -EINVAL : 0;
+    return n < 0 ? (int)n : n < 36 ? -EBADMSG : 0;
 }
 
 const char *proc_argument_after(const char *cmdline, size_t len, const char *name)

@@ -359,8 +359,9 @@ FCPROC_CHECKED int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_e
 FCPROC_CHECKED int fcproc_process_open_identity(const struct fcproc_identity *id,
                                                 fcproc_process **ret, fcproc_error *err);
 /* The live process that listens on the unix socket (the peer's credentials, as listen(2) took
- * them). FCPROC_ERR_NOT_FOUND: nobody listens, or the one that did is dead. FCPROC_ERR_BUSY: its
- * accept queue is full. FCPROC_ERR_CONFLICT: the path is a symbolic link. */
+ * them). FCPROC_ERR_NOT_FOUND: nobody listens, or the one that did is dead, and nothing else is
+ * (also below: what could not be found out is another error). FCPROC_ERR_BUSY: its accept queue is
+ * full. FCPROC_ERR_CONFLICT: the path is a symbolic link. */
 FCPROC_CHECKED int fcproc_process_open_listener(const char *path, unsigned without,
                                                 fcproc_process **ret, fcproc_error *err);
 /* The same, answering with the number alone. */
@@ -399,7 +400,8 @@ FCPROC_CHECKED int fcproc_process_matches(const fcproc_process *p, const char *e
                                           fcproc_error *err);
 /* Through the pidfd: never another process. Gone is FCPROC_ERR_NOT_FOUND. */
 FCPROC_CHECKED int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *err);
-/* Operation: p ended. timeout_ms is the call's own (FCPROC_ERR_WAIT_TIMEOUT). */
+/* Operation: p ended. timeout_ms is the call's own (FCPROC_ERR_WAIT_TIMEOUT). How it ended is waited
+ * for at most 0.1 s when it is somebody else's to reap, 2 s when it is ours and somebody traces it. */
 FCPROC_CHECKED int fcproc_process_wait(fcproc_process *p, int64_t timeout_ms, unsigned without,
                                        fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 FCPROC_API struct fcproc_exit fcproc_process_wait_result(const fcproc_op *op);

@@ -31,23 +31,36 @@ local function check_socket(api_sock, what)
   end
 end
 
--- Both pidfds are alive after the comparison, so that an equal number is the same process.
+-- Does the process listen there? Both pidfds are alive after the comparison, so that an equal number
+-- is the same process. nil: that can't be told, as of a server whose queue is full.
 local function listens(self, candidate, api_sock)
-  local peer <close> = core.open_listener(api_sock, self.config.without)
-  return peer and peer:pid() == candidate:pid() and peer:alive() and candidate:alive()
+  local peer <close>, err = core.open_listener(api_sock, self.config.without)
+  if peer then return peer:pid() == candidate:pid() and peer:alive() and candidate:alive() end
+  if err.code == "not_found" then return false end
+  err.path = api_sock
+  return nil, err
 end
 
--- "yes", "no" or "exiting": is the open process a Firecracker of ours?
+-- "yes", "no" or "exiting": is the open process a Firecracker of ours? nil: that can't be told.
 --  1. it was recorded at its spawn; or
 --  2. it is the live peer of the API socket; or
 --  3. its executable is the configured binary and its --api-sock is exactly this path, or, when
 --     no path is given, one inside our runtime folder.
 local function prove(self, candidate, api_sock)
   if candidate:recorded() then return "yes" end
-  if api_sock and listens(self, candidate, api_sock) then return "yes" end
-  local exe = self:resolve_binary()
-  if not exe or not (api_sock or self.config.runtime_dir) then return "no" end
-  return candidate:matches(exe, api_sock, self.config.runtime_dir)
+  local peer, unseen = false, nil
+  if api_sock then peer, unseen = listens(self, candidate, api_sock) end
+  if peer then return "yes" end
+  local exe, err = self:resolve_binary()
+  local proof = "no"
+  if exe and (api_sock or self.config.runtime_dir) then
+    proof, err = candidate:matches(exe, api_sock, self.config.runtime_dir)
+  elseif not exe and err.code ~= "not_found" then
+    proof = nil
+  end
+  if not proof then return nil, err end
+  if proof == "no" and unseen and candidate:alive() then return nil, unseen end
+  return proof
 end
 
 -- Opens what the caller named. A process object is handed on as it is; only what was opened here
@@ -64,8 +77,10 @@ local function open_by_arguments(self, api_sock, listener_error)
   if listener_error.errno ~= ESRCH
     and (listener_error.code == "not_found" or listener_error.code == "busy") then
     local exe = self:resolve_binary()
-    local found = exe and core.open_api_sock(exe, api_sock)
+    local found, err
+    if exe then found, err = core.open_api_sock(exe, api_sock) end
     if found then return found end
+    if err and err.code ~= "not_found" then listener_error = err end
   end
   listener_error.path = api_sock
   return nil, listener_error
@@ -104,14 +119,20 @@ end
 ---@param api_sock string
 ---@param ctx fcproc.Context?
 ---@return integer pid
+---@return fcproc.Error? err  with 0: it could not be found out; without: there is none
 function Processes:resolve_pid(machine, api_sock, ctx)
-  local pid = self:find_pid(api_sock, ctx)
+  local pid, err = self:find_pid(api_sock, ctx)
   if pid then return pid end
   if is_process(machine) then return machine:alive() and machine:pid() or 0 end
+  if err.code == "not_found" then err = nil end
   pid = machine and machine:pid()
-  if math.type(pid) ~= "integer" or pid <= 0 then return 0 end
-  local candidate <close> = core.process(pid)
-  return candidate and candidate:alive() and prove(self, candidate, api_sock) == "yes" and pid or 0
+  if math.type(pid) ~= "integer" or pid <= 0 then return 0, err end
+  local candidate <close>, reason = core.process(pid)
+  if not candidate then return 0, reason.code ~= "not_found" and reason or nil end
+  if not candidate:alive() then return 0 end
+  local proof, unseen = prove(self, candidate, api_sock)
+  if proof == "yes" then return pid end
+  return 0, unseen
 end
 
 ---Waits until the process is gone. Gone is also a pid of 0 or less, and a number that belongs to

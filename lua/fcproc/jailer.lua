@@ -44,7 +44,7 @@ function M.find(root)
   local found, err
   for _ = 1, 4 do
     found, err = core.open_by_root(root)
-    if found then return found end
+    if found or err.code ~= "not_found" then return found, err end
   end
   return nil, err
 end

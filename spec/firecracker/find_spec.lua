@@ -2,6 +2,7 @@
 -- path among its arguments, and whether or not anybody listens.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
 local must, fails, start = support.must, support.fails, support.listening_vm
@@ -189,8 +190,38 @@ describe("finding a pid when nobody answers", function()
     assert.is_truthy(closing)
     local err = fails("busy", world.manager:find_pid(vm.sock))
     assert.are.equal(vm.sock, err.path)
-    assert.are.equal(0, world.manager:resolve_pid(nil, vm.sock))
-    fails("not_same_process", world.manager:kill(vm.process:pid(), vm.sock))
+    local pid, reason = world.manager:resolve_pid(nil, vm.sock)
+    assert.are.equal(0, pid)
+    assert.are.equal("busy", reason.code)
+    -- It may be that very one: it is neither gone nor a stranger.
+    err = fails("busy", world.manager:kill(vm.process:pid(), vm.sock))
+    assert.are.equal(vm.sock, err.path)
+    fails("busy", world.manager:wait_for_exit(vm.process:pid(), vm.sock, 10))
+    pid, reason = world.manager:resolve_pid({ pid = function() return vm.process:pid() end }, vm.sock)
+    assert.are.equal(0, pid)
+    assert.are.equal("busy", reason.code)
+    assert.is_true(vm.process:alive())
+  end)
+
+  it("waits for one that hangs, too, whose arguments tell that it is it", function()
+    local world <close> = support.world()
+    local vm <close> = start(world)
+    vm.process:signal("STOP")
+    local closing <close> = fill_queue(world, vm.sock)
+    assert.is_truthy(closing)
+    fails("wait_timeout", world.manager:wait_for_exit(vm.process:pid(), vm.sock, 0.1))
+  end)
+
+  it("does not take one outside of our PID namespace for dead", function()
+    local world <close> = support.world()
+    local vm <close> = start(world)
+    for _, without in ipairs{ 0, core.without.peerpidfd } do
+      assert.are.equal("system 66\n", support.sh{ "unshare", "--pid", "--fork", "--mount-proc",
+        support.lua, "-e", ([[
+          local _, err = require("fcproc.core").listener_pid(%q, %d)
+          print(err.code, err.errno)]]):format(vm.sock, without) }:gsub("\t", " "))
+    end
+    assert.are.equal(vm.process:pid(), must(world.manager:find_pid(vm.sock)))
   end)
 end)
 

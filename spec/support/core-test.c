@@ -76,12 +76,12 @@ static void refuses_what_is_no_stat_line(void)
     struct proc_stat st = { .start_time = 7 };
 
     for (size_t i = 0; i < ELEMENTS(bad); i++)
-        if (parse_copy(bad[i], strlen(bad[i]), &st) != -EINVAL) {
+        if (parse_copy(bad[i], strlen(bad[i]), &st) != -EBADMSG) {
             printf("not refused: '%s'\n", bad[i]);
             failures++;
         }
     for (size_t len = 0; len < start_time_at; len++)
-        CHECK(parse_copy(line, len, &st) == -EINVAL);
+        CHECK(parse_copy(line, len, &st) == -EBADMSG);
     CHECK(st.start_time == 7); /* untouched by all of them */
     for (size_t len = start_time_at + strlen("987654 "); len < sizeof(line); len++)
         CHECK(parse_copy(line, len, &st) == 0 && st.start_time == 987654);
@@ -131,6 +131,39 @@ static void reads_the_dead(void)
     CHECK(proc_read_stat(pid, &st) == -ESRCH);
     free_pointer(&cmdline);
     CHECK(proc_read_cmdline(pid, &cmdline) == -ESRCH);
+}
+
+static void judges_life(void)
+{
+    static const int unknown[] = { EMFILE, ENFILE, ENOMEM, EPERM, EACCES, EAGAIN,      EINTR,
+                                   EIO,    ENOENT, EBUSY,  ENOSYS, ENOBUFS, ENOPROTOOPT, EBADMSG };
+
+    CHECK(life_of(0) == LIFE_ALIVE && life_of(7) == LIFE_ALIVE);
+    CHECK(life_of(-ESRCH) == LIFE_DEAD && life_of(-EINVAL) == LIFE_DEAD);
+    CHECK(life_of(-ENODATA) == LIFE_DEAD);
+    for (size_t i = 0; i < ELEMENTS(unknown); i++)
+        CHECK(life_of(-unknown[i]) == LIFE_UNKNOWN);
+}
+
+/* Somebody else in this process has reaped our child: whoever has its number is not it. */
+static void has_no_identity_when_reaped(void)
+{
+    static const char *const argv[] = { "/bin/true", NULL };
+    struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_identity id;
+    fcproc_process *p = NULL;
+    siginfo_t info;
+
+    spec.argv = argv;
+    CHECK(fcproc_spawn(&spec, &p, &err) == 0);
+    if (!p)
+        return;
+    CHECK(waitid(P_PID, (id_t)fcproc_process_pid(p), &info, WEXITED | WNOWAIT) == 0);
+    CHECK(fcproc_process_identity(p, &id, &err) == 0); /* dead, but the number is its own yet */
+    CHECK(waitpid(fcproc_process_pid(p), NULL, 0) == fcproc_process_pid(p));
+    CHECK(fcproc_process_identity(p, &id, &err) == FCPROC_ERR_NOT_FOUND && err.sys_errno == ESRCH);
+    fcproc_process_close(p);
 }
 
 static const char *after_name(const char *text, size_t len)
@@ -269,6 +302,8 @@ int main(int argc, char **argv)
     refuses_what_is_no_stat_line();
     reads_itself(argc, argv);
     reads_the_dead();
+    judges_life();
+    has_no_identity_when_reaped();
     finds_the_argument();
     maps_codes();
     counts_time();

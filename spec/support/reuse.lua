@@ -32,6 +32,11 @@ for _ = 1, 100 do
 end
 assert(stranger:pid() == pid, "the pid was not reused")
 
+do -- the handle of the dead one has no identity, least of all the stranger's
+  local none, err = vm:identity()
+  assert(not none and err == fcproc.ERR_NOT_FOUND, tostring(err))
+end
+
 local _, err = manager:kill(pid, sock)
 assert(err == fcproc.ERR_NOT_SAME_PROCESS, tostring(err))
 _, err = manager:kill(pid)

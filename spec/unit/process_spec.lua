@@ -107,6 +107,22 @@ describe("a process", function()
     assert.are.equal(process:pid(), err.pid)
   end)
 
+  it("that /proc hides is not taken for dead", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local identity = must(process:identity())
+    local text = support.sh{ "unshare", "--mount", "sh", "-ec", [[
+      mount -t proc -o hidepid=2 proc /proc
+      exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0" -e "$1"]], support.lua, ([[
+      local core = require "fcproc.core"
+      local p, err = core.process{ pid = %d, start_time = %d, boot_id = %q, inode = %d }
+      print(p, err.code, err.errno)
+      p = assert(core.process(%d))
+      print(select(2, p:identity()).code, select(2, p:matches("/bin/sleep", "/x")).code, p:alive())
+      ]]):format(identity.pid, identity.start_time, identity.boot_id, identity.inode or 0, identity.pid) }
+    assert.are.equal("nil\tpermission\t13\npermission\tpermission\ttrue\n", text)
+  end)
+
   it("goes on when its handle is closed, which then is of no use", function()
     local process, ending <close> = sleeper()
     assert.is_truthy(ending)
@@ -242,5 +258,110 @@ describe("a wait for a process", function()
       fails("cancelled", table.unpack(results[2]))
       assert.is_true(took < 20)
     end)
+  end)
+end)
+
+-- Lets the loop's other functions run for so long.
+local function pass(seconds)
+  local own <close> = must(fcproc.process(support.own_pid()))
+  fails("wait_timeout", own:wait(seconds))
+end
+
+-- Somebody traces the process, until fn has opened the gate; else he goes at the end of the block.
+local function traced(process, fn)
+  local dir <close> = support.folder()
+  local ready, gate = dir:file("ready"), dir:file("gate")
+  local tracer = must(fcproc.spawn({ "python3", "spec/support/tracer.py", process:pid(), ready, gate }))
+  local ending <close> = setmetatable({}, { __close = function() kill(tracer) end })
+  assert.is_truthy(ending)
+  support.eventually("it is traced", function() return support.read_file(ready) or not tracer:alive() end)
+  fn(function() support.write_file(gate, "") end)
+end
+
+describe("a child that is traced", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("has its end and status when who traces it has waited for it", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    traced(process, function(open_gate)
+      must(process:signal("KILL"))
+      support.eventually("it is dead", function() return not process:alive() end)
+      local before = os.clock()
+      local results = fcproc.run{
+        function() return process:wait(10) end,
+        function()
+          pass(0.5)
+          open_gate()
+        end,
+      }
+      assert.are.same({ true, { signal = 9 }, n = 2 }, results[1])
+      assert.is_true(os.clock() - before < 0.2, "it spins")
+    end)
+  end)
+
+  it("is gone, however it ended, when he never does, and is reaped after him", function()
+    local process = must(fcproc.spawn({ "sleep", "60" }, { stdout = "null" }))
+    local stat = ("/proc/%d/stat"):format(process:pid())
+    traced(process, function()
+      must(process:signal("KILL"))
+      local gone, exit
+      local before = os.clock()
+      local took = support.seconds(function() gone, exit = process:wait(30) end)
+      assert.is_true(gone)
+      assert.is_nil(exit)
+      assert.is_true(took < 10 and os.clock() - before < 0.2)
+    end)
+    support.eventually("who traced it is gone", function()
+      local _, exit = process:wait(10)
+      return exit and exit.signal == 9
+    end)
+    process:close()
+    assert.is_nil(support.read_file(stat))
+    local other = must(fcproc.spawn({ "sleep", "60" }, { stdout = "null" }))
+    stat = ("/proc/%d/stat"):format(other:pid())
+    traced(other, function()
+      must(other:signal("KILL"))
+      must(other:wait(10))
+      other:close()
+      assert.is_truthy(support.read_file(stat):find(") Z ", 1, true))
+    end)
+    support.eventually("it is reaped", function() return not support.read_file(stat) end)
+  end)
+
+  it("at its gate is ended by closing its handle, which does not wait for him", function()
+    local process = must(fcproc.spawn({ "true" }, { gate = true }))
+    traced(process, function()
+      local before = os.clock()
+      assert.is_true(support.seconds(function() process:close() end) < 1)
+      assert.is_true(os.clock() - before < 0.2)
+    end)
+  end)
+
+  it("as a command has its status, too", function()
+    local dir <close> = support.folder()
+    local result
+    fcproc.run{
+      function()
+        result = must(fcproc.runner():run({ "sh", "-c",
+          "echo $$ >new; mv new pid; echo done; exec sleep 1" }, { cwd = dir.path }))
+      end,
+      function()
+        local manager <close> = must(fcproc.new())
+        must(manager:wait_for_path(dir:file("pid"), 5))
+        local process <close> = must(fcproc.process(math.tointeger(tonumber(
+          support.read_file(dir:file("pid"))))))
+        traced(process, function(open_gate)
+          repeat pass(0.05) until not process:alive()
+          pass(0.3)
+          assert.is_nil(result)
+          open_gate()
+          repeat pass(0.05) until result
+        end)
+      end,
+    }
+    assert.are.equal("done\n", result.stdout)
+    assert.are.equal(0, result.status)
   end)
 end)
