@@ -139,6 +139,8 @@ int link_parse(const struct nlmsghdr *message, struct link_info *ret)
         ret->master = (int)nla_get_u32(a[IFLA_MASTER]);
     if (a[IFLA_MTU])
         ret->mtu = (int)nla_get_u32(a[IFLA_MTU]);
+    if (a[IFLA_TXQLEN])
+        ret->queue_length = (int)nla_get_u32(a[IFLA_TXQLEN]);
     if (a[IFLA_ADDRESS] && nla_len(a[IFLA_ADDRESS]) == FCPROC_MAC_LEN)
         memcpy(ret->mac, nla_data(a[IFLA_ADDRESS]), FCPROC_MAC_LEN);
     if (a[IFLA_IFALIAS])

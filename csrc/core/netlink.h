@@ -27,6 +27,7 @@ struct link_info {
     unsigned flags;
     int master; /* 0: none */
     int mtu;
+    int queue_length;
     unsigned char mac[FCPROC_MAC_LEN];
     bool carrier;
     bool isolated;
@@ -75,5 +76,12 @@ enum tap_hold { TAP_CREATE, TAP_EXISTING };
 /* TUNSETIFF. The descriptor, or -errno: -EBUSY in use (or, creating, there), -ENODEV (existing
  * only), -EEXIST a link of another kind or form. */
 int tap_hold(fcproc_net *net, const char *name, enum tap_hold how);
+
+/* ---- undoing what earlier users of an idle TAP have set, 0 or -errno ---- */
+
+/* The form of its frames, offloads, and filters. */
+int tap_reset_device(int fd);
+/* Queueing disciplines, and with them their filters; the default one is there again. */
+int tap_reset_queueing(fcproc_net *net, int ifindex, char *text);
 
 #endif

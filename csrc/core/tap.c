@@ -13,7 +13,7 @@
 
 #include "netlink.h"
 
-enum { DEFAULT_MTU = 1500, DEFAULT_VNET_HEADER = 10 /* sizeof(struct virtio_net_hdr) */ };
+enum { DEFAULT_MTU = 1500, DEFAULT_QUEUE_LENGTH = 1000 };
 enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
 
 /* ---- holding ---- */
@@ -164,7 +164,8 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
     r = link_index(job->net, name);
     if (r < 0)
         return error_errno(err, op_create, -r, "can't find the TAP %s just made", name);
-    job->now = (struct link_info){ .ifindex = r, .mtu = DEFAULT_MTU };
+    job->now = (struct link_info){ .ifindex = r, .mtu = DEFAULT_MTU,
+                                   .queue_length = DEFAULT_QUEUE_LENGTH };
     return 0;
 }
 
@@ -172,7 +173,8 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
 static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcproc_error *err)
 {
     const struct fcproc_tap *spec = job->spec;
-    int header = DEFAULT_VNET_HEADER, little_endian = 0;
+    char text[NETLINK_TEXT] = "";
+    int r;
 
     ret->uid = spec->uid >= 0 ? spec->uid : (int64_t)geteuid();
     ret->gid = spec->gid >= 0 ? spec->gid : (int64_t)getegid();
@@ -180,11 +182,12 @@ static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcpr
         ioctl(job->fd, TUNSETGROUP, (unsigned long)ret->gid) < 0)
         return error_errno(err, op_create, errno, "can't give the TAP %s to %lld:%lld", spec->name,
                            (long long)ret->uid, (long long)ret->gid);
-    if (!job->created && (ioctl(job->fd, TUNSETVNETHDRSZ, &header) < 0 ||
-                          ioctl(job->fd, TUNSETVNETLE, &little_endian) < 0 ||
-                          ioctl(job->fd, TUNSETOFFLOAD, 0UL) < 0))
-        return error_errno(err, op_create, errno, "can't reset the TAP %s", spec->name);
-    return 0;
+    if (job->created)
+        return 0;
+    r = tap_reset_device(job->fd);
+    if (r == 0)
+        r = tap_reset_queueing(job->net, job->now.ifindex, text);
+    return r < 0 ? netlink_error(err, op_create, r, text, "can't reset the TAP %s", spec->name) : 0;
 }
 
 /* A port needs no IPv6 address of its own, which nobody could reach; what comes with one, the
@@ -203,7 +206,7 @@ static const char *wanted_alias(const struct tap_job *job)
     return job->spec->alias ? job->spec->alias : "";
 }
 
-/* MAC, MTU, alias and master, of which only what differs is sent. */
+/* MAC, MTU, queue length, alias and master, of which only what differs is sent. */
 static struct nl_msg *link_message(const struct tap_job *job, int mtu, bool no_ipv6_address)
 {
     bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
@@ -213,6 +216,8 @@ static struct nl_msg *link_message(const struct tap_job *job, int mtu, bool no_i
 
     if (m && ((mac_differs && nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
               (job->now.mtu != mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)mtu) < 0) ||
+              (job->now.queue_length != DEFAULT_QUEUE_LENGTH &&
+               nla_put_u32(m, IFLA_TXQLEN, DEFAULT_QUEUE_LENGTH) < 0) ||
               (alias_differs && link_put_alias(m, wanted_alias(job)) < 0) ||
               (job->now.master != job->bridge &&
                nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0) ||
@@ -243,6 +248,13 @@ static struct nl_msg *port_message(const struct tap_job *job)
     return m;
 }
 
+static bool link_differs(const struct tap_job *job, int mtu)
+{
+    return memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != mtu ||
+           job->now.queue_length != DEFAULT_QUEUE_LENGTH ||
+           strcmp(job->now.alias, wanted_alias(job)) != 0 || job->now.master != job->bridge;
+}
+
 static int tap_send_link(struct tap_job *job, char *text)
 {
     const struct fcproc_tap *spec = job->spec;
@@ -251,9 +263,7 @@ static int tap_send_link(struct tap_job *job, char *text)
     bool up = (job->now.flags & IFF_UP) != 0;
     int r = 0;
 
-    if (memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != mtu ||
-        strcmp(job->now.alias, wanted_alias(job)) != 0 || job->now.master != job->bridge ||
-        (!job->bridge && !up)) {
+    if (link_differs(job, mtu) || (!job->bridge && !up)) {
         r = netlink_exchange(job->net, link_message(job, mtu, quiet), NULL, NULL, text,
                              NETLINK_TEXT);
         if (r == -EAFNOSUPPORT && quiet) /* a host without IPv6 */

@@ -250,6 +250,130 @@ describe("create_tap on an idle TAP", function()
   end)
 end)
 
+-- Attaches to tap0 as a VMM does, and runs the lines given. The device keeps what they set.
+local USER = [[
+import ctypes, fcntl, os, platform, socket, struct, sys, time
+TUNSETIFF, TUNSETOFFLOAD, TUNSETTXFILTER = 0x400454ca, 0x400454d0, 0x400454d1
+TUNGETVNETHDRSZ, TUNSETVNETHDRSZ = 0x800454d7, 0x400454d8
+TUNSETVNETLE, TUNGETVNETLE, TUNSETFILTEREBPF = 0x400454dc, 0x800454dd, 0x800454e1
+tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH", b"tap0", 0x5002)) # TAP, NO_PI, VNET_HDR
+
+def integer(request):
+    return struct.unpack("i", fcntl.ioctl(tap, request, bytes(4)))[0]
+
+# What the device offers of TCP segmentation: ETHTOOL_GTSO.
+def segmentation():
+    value = ctypes.create_string_buffer(struct.pack("II", 0x1e, 0))
+    ask = bytearray(struct.pack("16sP", b"tap0", ctypes.addressof(value)))
+    fcntl.ioctl(socket.socket(), 0x8946, ask) # SIOCETHTOOL
+    return struct.unpack("II", value[:8])[1]
+
+# A socket filter that lets nothing through: r0 = 0; exit.
+def load_program():
+    code = ctypes.create_string_buffer(struct.pack("=BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0))
+    license = ctypes.create_string_buffer(b"GPL")
+    attr = ctypes.create_string_buffer(struct.pack("=IIQQ", 1, 2, ctypes.addressof(code),
+        ctypes.addressof(license)).ljust(128, b"\0"))
+    number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+    fd = ctypes.CDLL(None, use_errno=True).syscall(number, 5, attr, 128) # bpf, BPF_PROG_LOAD
+    if fd < 0: raise OSError(ctypes.get_errno(), "bpf")
+    return fd
+
+# Does a broadcast that the bridge sends come out of the TAP?
+def hears_broadcasts():
+    bridge = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    bridge.bind(("fcbr0", 0))
+    frame = b"\xff" * 6 + b"\x02fcspe" + b"\x88\xb5" + b"fcproc-spec".ljust(50, b"\0")
+    for _ in range(30):
+        bridge.send(frame)
+        time.sleep(0.05)
+        try:
+            while True:
+                if b"fcproc-spec" in os.read(tap, 2048): return True
+        except BlockingIOError:
+            pass
+    return False
+]]
+
+local function use_tap(world, lines)
+  return support.sh({ "python3", "-c", USER .. lines }, { netns = world.netns })
+end
+
+describe("create_tap on a TAP that earlier users have changed", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local form = [[print(integer(TUNGETVNETHDRSZ), integer(TUNGETVNETLE), segmentation())]]
+
+  it("resets the form of its frames and its offloads", function()
+    local world <close> = support.bridged_world()
+    must(world.manager:create_tap("tap0"))
+    assert.are.equal("10 0 0\n", use_tap(world, form))
+    use_tap(world, [[
+fcntl.ioctl(tap, TUNSETVNETHDRSZ, struct.pack("i", 12))
+fcntl.ioctl(tap, TUNSETVNETLE, struct.pack("i", 1))
+fcntl.ioctl(tap, TUNSETOFFLOAD, 1 | 2) # checksums, TSO4
+]])
+    assert.are.equal("12 1 1\n", use_tap(world, form))
+    assert.is_false(must(world.manager:create_tap("tap0")).created)
+    assert.are.equal("10 0 0\n", use_tap(world, form))
+  end)
+
+  -- Each keeps broadcasts from the next user.
+  for what, lines in pairs{
+    ["filter of addresses"] = [[
+fcntl.ioctl(tap, TUNSETTXFILTER, struct.pack("HH6s", 0, 1, b"\x02\0\0\0\0\1"))]],
+    ["eBPF filter"] = [[
+fcntl.ioctl(tap, TUNSETFILTEREBPF, struct.pack("i", load_program()))]],
+  } do
+    it("removes a " .. what, function()
+      local world <close> = support.bridged_world()
+      must(world.manager:create_tap("tap0"))
+      assert.are.equal("True\n", use_tap(world, "print(hears_broadcasts())"))
+      use_tap(world, lines)
+      assert.are.equal("False\n", use_tap(world, "print(hears_broadcasts())"))
+      must(world.manager:create_tap("tap0"))
+      assert.are.equal("True\n", use_tap(world, "print(hears_broadcasts())"))
+    end)
+  end
+
+  it("resets its queue, and removes queueing disciplines with their filters", function()
+    local world <close> = support.bridged_world()
+    must(world.manager:create_tap("tap0"))
+    local function state()
+      return support.sh({ "sh", "-ec", "tc qdisc show dev tap0; tc filter show dev tap0 ingress; "
+        .. "tc filter show dev tap0 egress; ip link show dev tap0" }, { netns = world.netns })
+    end
+    local before = state()
+    assert.is_truthy(before:find("qlen 1000", 1, true))
+    for _, commands in ipairs{
+      "ip link set dev tap0 txqueuelen 7",
+      "tc qdisc add dev tap0 root tbf rate 8kbit burst 2kb latency 1s",
+      "tc qdisc add dev tap0 clsact; tc filter add dev tap0 egress protocol all u32 "
+        .. "match u32 0 0 classid 1:1",
+      "tc qdisc add dev tap0 ingress; tc filter add dev tap0 ingress protocol all u32 "
+        .. "match u32 0 0 classid 1:1",
+    } do
+      support.sh({ "sh", "-ec", commands }, { netns = world.netns })
+      assert.are_not.equal(before, state())
+      assert.is_false(must(world.manager:create_tap("tap0")).created)
+      assert.are.equal(before, state(), commands)
+    end
+  end)
+
+  it("keeps one isolated that was so on another bridge", function()
+    local world <close> = support.bridged_world()
+    local other <close> = must(fcproc.new{ bridge_name = "other0", netns = world.netns })
+    must(other:ensure_bridge())
+    must(other:create_tap("tap0", { isolated = true }))
+    assert.is_true(link(world, "tap0").linkinfo.info_slave_data.isolated)
+    must(world.manager:create_tap("tap0", { isolated = true }))
+    local state = link(world, "tap0")
+    assert.are.same({ "fcbr0", true }, { state.master, state.linkinfo.info_slave_data.isolated })
+  end)
+end)
+
 describe("create_tap refuses", function()
   before_each(support.before_each)
   after_each(support.after_each)
