@@ -170,6 +170,13 @@ int folder_open_above(const char *op, const char *path, char base[PATH_MAX], fcp
     return walk_above(&w, base);
 }
 
+static int theirs(const char *op, const char *path, uid_t uid, fcproc_error *err)
+{
+    return error_set(err, FCPROC_ERR_PERMISSION, op, EACCES,
+                     "%s belongs to uid %u, and this is uid %u: what is in it is theirs; do this as "
+                     "that user (sudo -u '#%u' ...)", path, uid, geteuid(), uid);
+}
+
 FCPROC_API int fcproc_dir_check(const char *path, fcproc_error *err)
 {
     static const char op[] = "dir.check";
@@ -179,6 +186,9 @@ FCPROC_API int fcproc_dir_check(const char *path, fcproc_error *err)
     struct stat st;
 
     above = folder_open_above(op, path, base, err);
+    if (above == FCPROC_ERR_CONFLICT && lstat(path, &st) == 0 && S_ISDIR(st.st_mode) &&
+        st.st_uid != geteuid())
+        return theirs(op, path, st.st_uid, err); /* the better reason */
     if (above < 0)
         return above;
     fd = openat(above, *base ? base : ".", O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -189,9 +199,7 @@ FCPROC_API int fcproc_dir_check(const char *path, fcproc_error *err)
     if (!S_ISDIR(st.st_mode))
         return file_conflict(err, op, st.st_mode, "a folder", path);
     if (st.st_uid != geteuid())
-        return error_set(err, FCPROC_ERR_PERMISSION, op, EACCES,
-                         "%s belongs to uid %u, and this is uid %u: what is in it is theirs; do this "
-                         "as that user (sudo -u '#%u' ...)", path, st.st_uid, geteuid(), st.st_uid);
+        return theirs(op, path, st.st_uid, err);
     if (others_write(&st))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "others may write in %s (mode %04o): what is in it can't be trusted; chmod "

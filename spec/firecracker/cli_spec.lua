@@ -348,7 +348,7 @@ describe("the fcproc command", function()
   it("as an ordinary user says what is missing", function()
     local world <close> = cli.world()
     support.sh{ "chmod", "755", world.folder.path }
-    support.sh{ "install", "-d", "-m", "777", world.folder:file("open") }
+    support.sh{ "install", "-d", "-m", "1777", world.folder:file("open") }
     local opts = { uid = NOBODY, gid = NOBODY,
       env = { FCPROC_RUNTIME_DIR = world.folder:file("open/run") } }
     for _, args in ipairs{ { "net", "up" }, { "run", "--net" } } do

@@ -100,7 +100,7 @@ describe("doctor", function()
   it("tells an ordinary user what is missing", function()
     local dir <close> = support.folder()
     -- A copy that this user can read, wherever the checkout is.
-    support.sh{ "sh", "-ec", 'chmod 755 "$1"; mkdir "$1/build" "$1/open"; chmod 777 "$1/open"; '
+    support.sh{ "sh", "-ec", 'chmod 755 "$1"; mkdir "$1/build" "$1/open"; chmod 1777 "$1/open"; '
       .. 'cp -r lua "$1/"; cp -r "$2/fcproc" "$1/build/"; cp "$3" "$1/firecracker"; '
       .. 'chmod 755 "$1/firecracker"', "sh", dir.path, os.getenv("FCPROC_SPEC_BUILD"),
       support.firecracker() }
@@ -207,6 +207,8 @@ describe("doctor", function()
     support.write_file(dir:file("file"), "")
     helper.expect(with(dir, { runtime_dir = dir:file("file") }).runtime, "fail", "regular empty file")
     helper.expect(with(dir, { runtime_dir = dir:file("file/x") }).runtime, "fail", "can't be made")
+    support.sh{ "mkdir", "-m", "777", dir:file("open") }
+    helper.expect(with(dir, { runtime_dir = dir:file("open/run") }).runtime, "fail", "others may write in")
     local long = dir:file(("n"):rep(80))
     helper.expect(with(dir, { runtime_dir = long }).runtime, "ok", "from within a VM's folder")
     long = dir:file(("long-name/"):rep(400))

@@ -96,7 +96,7 @@ describe("a runtime folder", function()
       { "touch a", "conflict", "run/a is a file and should be a folder" },
       { "mkdir a", "conflict", "run/a is there already and is no VM's" },
       { "ln -s /tmp a", "conflict", "run/a is a symbolic link and should be a folder" },
-      { "rmdir .fcproc/locks; touch .fcproc/locks", "conflict", "something else where a folder should be" },
+      { "rmdir .fcproc/locks; touch .fcproc/locks", "conflict", "is a file and should be a folder" },
       { "mkdir .fcproc/locks/a", "conflict", "there is a folder where a file should be" },
       { "ln -s /nowhere .fcproc/locks/a", "conflict", "there is a symbolic link" },
       { "chown 1000 .", "conflict", "belongs to uid 1000, not to us" },

@@ -126,7 +126,7 @@ describe("a lease", function()
 
   it("of an ordinary user is his own", function()
     local dir <close> = support.folder()
-    support.sh{ "chmod", "777", dir.path }
+    support.sh{ "chmod", "1777", dir.path }
     local text = ([[
       local manager = assert(require "fcproc".new{ runtime_dir = "%s/run" })
       print(manager.config.host_dir)

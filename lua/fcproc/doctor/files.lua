@@ -162,6 +162,10 @@ function M.runtime(host)
     return "fail", ("%s can't be %s: %s"):format(folder, uid and "written to" or "made", err.message),
       "choose a runtime_dir that this user may write to (as root /run/fcproc)"
   end
+  local safe, unsafe = core.check_dir(folder)
+  if not safe and unsafe.code == "conflict" then
+    return "fail", unsafe.message, "choose a runtime_dir where nobody else may write above it"
+  end
   local state = not uid and "can be made" or mode == "700" and "is ours, mode 0700"
     or ("is ours; its mode 0%s will be made 0700"):format(mode)
   return status, ("%s %s; %s"):format(folder, state, room), fix

@@ -55,6 +55,31 @@ function M.own_folder(manager, kind)
   return ("%s/.fcproc/%s"):format(manager.config.runtime_dir, kind)
 end
 
+---Can it be a VM's? What is found in a folder, a lease or a comment need not be one.
+---@param text any
+---@return boolean
+function M.is_id(text)
+  return type(text) == "string" and #text <= MOST_ID and text:find("^[%w%-]+$") ~= nil
+end
+
+---Is the runtime folder ours alone, with what is in it? Whoever looks for VMs asks first: in a folder of
+---somebody else's, links would lead us, and what its journals say would be done with our rights.
+---@param manager fcproc.Manager
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none; ERR_PERMISSION: it is somebody else's;
+---                            ERR_CONFLICT: others may write there, or a link is in the way
+function M.check_folder(manager)
+  local folder = manager.config.runtime_dir
+  local ok, err = core.check_dir(folder)
+  for _, name in ipairs(ok and { "", "/locks", "/leases" } or {}) do
+    if ok then ok, err = core.check_dir(folder .. "/.fcproc" .. name) end
+    if not ok and err.code == "not_found" then ok = true end
+  end
+  if ok then return true end
+  err.path = folder
+  return nil, err
+end
+
 -- The locks' last: when it is there, all are, though a crash came in between.
 local function make_folders(manager)
   for _, name in ipairs{ "", "/locks" } do
@@ -95,6 +120,9 @@ end
 ---@return userdata? lock
 ---@return boolean|fcproc.Error created  false: its file was there; ERR_BUSY: another manager has it
 function M.lock(manager, id)
+  if not M.is_id(id) then
+    return nil, errors.new{ code = "invalid", op = "vm.lock", message = "that is no VM's id" }
+  end
   local path = M.own_folder(manager, "locks") .. "/" .. id
   local lock, err = core.lock_file(path)
   if lock then return lock, err end
@@ -109,7 +137,10 @@ end
 -- once for all VMs of a fleet.
 local function lock_in_folder(manager, id, fleet)
   local ok, err = fleet and fleet.folder, nil
-  if not ok then ok, err = manager:ensure_socket_dir() end
+  if not ok then
+    ok, err = manager:ensure_socket_dir()
+    if ok then ok, err = M.check_folder(manager) end
+  end
   if not ok then return nil, err end
   local lock, created = M.lock(manager, id)
   if lock or created.code ~= "not_found" then
@@ -145,6 +176,7 @@ end
 ---@return boolean
 ---@return fcproc.Error? err  ERR_PERMISSION: it can't be seen from here
 function M.exists(manager, id)
+  if not M.is_id(id) then return false end
   local folder = M.folder(manager, id)
   -- The folder last: it goes before its lock does.
   local ours, err = core.stat(M.own_folder(manager, "locks") .. "/" .. id)
@@ -160,9 +192,12 @@ end
 ---@return true?
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such VM
 function M.find(manager, id, op)
-  local there, err = M.exists(manager, id)
-  if there then return true end
-  if err then return nil, err end
+  local ok, err = M.check_folder(manager)
+  if ok then
+    ok, err = M.exists(manager, id)
+    if ok then return true end
+  end
+  if err and err.code ~= "not_found" then return nil, err end
   return M.missing(manager, id, op)
 end
 
@@ -271,11 +306,14 @@ end
 ---@return table? record
 ---@return fcproc.Error? err  ERR_NOT_FOUND: none was written yet; ERR_PROTOCOL: cut or garbage;
 ---                            ERR_UNSUPPORTED: of a newer fcproc; ERR_CONFLICT: another VM's, or it
----                            says what can't be
+---                            says what can't be; ERR_PERMISSION: the folder is somebody else's
 function M.read(manager, id)
   local folder = M.folder(manager, id)
   local path = folder .. "/vm.json"
-  local text, err = core.read_file(path, 0, records.LIMIT + 1)
+  local ok, err = core.check_dir(folder)
+  if not ok then return nil, err end
+  local text
+  text, err = core.read_file(path, 0, records.LIMIT + 1)
   if not text then return nil, err end
   local record = records.decode(text)
   if not record or record.format == nil then return unreadable("protocol", path, "is not whole") end
@@ -286,7 +324,7 @@ function M.read(manager, id)
   local complaint
   if record.format ~= records.FORMAT then
     complaint = ("format must be %d"):format(records.FORMAT)
-  elseif type(record.id) ~= "string" or not record.id:find("^[%w%-]+$") then
+  elseif not M.is_id(record.id) then
     complaint = "id must be letters, digits and dashes"
   elseif record.id ~= id then
     return unreadable("conflict", path, "is that of the VM '%s': the folder was copied or renamed",
@@ -303,7 +341,9 @@ end
 ---@return string[]? ids
 ---@return fcproc.Error? err
 function M.ids(manager)
-  local entries, err = core.list_dir(manager.config.runtime_dir)
+  local ok, err = M.check_folder(manager)
+  local entries
+  if ok then entries, err = core.list_dir(manager.config.runtime_dir) end
   if not entries then
     if err.code == "not_found" then return {} end
     return nil, err
@@ -311,9 +351,7 @@ function M.ids(manager)
   local ids = {}
   for _, entry in ipairs(entries) do
     local name = entry.name
-    if entry.type == "dir" and name:find("^[%w%-]+$") and #name <= MOST_ID and M.exists(manager, name) then
-      ids[#ids + 1] = name
-    end
+    if entry.type == "dir" and M.exists(manager, name) then ids[#ids + 1] = name end
   end
   return ids
 end

@@ -29,6 +29,7 @@ return function(leases, folder)
   for _, entry in ipairs(core.list_dir(folder) or {}) do
     local path = folder .. "/" .. entry.name
     local id = core.read_link(path)
+    id = journals.is_id(id) and id or nil -- else it is nobody's, and leads anywhere
     if id and not core.stat(journals.folder(manager, id)) then
       core.remove_file(path)
     elseif id then
