@@ -46,6 +46,156 @@ local REPLACEMENTS = {
   ["nothing"] = "gone(name)",
 }
 
+-- Runs it beside the snapshot that is then taken, until that is done.
+local LOOP = [[
+print("ready.", flush=True)
+while True:
+    try:
+        step()
+    except OSError: pass
+]]
+
+describe("a jail's user while a snapshot is taken", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function writable(world)
+    local path = world.folder:file("disk")
+    support.write_file(path, ("first"):rep(1024))
+    support.sh{ "chown", tostring(UID), path }
+    return path
+  end
+
+  it("has the host's image neither given away nor taken for the memory", function()
+    local world <close> = support.world()
+    local base = image(world)
+    local before, caught = state(base), 0
+    local vm <close> = launch(world, base)
+    for _, name in ipairs{ "memory", "vmstate" } do
+      -- As soon as it is written to; the copy of the link is for the next time.
+      local intruder <close> = intrude(vm, [[
+name = "snapshot-" + args[0]
+def step():
+    if os.path.exists("drive-base") and os.stat(name).st_size > 0:
+        os.rename(name, "was")
+        os.rename("drive-base", name)
+        print("did it", flush=True)
+]] .. LOOP, name)
+      local path = world.folder:file("snap-" .. name)
+      local manifest, err = vm:snapshot(path)
+      if not manifest then
+        fails("conflict", nil, err)
+        assert.is_truthy(err.message:find("snapshot-" .. name, 1, true), err.message)
+        assert.is_truthy(intruder:output():find("did it", 1, true))
+        assert.is_nil((core.stat(path)))
+        caught = caught + 1
+      end
+      assert.are.equal("running", must(vm:info()).state)
+      assert.are.same(before, state(base))
+      core.link_file(base, vm:record().jail.root .. "/drive-base") -- as the jail was
+    end
+    assert.is_true(caught > 0, "he never came in time")
+    must(vm:stop())
+    assert.are.same(before, state(base))
+  end)
+
+  it("can't write any more to what is in it, though he had it open or mapped", function()
+    local world <close> = support.world()
+    local base = image(world)
+    local vm <close> = launch(world, base)
+    local function sum(path) return support.sh({ "sha256sum", "memory", "vmstate" }, { cwd = path }) end
+    for how, open in pairs{
+      writer = "held.append(os.open(name, os.O_RDWR))",
+      mapping = "f = os.open(name, os.O_RDWR); held.append(mmap.mmap(f, 4096)); os.close(f)",
+      nothing = "print(os.stat(name).st_ino, flush=True); held.append(0)",
+    } do
+      local go = world.folder:file("go")
+      os.remove(go)
+      local intruder <close> = intrude(vm, ([[
+held = []
+name = "snapshot-memory"
+def step():
+    if not held and os.stat(name).st_size > 4096:
+        %s
+    if held and os.path.exists("go"):
+        for h in held:
+            if isinstance(h, int) and h > 0: os.pwrite(h, b"spoilt", 0)
+            elif h: h[0:6] = b"spoilt"
+        print("did it", flush=True)
+        os.unlink("go")
+]]):format(open) .. LOOP)
+      local path = world.folder:file("snap-" .. how)
+      must(vm:snapshot(path))
+      local before, info = sum(path), must(core.stat(path .. "/memory"))
+      assert.are.same({ 0, jails.GID, 288, 1 }, { info.uid, info.gid, info.mode, info.nlink }, how)
+      must(core.create_file(vm:record().jail.root .. "/go", "", 511, UID))
+      support.eventually(how .. " is used", function()
+        return intruder:output():find("did it", 1, true)
+      end)
+      assert.are.equal(before, sum(path), how)
+      -- What nobody holds is no copy: the very file.
+      local seen = intruder:output():match("^ready%.\n(%d+)\n")
+      assert.are.equal(how == "nothing" and info.ino or nil, math.tointeger(tonumber(seen)), how)
+    end
+    do -- with a second name it is not believed to be what it was
+      local intruder <close> = intrude(vm, [[
+def step(): os.link("snapshot-memory", "second")
+]] .. LOOP)
+      local err = fails("conflict", vm:snapshot(world.folder:file("snap-names")))
+      assert.is_truthy(err.message:find("2 names", 1, true), err.message)
+      assert.is_true(intruder.process:alive())
+    end
+    -- And they are whole.
+    must(vm:stop())
+    local clone <close> = must(fcproc.vm.restore(world.manager, world.folder:file("snap-mapping"),
+      { jailer = { uid = UID, gid = jails.GID } }))
+    assert.are.equal("running", must(clone:info()).state)
+  end)
+
+  it("has in its drives what they hold, and not what he gave their names to", function()
+    local world <close> = support.world()
+    local base, disk = image(world), writable(world)
+    local before = state(base)
+    local vm <close> = launch(world, base, { drives = { { path = base, id = "base", read_only = true },
+      { path = disk, id = "disk" }, { path = disk, id = "own", copy = "sparse" } } })
+    do
+      local intruder <close> = intrude(vm, [[
+os.rename("drive-disk", "moved")
+os.symlink(args[0], "drive-disk")
+]], base)
+      assert.is_true(intruder.process:alive())
+    end
+    must(vm:snapshot(world.folder:file("one")))
+    for _, name in ipairs{ "disk", "own" } do
+      assert.are.equal(support.read_file(disk), support.read_file(world.folder:file("one/drive-" .. name)))
+    end
+    -- Its path may be gone: then it is the file in the jail, or none.
+    os.remove(disk)
+    local err = fails("conflict", vm:snapshot(world.folder:file("two")))
+    assert.is_truthy(err.message:find("drives[2]", 1, true), err.message)
+    do
+      local intruder <close> = intrude(vm, "gone('drive-disk'); os.rename('moved', 'drive-disk')")
+      assert.is_true(intruder.process:alive())
+    end
+    must(vm:snapshot(world.folder:file("three")))
+    do
+      local intruder <close> = intrude(vm, "gone('drive-own'); os.rename('drive-base', 'drive-own')")
+      assert.is_true(intruder.process:alive())
+    end
+    err = fails("conflict", vm:snapshot(world.folder:file("four")))
+    assert.is_truthy(err.message:find("drives[3]", 1, true), err.message)
+    -- An older fcproc noted none, but a lease that has the numbers in its name.
+    local drives, now = vm:record().drives, must(core.stat(vm:record().files.folder .. "/drive-disk"))
+    drives[2].made, drives[3].made = nil, nil
+    drives[2].lease = ("drive-%d-%d"):format(now.dev, now.ino)
+    err = fails("conflict", vm:snapshot(world.folder:file("four")))
+    assert.is_truthy(err.message:find("drives[3]", 1, true), err.message)
+    assert.are.equal("running", must(vm:info()).state)
+    must(vm:stop())
+    assert.are.same(before, state(base))
+  end)
+end)
+
 describe("a jail's user who replaces his VM's files", function()
   before_each(support.before_each)
   after_each(support.after_each)

@@ -79,6 +79,41 @@ local modes = {
     after(300, function() if not client:is_closing() then client:write(mirror(request)) end end)
   end,
 }
+
+-- A Firecracker with a large guest, or a slow disk: while it writes a snapshot, or goes on, it answers
+-- nothing, and what came meanwhile is answered in turn. arg[3] and arg[4]: seconds of each.
+local state, queue, working = "Running", {}, false
+local function answer_in_turn(seconds)
+  local first = table.remove(queue, 1)
+  if not first then
+    working = false
+    return
+  end
+  working = true
+  after(math.floor(seconds(first.request) * 1000), function()
+    first.done(first.request)
+    local reply = first.request.target == "/" and http("200 OK", cjson.encode{ id = "fake", state = state,
+      vmm_version = "1.12.1", app_name = "Firecracker" }) or "HTTP/1.1 204 \r\n\r\n"
+    if not first.client:is_closing() then first.client:write(reply) end
+    answer_in_turn(seconds)
+  end)
+end
+local function write_state(request)
+  local body = request.body ~= "" and cjson.decode(request.body) or {}
+  if request.target == "/vm" then state = body.state == "Resumed" and "Running" or body.state end
+  for _, name in ipairs{ "snapshot_path", "mem_file_path" } do
+    local file <close> = body[name] and io.open(body[name], "w")
+    if file then file:write("written") end
+  end
+end
+function modes.works_slowly(client, request)
+  queue[#queue + 1] = { client = client, request = request, done = write_state }
+  if working then return end
+  answer_in_turn(function(next_one)
+    if next_one.target == "/snapshot/create" then return tonumber(arg[3]) end
+    return next_one.body:find("Resumed", 1, true) and tonumber(arg[4]) or 0
+  end)
+end
 modes.late = modes.mirror
 for name, bytes in pairs(text) do modes[name] = function(client) client:write(bytes) end end
 for name, bytes in pairs(last_text) do

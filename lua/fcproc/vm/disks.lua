@@ -14,13 +14,14 @@ local READ_ONLY, PRIVATE = 256, 384 -- 0400, 0600
 ---@param to string
 ---@param method ("reflink"|"sparse")
 ---@param mode integer
+---@param opts fcproc.CopyOptions?
 ---@param ctx fcproc.Context?
 ---@return ("reflink"|"sparse")? used
----@return fcproc.Error? err
-function M.copy(from, to, method, mode, ctx)
-  local done, used = loop.complete(ctx, core.copy_file(from, to, method, mode, nil, ctx))
+---@return string|fcproc.Error id  the copy's
+function M.copy(from, to, method, mode, opts, ctx)
+  local done, used, _, id = loop.complete(ctx, core.copy_file(from, to, method, mode, opts, ctx))
   if not done then return nil, used end
-  return used
+  return used, id
 end
 
 ---May the jail's user do this with the file?
@@ -38,39 +39,76 @@ end
 ---@param to string
 ---@param jail { uid: integer, gid: integer }
 ---@param may_link boolean
+---@param expected fcproc.Expected  what is to be at from
 ---@param ctx fcproc.Context?
 ---@return ("link"|"reflink"|"sparse")? placed
 ---@return fcproc.Error? err
-function M.link_or_copy(from, to, jail, may_link, ctx)
+function M.link_or_copy(from, to, jail, may_link, expected, ctx)
   if may_link then
-    local ok, err = core.link_file(from, to)
+    local ok, err = core.link_file(from, to, expected)
     if ok then return "link" end
     if err.code ~= "unsupported" then return nil, err end
   end
-  local used, err = M.copy(from, to, "reflink", PRIVATE, ctx)
+  local used, err = M.copy(from, to, "reflink", READ_ONLY, { expected = expected, uid = jail.uid,
+    gid = jail.gid }, ctx)
   if not used then return nil, err end
-  local ok
-  ok, err = core.own_file(to, jail.uid, jail.gid, READ_ONLY)
-  if not ok then return nil, err end
   return used
 end
 
 -- What the VMM writes must be the file itself.
-local function link_only(from, to)
-  local ok, err = core.link_file(from, to)
-  if ok then return "link" end
+local function link_only(from, to, expected)
+  local ok, err = core.link_file(from, to, expected)
+  if ok then return "link", expected.id end
   if err.code ~= "unsupported" then return nil, err end
   return nil, errors.new{ code = "unsupported", op = "vm.host",
     message = ("%s is on another file system than the jail, and a hard link can't cross: move it, or "
       .. "give the VM a copy (copy = \"reflink\")"):format(from) }
 end
 
--- What the jail's user can't read is copied for it.
+-- What the jail's user can't read is copied for it. What is placed is what was looked at. Of one that
+-- is written its identity follows.
 local function put_into_jail(from, to, jail, writable, ctx)
   local file, err = core.stat(from)
   if not file then return nil, err end
-  if writable then return link_only(from, to) end
-  return M.link_or_copy(from, to, jail, M.allows(file, jail, 4), ctx)
+  local expected = { id = file.id }
+  if writable then return link_only(from, to, expected) end
+  return M.link_or_copy(from, to, jail, M.allows(file, jail, 4), expected, ctx)
+end
+
+-- A copy of the VM's own, which is the jail user's then.
+local function copy_for(drive, to, jail, ctx)
+  local owner = jail and { uid = jail.uid, gid = jail.gid }
+  return M.copy(drive.path, to, drive.copy, PRIVATE, owner, ctx)
+end
+
+-- What a drive in a jail must be, which the VMM writes to, so that its contents may leave the jail.
+-- Before they were noted, a lease told which file it is; and of a copy of its own that it is its user's.
+local function expected_in_jail(record, drive)
+  local leased = drive.lease and drive.lease:match("^drive%-(%d+%-%d+)$")
+  if drive.made then return { id = drive.made } end
+  if drive.copy then return { uid = record.jail.uid, single = true } end
+  return { id = leased and leased .. "-0" or "unknown" }
+end
+
+---Copies what a drive holds now: from a jail that very file, whatever has its name there by now.
+---@param record table
+---@param drive table  of the record
+---@param to string
+---@param method ("reflink"|"sparse")
+---@param ctx fcproc.Context?
+---@return ("reflink"|"sparse")? used
+---@return fcproc.Error? err  ERR_CONFLICT: it is nowhere any more
+function M.save(record, drive, to, method, ctx)
+  local inside = record.files.folder .. "/" .. drive.name
+  if not record.jail then
+    return M.copy(drive.copy and inside or drive.path, to, method, READ_ONLY, nil, ctx)
+  end
+  local opts = { expected = expected_in_jail(record, drive) }
+  if not drive.copy then -- there first, where the jail's user can't move it
+    local used, err = M.copy(drive.path, to, method, READ_ONLY, opts, ctx)
+    if used or (err.code ~= "conflict" and err.code ~= "not_found") then return used, err end
+  end
+  return M.copy(inside, to, method, READ_ONLY, opts, ctx)
 end
 
 -- The folders above the jail's root, which the jailer expects or makes with the caller's umask.
@@ -110,22 +148,18 @@ function M.make(journal, plan, ctx)
   for i, drive in ipairs(record.drives) do
     local to = inside .. "/" .. drive.name
     if drive.copy then
-      ok, err = M.copy(drive.path, to, drive.copy, PRIVATE, ctx)
-      if ok and jail then
-        local owned
-        owned, err = core.own_file(to, jail.uid, jail.gid)
-        ok = owned and ok
-      end
+      ok, err = copy_for(drive, to, jail, ctx)
     elseif jail then
       ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
     else
       ok, err = core.symlink(drive.path, to)
     end
-    drive.placed = ok == true and "symlink" or ok
     if not ok then
       err.message = ("drives[%d]: %s"):format(i, err.message)
       return nil, err
     end
+    drive.placed = ok == true and "symlink" or ok
+    drive.made = jail and not drive.read_only and err or nil -- its identity
   end
   return true
 end

@@ -6,32 +6,25 @@ local core = require "fcproc.core"
 local disks = require "fcproc.vm.disks"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
+local loop = require "fcproc.loop"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
 local partials = require "fcproc.vm.partial"
+local statefiles = require "fcproc.vm.statefiles"
 local version_of = require "fcproc.version"
 
 local M = {}
 
-local FILES = { "vmstate", "memory" }
-local READ_ONLY, GROUP_READ, PRIVATE = 256, 288, 384 -- 0400, 0440, 0600
-local CLEANUP_LIMIT = 30 -- seconds
+local CLEANUP_LIMIT = 60 -- seconds
 
 ---@class fcproc.SnapshotOptions
 ---@field type ("Full"|"Diff")?  default "Full"; "Diff" needs track_dirty_pages
 ---@field keep_paused boolean?   do not let the VM go on afterwards
 ---@field copy ("reflink"|"sparse")?  how the drives are copied; default "reflink"
+---@field cleanup_timeout number?  seconds that the clean-up after a failure may take, of which most is
+---                                waiting until Firecracker has written what was asked of it; default 60
 
-local known = { type = "string", keep_paused = "boolean", copy = "string" }
-
--- Out of the jail: by its name where that can be, else as a copy.
-local function move(from, to, ctx)
-  local ok, err = core.rename(from, to, false)
-  if ok or err.errno ~= 18 then return ok, err end -- EXDEV
-  ok, err = disks.copy(from, to, "sparse", PRIVATE, ctx)
-  if ok then core.remove_file(from) end
-  return ok, err
-end
+local known = { type = "string", keep_paused = "boolean", copy = "string", cleanup_timeout = "number" }
 
 -- Firecracker's refusal of a diff, with what to do.
 local function explain_diff(opts, err)
@@ -44,37 +37,19 @@ end
 
 local function write_state(vm, machine, opts, ctx)
   local record = vm.journal.record
-  local partial = record.snapshot
-  local inside = record.jail and "snapshot-" or partial .. "/"
+  local prefix = statefiles.prefix(record)
   local ok, err = machine:create_snapshot({ snapshot_type = opts.type or "Full",
-    snapshot_path = inside .. "vmstate", mem_file_path = inside .. "memory" }, ctx)
+    snapshot_path = prefix .. "vmstate", mem_file_path = prefix .. "memory" }, ctx)
   if not ok then return nil, explain_diff(opts, machine:failure("snapshot", err)) end
-  for _, name in ipairs(record.jail and FILES or {}) do
-    ok, err = move(record.files.folder .. "/snapshot-" .. name, partial .. "/" .. name, ctx)
-    if not ok then return nil, err end
-  end
-  -- No longer the jail user's, nor anybody's to write: clones map the memory as it is. Its group may
-  -- read, so that clones in jails of that group can do with a link; nobody else gets to the folder.
-  local own
-  own, err = core.stat(partial)
-  if not own then return nil, err end
-  for _, name in ipairs(FILES) do
-    ok, err = core.own_file(partial .. "/" .. name, own.uid, record.jail and record.jail.gid or own.gid,
-      record.jail and GROUP_READ or READ_ONLY)
-    if not ok then return nil, err end
-  end
-  return true
+  return statefiles.take(record, ctx)
 end
 
 local function copy_drives(vm, opts, ctx)
   local record = vm.journal.record
   for i, drive in ipairs(record.drives) do
     if not drive.read_only then
-      -- In a jail its name there is the very file, whatever has become of the path.
-      local from = (drive.copy or record.jail) and record.files.folder .. "/" .. drive.name
-        or drive.path
-      local ok, err = disks.copy(from, record.snapshot .. "/" .. drive.name, opts.copy or "reflink",
-        READ_ONLY, ctx)
+      local ok, err = disks.save(record, drive, record.snapshot .. "/" .. drive.name,
+        opts.copy or "reflink", ctx)
       if not ok then
         err.message = ("drives[%d]: %s"):format(i, err.message)
         return nil, err
@@ -92,24 +67,43 @@ local function write_all(vm, machine, manifest, opts, ctx)
   return ok, err
 end
 
--- Removes what a snapshot that was not finished left, and lets the VM go on if it ran before.
+-- Lets the VM go on that was paused for a snapshot. When it does not, the record says so.
+local function go_on(vm, ctx)
+  local record = vm.journal.record
+  local resume = record.resume
+  record.resume = nil
+  record.paused = not resume or nil -- whatever came in between
+  if not (resume and vm.machine and vm.machine.process:alive()) then return true end
+  local ok, err = vm.machine:resume(ctx)
+  if ok or not vm.machine then return true end -- or it was stopped meanwhile
+  err = vm.machine:failure("resume", err)
+  record.paused = vm.machine.process:alive() or nil
+  return nil, err
+end
+
+-- Removes what a snapshot that was not finished left, and lets the VM go on if it ran before: that also
+-- when something can't be removed, which stays in the record for reclaim.
 local function undo(vm, ctx)
   local record = vm.journal.record
-  for _, name in ipairs(FILES) do
-    if record.jail then core.remove_file(record.files.folder .. "/snapshot-" .. name) end
+  local removed, err = partials.remove(record.snapshot, vm.id)
+  if not removed and err.code == "conflict" then -- nothing shows that it is ours: it stays
+    vm.manager:_log(core.now(), err.message, { id = vm.id }, "warn")
+    removed = 0
   end
-  local ok, err = partials.remove(record.snapshot, vm.id)
-  if not ok and err.code ~= "conflict" then return nil, err end
-  if not ok then vm.manager:_log(core.now(), err.message, { id = vm.id }, "warn") end
-  local resume = record.resume
-  record.snapshot, record.resume = nil, nil
-  if not vm.machine then return true end -- it was stopped meanwhile
-  if resume and vm.machine.process:alive() then
-    ok, err = vm.machine:resume(ctx)
-    if not ok then return nil, err end
-  end
-  record.paused = not resume or nil -- whatever came in between
-  return vm.journal:save("running")
+  statefiles.discard(record)
+  if removed then record.snapshot = nil end
+  local ok, why = go_on(vm, ctx)
+  if vm.machine then vm.journal:try_save("running") end
+  if not ok then return nil, why end
+  return removed, err
+end
+
+-- Says in the error of a snapshot what could not be undone of it.
+local function tell(vm, err, why)
+  err.paused = vm.journal.record.paused
+  local what = err.paused and "the VM is still paused, since it could not be let go on: resume it"
+    or "not all could be undone"
+  err.message = ("%s; and %s (%s)"):format(err.message, what, why.message)
 end
 
 local function refuse(code, path, format, ...)
@@ -140,11 +134,20 @@ local function begin(vm, path, state)
   local made
   local ok, err = vm.journal:save("snapshotting")
   if ok then made, err = partials.make(partial, vm.id) end
-  if made then return true end
+  if made then
+    made, err = statefiles.make(record)
+    -- Which files they are is known from here on, and believed by whoever goes on with it.
+    if made and record.jail then made, err = vm.journal:save("snapshotting") end
+    return made, err
+  end
   record.snapshot, record.resume = nil, nil
   vm.journal:save("running")
   if made == nil then return nil, err end
   return refuse("busy", partial, "%s came up meanwhile: another snapshot goes there", partial)
+end
+
+local function cleanup_context(opts, ctx)
+  return core.context(nil, opts.cleanup_timeout or CLEANUP_LIMIT, ctx and ctx:waiter())
 end
 
 local function create(vm, path, opts, ctx)
@@ -164,17 +167,18 @@ local function create(vm, path, opts, ctx)
   ok, err = write_all(vm, machine, manifest, opts, ctx)
   if ok then ok, err = partials.finish(record.snapshot, path, vm.id) end
   if not ok then return nil, err end
-  local resume = record.resume and not opts.keep_paused
-  record.snapshot, record.resume = nil, nil -- from here on it is whole, and the caller's
-  record.paused = true
-  if resume then
-    ok, err = machine:resume(ctx)
-    if not ok then
-      err = machine:failure("resume", err)
-      err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
-      return nil, err
-    end
-    record.paused = nil
+  record.snapshot = nil -- from here on it is whole, and the caller's
+  statefiles.discard(record)
+  if opts.keep_paused then record.resume = nil end
+  do -- not in the caller's context: if that ends now, the VM must go on all the same
+    local own <close> = cleanup_context(opts, ctx)
+    ok, err = go_on(vm, own)
+  end
+  if not ok then
+    err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
+    err.paused = record.paused
+    vm.journal:try_save("running")
+    return nil, err
   end
   ok, err = vm.journal:save("running")
   if not ok then return nil, err end
@@ -187,7 +191,8 @@ end
 ---@param opts fcproc.SnapshotOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Manifest? manifest
----@return fcproc.Error? err  nothing of it is left, and the VM goes on. ERR_BUSY: another is being made
+---@return fcproc.Error? err  nothing of it is left, and the VM goes on; paused = true: it could not be let
+---                            go on, and is still paused. ERR_BUSY: another is being made
 function M.create(vm, path, opts, ctx)
   options.argument(path, "string", "vm:snapshot", "path")
   options.check(opts, known, "vm:snapshot")
@@ -197,24 +202,36 @@ function M.create(vm, path, opts, ctx)
   if vm.snapshotting then
     return refuse("busy", path, "another snapshot of the VM '%s' is being made", vm.id)
   end
+  opts = opts or {}
   vm.snapshotting = true
+  local manifest
   local _ <close> = finally(function()
     vm.snapshotting = nil
     if not vm.journal.record.snapshot then return end -- not begun, or done
-    local own <close> = core.context(nil, CLEANUP_LIMIT)
-    undo(vm, own)
+    local own <close> = cleanup_context(opts, ctx)
+    local undone, why = undo(vm, own)
+    if not undone and err then tell(vm, err, why) end
   end)
-  return create(vm, path, opts or {}, ctx)
+  manifest, err = create(vm, path, opts, ctx)
+  return manifest, err
 end
 
----For adopt: a manager died in the middle of a snapshot.
+---For adopt: a manager died in the middle of a snapshot. A VM that can't be let go on is taken over all
+---the same, and its record says that it is paused.
 ---@param vm fcproc.Vm
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err
 function M.finish_interrupted(vm, ctx)
   if not vm.journal.record.snapshot then return true end
-  return undo(vm, ctx)
+  local started = core.now()
+  local undone, err = undo(vm, ctx)
+  if undone then return true end
+  local ok, over = loop.check(ctx)
+  if not ok then return nil, over end
+  vm.manager:_log(started, "a snapshot that was cut off could not be undone", { id = vm.id,
+    reason = err.message, paused = vm.journal.record.paused }, "warn")
+  return true
 end
 
 -- ---- restoring -----------------------------------------------------------------------------
@@ -276,15 +293,6 @@ function M.explain(err)
   return err
 end
 
--- A link to a file that the jail's user can read and, not owning it, can never write; else a copy.
-local function put_into_jail(from, to, jail, ctx)
-  local stat, err = core.stat(from)
-  if not stat then return nil, err end
-  local reads_only = jail.uid ~= 0 and jail.uid ~= stat.uid and jail.gid == stat.gid
-    and stat.mode & 63 == GROUP_READ & 63 -- 077: what group and others may
-  return disks.link_or_copy(from, to, jail, reads_only, ctx)
-end
-
 ---Puts state and memory where a jailed VMM can read them.
 ---@param vm fcproc.Vm
 ---@param plan fcproc.VmPlan
@@ -292,13 +300,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.place(vm, plan, ctx)
-  local jail = vm.journal.record.jail
-  for _, name in ipairs(jail and FILES or {}) do
-    local method, err = put_into_jail(plan.snapshot .. "/" .. name, jail.root .. "/" .. name, jail, ctx)
-    if not method then return nil, err end
-    jail.placed[name] = method
-  end
-  return true
+  return statefiles.place(vm.journal.record, plan.snapshot, ctx)
 end
 
 ---Loads it into a Firecracker that has been started empty.
