@@ -45,8 +45,8 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
-	life child gate spawn command netlink link tap tapreset removal curl unixhttp guest host signal terminal
-BINDING := binding core error context op path file capper cgroup process spawn net client log checks terminal
+	ids life child gate spawn command netlink link tap tapreset removal curl unixhttp guest host signal terminal
+BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal
 LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
 	jailer json launch loop machine manager options outputs process runner tail version waiters \
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \

@@ -216,8 +216,10 @@ static int copy_open(struct copy_op *c, const struct fcproc_copy *spec, fcproc_e
 {
     const char *op = c->op.class->name;
     struct stat st;
-    int r;
+    int r = ids_check(op, spec->uid, spec->gid, err);
 
+    if (r < 0)
+        return r;
     r = file_open_expected(op, c->from_path, O_RDONLY, spec->expected, &st, err);
     if (r < 0)
         return r;

@@ -129,11 +129,13 @@ FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len
                                   struct fcproc_file_id *ret_id, fcproc_error *err)
 {
     static const char op[] = "file.create";
-    cleanup_fd int fd =
-        open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
+    cleanup_fd int fd = -EBADF;
     struct stat st;
-    int r;
+    int r = ids_check(op, uid, gid, err);
 
+    if (r < 0)
+        return r;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode);
     if (fd < 0) {
         int why = errno;
 
@@ -161,8 +163,11 @@ FCPROC_API int fcproc_file_write(const char *path, const void *data, size_t len,
     enum { FLAGS = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC };
     cleanup_fd int fd = -EBADF;
     char temporary[PATH_MAX];
-    int r = temporary_name(path, temporary);
+    int r = ids_check(op, uid, gid, err);
 
+    if (r < 0)
+        return r;
+    r = temporary_name(path, temporary);
     if (r < 0)
         return file_error(err, op, -r, "can't write the file %s", path);
     fd = open(temporary, FLAGS, mode);
@@ -236,10 +241,13 @@ FCPROC_API int fcproc_file_own(const char *path, const struct fcproc_expected *e
 {
     static const char op[] = "file.own";
     char buf[PATH_MAX];
-    cleanup_fd int fd = open(file_plain_path(path, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_fd int fd = -EBADF;
     struct stat st;
-    int r;
+    int r = ids_check(op, uid, gid, err);
 
+    if (r < 0)
+        return r;
+    fd = open(file_plain_path(path, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return file_error(err, op, errno, "can't open %s", path);
     if (fstat(fd, &st) < 0)

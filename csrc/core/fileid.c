@@ -70,6 +70,9 @@ int file_check(const char *op, int fd, const struct fcproc_expected *expected,
         return file_conflict(err, op, st->st_mode, "a file", path);
     if (!expected)
         return 0;
+    r = ids_check(op, expected->uid, -1, err);
+    if (r < 0)
+        return r;
     if (expected->uid >= 0 && st->st_uid != (uid_t)expected->uid)
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%.400s belongs to uid %u and should be uid %lld's: it was replaced; it is "
@@ -100,6 +103,9 @@ int file_open_expected(const char *op, const char *path, int flags,
 
     /* O_NONBLOCK: to open a FIFO waits for its other end, and one with a lease for its holder. */
     flags |= O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    r = expected ? ids_check(op, expected->reader_uid, expected->reader_gid, err) : 0;
+    if (r < 0)
+        return r;
     if (expected && expected->reader_uid >= 0) {
         fd = open_as(path, flags, (uid_t)expected->reader_uid, (gid_t)expected->reader_gid);
         if (fd < 0)
@@ -135,10 +141,13 @@ FCPROC_API int fcproc_file_seal(const char *path, const struct fcproc_expected *
                                 fcproc_error *err)
 {
     static const char op[] = "file.seal";
+    cleanup_fd int fd = -EBADF;
     struct stat st;
-    cleanup_fd int fd = file_open_expected(op, path, O_RDONLY, expected, &st, err);
-    int r;
+    int r = ids_check(op, uid, gid, err);
 
+    if (r < 0)
+        return r;
+    fd = file_open_expected(op, path, O_RDONLY, expected, &st, err);
     if (fd < 0)
         return fd;
     r = file_give(fd, uid, gid);

@@ -17,7 +17,7 @@ static int open_source(const char *op, const char *from, const struct fcproc_exp
     struct stat st;
     int r;
 
-    if (expected && expected->reader_uid >= 0)
+    if (expected && expected->reader_uid != -1)
         return file_open_expected(op, from, O_RDONLY, expected, &st, err);
     fd = open(file_plain_path(from, buf), O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)

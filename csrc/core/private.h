@@ -63,6 +63,11 @@ int error_code_for(int sys_errno);
 /* An object is its maker's alone. 0, or FCPROC_ERR_INVALID in a fork of that process. */
 int check_maker(pid_t maker, const char *op, fcproc_error *err);
 
+/* ---- users and groups ---- */
+
+/* 0, or FCPROC_ERR_INVALID when one is no number of a user or group, nor -1. */
+int ids_check(const char *op, int64_t uid, int64_t gid, fcproc_error *err);
+
 /* ---- time ---- */
 
 int64_t now_ns(void);

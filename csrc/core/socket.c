@@ -116,11 +116,15 @@ FCPROC_API int fcproc_socket_access(const char *path, int64_t want_uid, int64_t 
     static const char op[] = "socket.access";
     uid_t uid = want_uid < 0 ? geteuid() : (uid_t)want_uid;
     gid_t gid = want_gid < 0 ? getegid() : (gid_t)want_gid;
-    cleanup_fd int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    cleanup_fd int fd = -EBADF;
     char by_fd[SOCKET_LINK_SIZE];
     struct stat st;
     bool changed = false;
+    int r = ids_check(op, want_uid, want_gid, err);
 
+    if (r < 0)
+        return r;
+    fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_errno(err, op, errno, "can't open the socket %s", path);
     if (fstat(fd, &st) < 0)

@@ -23,17 +23,33 @@ static void set_stream(struct child *child, const struct fcproc_stream *s, int n
         child->paths[number] = "/dev/null";
 }
 
+static int check_spec(const struct fcproc_spawn *spec, fcproc_error *err)
+{
+    if (!spec->argv || !spec->argv[0])
+        return error_set(err, FCPROC_ERR_INVALID, op_name, 0, "an empty argument list");
+    if (spec->umask < -1 || spec->umask > 0777)
+        return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                         "%d can't be a umask: they go from 0 to 0777, and -1 stands for none",
+                         spec->umask);
+    for (size_t i = 0; i < spec->n_fds; i++)
+        if (spec->fds[i].to < 3 || spec->fds[i].to == INT_MAX)
+            return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                             "%d can't be a descriptor's number in the new process: from 3 on",
+                             spec->fds[i].to);
+    return ids_check(op_name, spec->uid, spec->gid, err);
+}
+
 FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **ret,
                             fcproc_error *err)
 {
     char file[PATH_MAX];
-    struct child child = { .file = spec->argv ? spec->argv[0] : NULL,
-                           .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF };
+    struct child child = { .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF };
     fcproc_process *process = NULL;
-    int r;
+    int r = check_spec(spec, err);
 
-    if (!child.file)
-        return error_set(err, FCPROC_ERR_INVALID, op_name, 0, "an empty argument list");
+    if (r < 0)
+        return r;
+    child.file = spec->argv[0];
     if (*child.file != '/') { /* an absolute path is exec's to judge */
         r = fcproc_find_executable(child.file, file, sizeof(file), err);
         if (r < 0)

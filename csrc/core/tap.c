@@ -316,6 +316,8 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
     if (r == 0)
         r = fcproc_check_ifname(spec->name, err);
     if (r == 0)
+        r = ids_check(op_create, spec->uid, spec->gid, err);
+    if (r == 0)
         r = fcproc_ctx_status(ctx, err);
     if (r == 0 && !job.bridge)
         r = tap_find_bridge(&job, err);

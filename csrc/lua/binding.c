@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Helpers that every file of the binding uses: handles, arguments, guards.
+ * Helpers that every file of the binding uses: handles and guards.
  */
 #include <stdlib.h>
 
@@ -56,35 +56,6 @@ void *bind_check(lua_State *L, int index, const char *type)
 void *bind_opt(lua_State *L, int index, const char *type)
 {
     return lua_isnoneornil(L, index) ? NULL : bind_check(L, index, type);
-}
-
-int64_t bind_timeout_ms(lua_State *L, int index)
-{
-    lua_Number seconds;
-    int64_t ms;
-
-    if (lua_isnoneornil(L, index))
-        return -1;
-    seconds = luaL_checknumber(L, index);
-    luaL_argcheck(L, seconds >= 0, index, "a time must be 0 seconds or more");
-    if (seconds > 1e12)
-        return -1;
-    ms = (int64_t)(seconds * 1e3);
-    return (lua_Number)ms < seconds * 1e3 ? ms + 1 : ms;
-}
-
-const char *bind_check_string(lua_State *L, int index)
-{
-    size_t len;
-    const char *s = luaL_checklstring(L, index, &len);
-
-    luaL_argcheck(L, strlen(s) == len, index, "a string with a zero byte in it");
-    return s;
-}
-
-int bind_without(lua_State *L, int index)
-{
-    return (int)luaL_optinteger(L, index, 0);
 }
 
 void bind_guard_release(struct bind_handle *guard)

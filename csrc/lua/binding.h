@@ -53,19 +53,36 @@ void *bind_opt(lua_State *L, int index, const char *type);
 fcproc_ctx *bind_ctx(lua_State *L, int index);
 /* NULL: none. [-0, +0, m] */
 void bind_set_default_context(lua_State *L, fcproc_ctx *ctx);
-/* Seconds to milliseconds, rounded up; nil is -1 (no limit). May raise. */
-int64_t bind_timeout_ms(lua_State *L, int index);
-/* A string without a NUL byte in it. May raise. */
-const char *bind_check_string(lua_State *L, int index);
 /* A table of core.d.lua's fcproc.Expected in room, or NULL for nil. May raise. */
 const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcproc_expected *room);
-/* [-0, +1, m] an operation, closed as yet. */
-struct bind_op *bind_new_op(lua_State *L, int (*push)(lua_State *, fcproc_op *));
+/* An operation, closed as yet, above the first n arguments, of which missing ones are nil. Made before
+ * the arguments are looked at: making it may run a finalizer, which may close what they hold.
+ * [-?, +1, m] */
+struct bind_op *bind_first_op(lua_State *L, int n, int (*push)(lua_State *, fcproc_op *));
 /* [-0, +1, m] {status = n} or {signal = n} or {}. */
 void bind_push_exit(lua_State *L, struct fcproc_exit e);
 /* Makes a type with a __gc and __close that call l_close, and methods. [-0, +0, m] */
 void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
-int bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0. May raise. */
+
+/* Arguments and fields (arguments.c). All may raise; a string must have no NUL byte in it. */
+enum { BIND_MOST_MODE = 07777 };
+#define BIND_MOST_ID ((lua_Integer)UINT32_MAX - 1) /* of a user or group: the last means none */
+const char *bind_check_string(lua_State *L, int index);
+lua_Integer bind_check_integer(lua_State *L, int index, lua_Integer least, lua_Integer most);
+int bind_check_int(lua_State *L, int index); /* what fits an int: never cut */
+int bind_opt_int(lua_State *L, int index, int missing);
+pid_t bind_check_pid(lua_State *L, int index);
+int64_t bind_opt_id(lua_State *L, int index); /* a user or group number; nil is -1 */
+unsigned bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0 */
+/* Seconds to milliseconds, rounded up; nil is -1 (no limit). */
+int64_t bind_timeout_ms(lua_State *L, int index);
+/* [-0, +1, e] The field's value, which holds the string, stays on top; NULL and a nil for none. */
+const char *bind_field_string(lua_State *L, int table, const char *name);
+/* [-0, +0, e] From 0 to most. */
+lua_Integer bind_field_integer(lua_State *L, int table, const char *name, lua_Integer most,
+                               lua_Integer missing);
+/* [-0, +1, e] A NULL-terminated array, and in it copies, of the strings in the list at the index. */
+const char *const *bind_string_list(lua_State *L, int index, const char *name, size_t *ret_n);
 
 /* Frees one malloc'ed block when Lua's collector or an error comes by. [-0, +1, m] */
 struct bind_handle *bind_guard(lua_State *L);

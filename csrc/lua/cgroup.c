@@ -17,11 +17,11 @@ static int l_cgroup_holds(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
-    lua_Integer pid = luaL_optinteger(L, 2, 0);
+    pid_t pid = lua_isnoneornil(L, 2) ? 0 : bind_check_pid(L, 2);
     bool holds;
 
-    luaL_argcheck(L, pid >= 0 && pid == (pid_t)pid, 2, "no process number");
-    if (fcproc_cgroup_holds(path, (pid_t)pid, &holds, &err) < 0)
+    luaL_argcheck(L, pid >= 0, 2, "no process number");
+    if (fcproc_cgroup_holds(path, pid, &holds, &err) < 0)
         return fail_at_path(L, &err);
     lua_pushboolean(L, holds);
     return 1;
@@ -37,11 +37,11 @@ static int push_killed(lua_State *L, fcproc_op *op)
 static int l_remove_cgroup(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 4, push_killed);
     const char *path = bind_check_string(L, 1);
     int64_t timeout_ms = bind_timeout_ms(L, 2);
-    unsigned without = (unsigned)bind_without(L, 3);
+    unsigned without = bind_without(L, 3);
     fcproc_ctx *ctx = bind_ctx(L, 4);
-    struct bind_op *b = bind_new_op(L, push_killed);
 
     if (fcproc_cgroup_remove(path, timeout_ms, without, ctx, &b->op, &err) < 0)
         return fail_at_path(L, &err);

@@ -15,10 +15,9 @@ static int l_own_uid(lua_State *L)
 static int l_uid_in_use(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    lua_Integer uid = luaL_checkinteger(L, 1);
+    lua_Integer uid = bind_check_integer(L, 1, 0, BIND_MOST_ID);
     bool used;
 
-    luaL_argcheck(L, uid >= 0 && uid < UINT32_MAX, 1, "no uid");
     if (fcproc_uid_in_use((uid_t)uid, &used, &err) < 0)
         return bind_fail(L, &err);
     lua_pushboolean(L, used);

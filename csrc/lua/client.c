@@ -43,6 +43,7 @@ static int push_response(lua_State *L, fcproc_op *op)
 static int l_client_request(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 6, push_response);
     fcproc_client *client = bind_check(L, 1, TYPE_CLIENT);
     const char *method = bind_check_string(L, 2);
     const char *target = bind_check_string(L, 3);
@@ -50,7 +51,6 @@ static int l_client_request(lua_State *L)
     const char *body = luaL_optlstring(L, 4, NULL, &len);
     int64_t timeout_ms = bind_timeout_ms(L, 5);
     fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b = bind_new_op(L, push_response);
 
     if (fcproc_request(client, method, target, body, len, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);

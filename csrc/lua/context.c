@@ -112,20 +112,26 @@ static int l_context_waiter(lua_State *L)
 static int l_context_wait_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 3, NULL);
     fcproc_ctx *watched = bind_check(L, 1, TYPE_CONTEXT);
     int64_t timeout_ms = bind_timeout_ms(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
-    struct bind_op *b = bind_new_op(L, NULL);
 
     if (fcproc_ctx_wait(watched, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
 }
 
-/* The context that a host has set for the whole state. */
+/* The context that a host has set for the whole state: a handle of the caller's own, so that closing
+ * it takes the host's from nobody. */
 static int l_default_context(lua_State *L)
 {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &default_key);
+    struct bind_handle *own = bind_new(L, TYPE_CONTEXT);
+
+    lua_pushnil(L);
+    own->object = fcproc_ctx_ref(bind_ctx(L, -1));
+    if (own->object)
+        lua_pop(L, 1);
     return 1;
 }
 

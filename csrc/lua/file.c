@@ -24,22 +24,13 @@ static mode_t check_mode(lua_State *L, int index)
     return (mode_t)mode;
 }
 
-/* A user or group number; nil is -1. May raise. */
-static int64_t opt_id(lua_State *L, int index)
-{
-    lua_Integer id = luaL_optinteger(L, index, -1);
-
-    luaL_argcheck(L, id >= -1 && id < UINT32_MAX, index, "no user or group number");
-    return id;
-}
-
 /* A field that is a user or group number; missing is -1. May raise. */
 static int64_t id_field(lua_State *L, int index, const char *name)
 {
     int64_t id;
 
     lua_getfield(L, index, name);
-    id = opt_id(L, -1);
+    id = bind_opt_id(L, -1);
     lua_pop(L, 1);
     return id;
 }
@@ -47,15 +38,16 @@ static int64_t id_field(lua_State *L, int index, const char *name)
 const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcproc_expected *room)
 {
     const char *id;
+    size_t len;
 
     if (lua_isnoneornil(L, index))
         return NULL;
     luaL_checktype(L, index, LUA_TTABLE);
     *room = (struct fcproc_expected)FCPROC_EXPECTED_INIT;
     lua_getfield(L, index, "id");
-    id = lua_tostring(L, -1);
+    id = lua_tolstring(L, -1, &len);
     /* A journal may hold anything: then no file is the one. */
-    if (!lua_isnil(L, -1) && (!id || !fcproc_file_id_parse(id, &room->id)))
+    if (!lua_isnil(L, -1) && (!id || strlen(id) != len || !fcproc_file_id_parse(id, &room->id)))
         room->id.ino = UINT64_MAX;
     lua_getfield(L, index, "single");
     room->single = lua_toboolean(L, -1);
@@ -199,7 +191,7 @@ static int l_create_file(lua_State *L)
     struct fcproc_file_id id;
     bool created = false;
 
-    if (fcproc_file_create(path, data, len, check_mode(L, 3), opt_id(L, 4), opt_id(L, 5), &created,
+    if (fcproc_file_create(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5), &created,
                            &id, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, created);
@@ -218,7 +210,7 @@ static int l_write_file(lua_State *L)
     const char *data = luaL_checklstring(L, 2, &len);
     struct fcproc_file_id id;
 
-    if (fcproc_file_write(path, data, len, check_mode(L, 3), opt_id(L, 4), opt_id(L, 5), &id,
+    if (fcproc_file_write(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5), &id,
                           &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
@@ -234,7 +226,7 @@ static int l_own_file(lua_State *L)
     int mode = lua_isnoneornil(L, 4) ? -1 : (int)check_mode(L, 4);
     struct fcproc_expected room;
 
-    if (fcproc_file_own(path, bind_expected(L, 5, &room), opt_id(L, 2), opt_id(L, 3), mode, &err) < 0)
+    if (fcproc_file_own(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3), mode, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
     return 1;
@@ -249,7 +241,7 @@ static int l_seal_file(lua_State *L)
     struct fcproc_expected room;
     bool sealed = false;
 
-    if (fcproc_file_seal(path, bind_expected(L, 5, &room), opt_id(L, 2), opt_id(L, 3), mode, &sealed,
+    if (fcproc_file_seal(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3), mode, &sealed,
                          &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, sealed);
@@ -364,8 +356,7 @@ static int l_copy_file(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     struct fcproc_copy spec = FCPROC_COPY_INIT;
     struct fcproc_expected room;
-    fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b;
+    struct bind_op *b = bind_first_op(L, 6, push_copied);
 
     spec.from = bind_check_string(L, 1);
     spec.to = bind_check_string(L, 2);
@@ -377,12 +368,12 @@ static int l_copy_file(lua_State *L)
         spec.gid = id_field(L, 5, "gid");
         lua_getfield(L, 5, "expected");
         spec.expected = bind_expected(L, lua_gettop(L), &room);
+        lua_settop(L, 7);
     }
-    b = bind_new_op(L, push_copied);
     b->decorate = set_copy_path;
     lua_pushvalue(L, 2);
-    lua_setiuservalue(L, -2, 1);
-    if (fcproc_file_copy(&spec, ctx, &b->op, &err) < 0)
+    lua_setiuservalue(L, 7, 1);
+    if (fcproc_file_copy(&spec, bind_ctx(L, 6), &b->op, &err) < 0)
         return fail_at(L, &err, 2);
     return 1;
 }

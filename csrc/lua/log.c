@@ -25,7 +25,7 @@ static int l_host_log(lua_State *L)
     lua_rawgeti(L, -2, 2);
     memcpy(&fn, lua_touserdata(L, -2), sizeof(fn)); /* ISO C has no cast to a function pointer */
     data = lua_touserdata(L, -1);
-    fn(data, luaL_checkstring(L, 1), luaL_checkstring(L, 2));
+    fn(data, bind_check_string(L, 1), bind_check_string(L, 2));
     return 0;
 }
 

@@ -86,7 +86,7 @@ static int l_net_ensure_bridge(lua_State *L)
     spec.alias = opt_alias(L, 5);
     if (!lua_isnoneornil(L, 3)) {
         spec.address = bind_check_string(L, 3);
-        spec.prefix = (int)luaL_checkinteger(L, 4);
+        spec.prefix = bind_check_int(L, 4);
     }
     lua_createtable(L, 0, 4);
     set_bridge(L, &info);
@@ -100,10 +100,10 @@ static int l_net_ensure_bridge(lua_State *L)
 static int l_net_delete_bridge(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 3, NULL);
     fcproc_net *net = bind_check(L, 1, TYPE_NET);
     const char *name = bind_check_string(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
-    struct bind_op *b = bind_new_op(L, NULL);
 
     if (fcproc_bridge_delete(net, name, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
@@ -133,11 +133,11 @@ static int l_net_create_tap(lua_State *L)
     struct fcproc_tap spec = { .struct_size = sizeof(spec),
                                .name = bind_check_string(L, 2),
                                .bridge = lua_isnoneornil(L, 3) ? NULL : bind_check_string(L, 3),
-                               .uid = luaL_optinteger(L, 4, -1),
-                               .gid = luaL_optinteger(L, 5, -1),
-                               .mtu = (int)luaL_optinteger(L, 7, 0),
+                               .uid = bind_opt_id(L, 4),
+                               .gid = bind_opt_id(L, 5),
+                               .mtu = bind_opt_int(L, 7, 0),
                                .isolated = lua_toboolean(L, 8),
-                               .bridge_ifindex = (int)luaL_optinteger(L, 9, 0),
+                               .bridge_ifindex = bind_opt_int(L, 9, 0),
                                .alias = opt_alias(L, 10) };
     struct fcproc_tap_info tap;
     fcproc_ctx *ctx = bind_ctx(L, 11);
@@ -173,25 +173,15 @@ static int push_removed(lua_State *L, fcproc_op *op)
 static int l_net_delete_taps(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    fcproc_net *net = bind_check(L, 1, TYPE_NET);
-    fcproc_ctx *ctx = bind_ctx(L, 3);
-    const char **names;
-    struct bind_op *b;
+    struct bind_op *b = bind_first_op(L, 3, push_removed);
+    const char *const *names;
     size_t n;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    n = lua_rawlen(L, 2);
+    names = bind_string_list(L, 2, "names", &n);
     luaL_argcheck(L, n > 0, 2, "an empty list of names");
-    names = lua_newuserdatauv(L, n * sizeof(*names), 0);
-    for (size_t i = 0; i < n; i++) {
-        if (lua_rawgeti(L, 2, (lua_Integer)i + 1) != LUA_TSTRING)
-            return luaL_error(L, "names[%d] must be a string, not a %s", (int)i + 1,
-                              luaL_typename(L, -1));
-        names[i] = lua_tostring(L, -1);
-        lua_pop(L, 1); /* the table keeps it */
-    }
-    b = bind_new_op(L, push_removed);
-    if (fcproc_taps_delete(net, names, n, ctx, &b->op, &err) < 0)
+    lua_insert(L, -2); /* the operation is the result */
+    if (fcproc_taps_delete(bind_check(L, 1, TYPE_NET), names, n, bind_ctx(L, 3), &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
 }

@@ -5,10 +5,12 @@
  */
 #include "binding.h"
 
-struct bind_op *bind_new_op(lua_State *L, int (*push)(lua_State *, fcproc_op *))
+struct bind_op *bind_first_op(lua_State *L, int n, int (*push)(lua_State *, fcproc_op *))
 {
-    struct bind_op *b = lua_newuserdatauv(L, sizeof(*b), 1);
+    struct bind_op *b;
 
+    lua_settop(L, n);
+    b = lua_newuserdatauv(L, sizeof(*b), 1);
     *b = (struct bind_op){ .push = push };
     luaL_setmetatable(L, TYPE_OP);
     return b;
@@ -76,7 +78,7 @@ static int l_op_step(lua_State *L)
 static int l_poll(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    int fd = (int)luaL_checkinteger(L, 1);
+    int fd = bind_check_int(L, 1);
     int r = fcproc_poll(&fd, NULL, 1, bind_timeout_ms(L, 2), &err);
 
     if (r < 0)
@@ -102,7 +104,7 @@ static int l_poll_many(lua_State *L)
     ready = (bool *)(fds + n);
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 1, (lua_Integer)i + 1);
-        fds[i] = (int)luaL_checkinteger(L, -1);
+        fds[i] = bind_check_int(L, -1);
         lua_pop(L, 1);
     }
     r = fcproc_poll(fds, ready, n, timeout_ms, &err);

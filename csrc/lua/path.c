@@ -10,13 +10,13 @@
 static int l_wait_path(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 6, NULL);
     const char *path = bind_check_string(L, 1);
     bool listening = lua_toboolean(L, 2);
     int64_t timeout_ms = bind_timeout_ms(L, 3);
     const char *label = bind_check_string(L, 4);
-    unsigned without = (unsigned)bind_without(L, 5);
+    unsigned without = bind_without(L, 5);
     fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b = bind_new_op(L, NULL);
 
     if (fcproc_path_wait(path, listening, timeout_ms, label, without, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);

@@ -50,19 +50,18 @@ static int l_process(lua_State *L)
         lua_getfield(L, 1, "start_time");
         lua_getfield(L, 1, "boot_id");
         lua_getfield(L, 1, "inode");
-        id.pid = (pid_t)luaL_checkinteger(L, 2);
+        id.pid = bind_check_pid(L, 2);
         id.start_time = (uint64_t)luaL_checkinteger(L, 3);
-        boot_id = luaL_checkstring(L, 4);
+        boot_id = bind_check_string(L, 4);
         id.inode = (uint64_t)luaL_optinteger(L, 5, 0);
         strncpy(id.boot_id, boot_id, sizeof(id.boot_id) - 1);
         h = bind_new(L, TYPE_PROCESS);
         r = fcproc_process_open_identity(&id, &p, &err);
     } else {
-        lua_Integer pid = luaL_checkinteger(L, 1);
+        pid_t pid = bind_check_pid(L, 1);
 
-        luaL_argcheck(L, pid == (pid_t)pid, 1, "no process number");
         h = bind_new(L, TYPE_PROCESS);
-        r = fcproc_process_open((pid_t)pid, &p, &err);
+        r = fcproc_process_open(pid, &p, &err);
     }
     return finish_process(L, h, r, p, &err);
 }
@@ -73,7 +72,7 @@ static int l_open_listener(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_process *p = NULL;
     const char *path = bind_check_string(L, 1);
-    unsigned without = (unsigned)bind_without(L, 2);
+    unsigned without = bind_without(L, 2);
     struct bind_handle *h = bind_new(L, TYPE_PROCESS);
     int r = fcproc_process_open_listener(path, without, &p, &err);
 
@@ -86,7 +85,7 @@ static int l_listener_pid(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     pid_t pid = 0;
 
-    if (fcproc_listener_pid(bind_check_string(L, 1), (unsigned)bind_without(L, 2), &pid, &err) < 0)
+    if (fcproc_listener_pid(bind_check_string(L, 1), bind_without(L, 2), &pid, &err) < 0)
         return bind_fail(L, &err);
     lua_pushinteger(L, pid);
     return 1;
@@ -195,7 +194,7 @@ static int l_process_signal(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
 
-    if (fcproc_process_signal(p, (int)luaL_checkinteger(L, 2), &err) < 0)
+    if (fcproc_process_signal(p, bind_check_int(L, 2), &err) < 0)
         return bind_fail(L, &err);
     lua_pushboolean(L, 1);
     return 1;
@@ -223,11 +222,11 @@ static int push_wait_result(lua_State *L, fcproc_op *op)
 static int l_process_wait_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 4, push_wait_result);
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     int64_t timeout_ms = bind_timeout_ms(L, 2);
-    unsigned without = (unsigned)bind_without(L, 3);
+    unsigned without = bind_without(L, 3);
     fcproc_ctx *ctx = bind_ctx(L, 4);
-    struct bind_op *b = bind_new_op(L, push_wait_result);
 
     if (fcproc_process_wait(p, timeout_ms, without, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
@@ -244,13 +243,13 @@ static int push_server_result(lua_State *L, fcproc_op *op)
 static int l_process_wait_server_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 6, push_server_result);
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     const char *path = bind_check_string(L, 2);
     int64_t timeout_ms = bind_timeout_ms(L, 3);
     const char *label = bind_check_string(L, 4);
-    unsigned without = (unsigned)bind_without(L, 5);
+    unsigned without = bind_without(L, 5);
     fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b = bind_new_op(L, push_server_result);
 
     if (fcproc_server_wait(path, p, timeout_ms, label, without, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
@@ -261,6 +260,7 @@ static int l_process_wait_server_op(lua_State *L)
 static int l_process_wait_file_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 6, NULL);
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     const char *path = bind_check_string(L, 2);
     int64_t size = luaL_checkinteger(L, 3);
@@ -268,7 +268,6 @@ static int l_process_wait_file_op(lua_State *L)
     const struct fcproc_expected *expected = bind_expected(L, 4, &room);
     int64_t timeout_ms = bind_timeout_ms(L, 5);
     fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b = bind_new_op(L, NULL);
 
     if (fcproc_file_wait(path, expected, size, p, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
@@ -285,6 +284,7 @@ static int push_text_result(lua_State *L, fcproc_op *op)
 static int l_process_wait_text_op(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 6, push_text_result);
     fcproc_process *p = bind_check(L, 1, TYPE_PROCESS);
     const char *path = bind_check_string(L, 2);
     const char *text = bind_check_string(L, 3);
@@ -292,7 +292,6 @@ static int l_process_wait_text_op(lua_State *L)
     const struct fcproc_expected *expected = bind_expected(L, 4, &room);
     int64_t timeout_ms = bind_timeout_ms(L, 5);
     fcproc_ctx *ctx = bind_ctx(L, 6);
-    struct bind_op *b = bind_new_op(L, push_text_result);
 
     if (fcproc_text_wait(path, expected, text, p, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);

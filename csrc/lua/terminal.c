@@ -9,7 +9,7 @@ enum { MOST_SIGNALS = 8 };
 /* core.is_terminal(fd) -> boolean */
 static int l_is_terminal(lua_State *L)
 {
-    lua_pushboolean(L, fcproc_is_terminal((int)luaL_checkinteger(L, 1)));
+    lua_pushboolean(L, fcproc_is_terminal(bind_check_int(L, 1)));
     return 1;
 }
 
@@ -17,10 +17,10 @@ static int l_is_terminal(lua_State *L)
 static int l_wait_reader(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    int fd = (int)luaL_checkinteger(L, 1);
+    struct bind_op *b = bind_first_op(L, 3, NULL);
+    int fd = bind_check_int(L, 1);
     int64_t timeout_ms = bind_timeout_ms(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
-    struct bind_op *b = bind_new_op(L, NULL);
 
     if (fcproc_reader_wait(fd, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
@@ -37,10 +37,10 @@ static int push_signal(lua_State *L, fcproc_op *op)
 static int l_wait_signal(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 3, push_signal);
     int64_t timeout_ms = bind_timeout_ms(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
     int signals[MOST_SIGNALS];
-    struct bind_op *b;
     size_t n;
 
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -48,10 +48,9 @@ static int l_wait_signal(lua_State *L)
     luaL_argcheck(L, n >= 1 && n <= MOST_SIGNALS, 1, "1 to 8 signals");
     for (size_t i = 0; i < n; i++) {
         lua_rawgeti(L, 1, (lua_Integer)i + 1);
-        signals[i] = (int)luaL_checkinteger(L, -1);
+        signals[i] = bind_check_int(L, -1);
         lua_pop(L, 1);
     }
-    b = bind_new_op(L, push_signal);
     if (fcproc_signal_wait(signals, n, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;

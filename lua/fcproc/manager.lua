@@ -27,6 +27,7 @@ for _, part in ipairs{ identity, binary } do
   for name, method in pairs(part.methods) do Manager[name] = method end
 end
 
+local MOST_ID = 4294967294 -- of users and groups: the kernel's last means "as it is"
 local DEFAULT_WAIT = 5 -- seconds until a socket must be there, as in the seed
 
 -- Tells the logger of a change on the host, with how long it took.
@@ -53,7 +54,8 @@ local function host_logger(level, message, fields)
   local words = {}
   for key, value in pairs(fields) do words[#words + 1] = ("%s=%s"):format(key, tostring(value)) end
   table.sort(words)
-  core.host_log(level, message .. ": " .. table.concat(words, " "))
+  local line = message .. ": " .. table.concat(words, " ")
+  core.host_log(level, (line:gsub("%z", "?")))
 end
 
 local function need(self, name, op)
@@ -178,6 +180,15 @@ local function check_tap(opts)
       code = "invalid", op = "tap.create",
       message = ("'%s' is no unicast MAC address: it is written like 02:00:00:00:00:01"):format(mac),
     }
+  end
+  for _, key in ipairs{ "uid", "gid" } do
+    local id = opts[key]
+    if id and (id < 0 or id > MOST_ID) then
+      return nil, errors.new{
+        code = "invalid", op = "tap.create",
+        message = ("a %s of %d is out of range: 0 to %d"):format(key, id, MOST_ID),
+      }
+    end
   end
   if opts.mtu and (opts.mtu < 68 or opts.mtu > 65521) then
     return nil, errors.new{

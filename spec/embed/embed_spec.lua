@@ -63,6 +63,19 @@ describe("a C host", function()
     assert.are.equal("true\n", result.stdout)
   end)
 
+  it("keeps the host's context, whatever the script closes", function()
+    local result = support.must(run[[
+      local core = require "fcproc.core"
+      do local ctx <close> = core.default_context() end
+      local ctx = core.default_context()
+      ctx:close()
+      print(core.default_context():remaining() <= 30)
+      core.default_context():cancel()
+      local _, err = core.spawn{ argv = { "true" } }
+      print(err.code)]])
+    assert.are.equal("true\ncancelled\n", result.stdout)
+  end)
+
   it("exports its own names only", function()
     local names = support.sh{ "nm", "-D", "--defined-only", prefix .. "/lib/libfcproc.so" }
     for name in names:gmatch("%S+\n") do

@@ -166,6 +166,49 @@ static void has_no_identity_when_reaped(void)
     fcproc_process_close(p);
 }
 
+/* In the kernel's 32 bits these are 4294967295, which changes nothing, and 0. */
+static void refuses_ids(void)
+{
+    static const int64_t bad[] = { UINT32_MAX, INT64_C(1) << 32, INT64_MAX, -2, -(INT64_C(1) << 32),
+                                   INT64_MIN };
+    static const char *const argv[] = { "/bin/true", NULL };
+    struct fcproc_spawn spawn = FCPROC_SPAWN_INIT;
+    struct fcproc_copy copy = FCPROC_COPY_INIT;
+    struct fcproc_expected expected = FCPROC_EXPECTED_INIT;
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = NULL;
+    fcproc_process *p = NULL;
+    fcproc_op *op = NULL;
+    bool flag;
+
+    CHECK(fcproc_net_open(NULL, &net, &err) == 0);
+    spawn.argv = argv;
+    copy.from = "/etc/passwd";
+    copy.to = "/none/x";
+    for (size_t i = 0; i < 2 * ELEMENTS(bad); i++) {
+        int64_t uid = i % 2 ? -1 : bad[i / 2], gid = i % 2 ? bad[i / 2] : -1;
+        struct fcproc_tap tap = { .struct_size = sizeof(tap), .name = "fctest0", .uid = uid, .gid = gid };
+        struct fcproc_tap_info info;
+        char *data = NULL;
+        size_t len;
+
+        spawn.uid = copy.uid = expected.reader_uid = uid;
+        spawn.gid = copy.gid = expected.reader_gid = gid;
+        CHECK(fcproc_spawn(&spawn, &p, &err) == FCPROC_ERR_INVALID && strstr(err.message, "can't be a"));
+        CHECK(fcproc_tap_create(net, &tap, NULL, &info, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_own("/none", NULL, uid, gid, -1, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_create("/none/x", "", 0, 0600, uid, gid, &flag, NULL, &err) ==
+              FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_write("/none/x", "", 0, 0600, uid, gid, NULL, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_seal("/none", NULL, uid, gid, 0600, &flag, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_copy(&copy, NULL, &op, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_socket_access("/none", uid, gid, &flag, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_read("/etc/passwd", &expected, 0, 1, &data, &len, &err) ==
+              FCPROC_ERR_INVALID);
+    }
+    fcproc_net_close(net);
+}
+
 static const char *after_name(const char *text, size_t len)
 {
     return proc_argument_after(text, len, "--api-sock");
@@ -304,6 +347,7 @@ int main(int argc, char **argv)
     reads_the_dead();
     judges_life();
     has_no_identity_when_reaped();
+    refuses_ids();
     finds_the_argument();
     maps_codes();
     counts_time();

@@ -265,6 +265,19 @@ describe("the layers", function()
     end
   end)
 
+  it("the binding checks every string and integer in one place, and cuts none", function()
+    for _, path in ipairs(files(true, "csrc/lua/*.[ch]")) do
+      local code = c_code(support.read_file(path))
+      if path ~= "csrc/lua/arguments.c" and path ~= "csrc/lua/binding.c" then -- which names types
+        never(path, words"luaL_checkstring luaL_optstring lua_tostring")
+      end
+      for cast in code:gmatch("%([%a_][%w_]*%)luaL?_%a+") do
+        assert.is_true(cast:find("^%(int64_t%)") ~= nil or cast:find("^%(uint64_t%)") ~= nil,
+          path .. ": " .. cast)
+      end
+    end
+  end)
+
   it("a host knows the public headers only, and so do the rooms to come", function()
     local function judge(room, path)
       local found = not_allowed(room, path, support.read_file(path))
