@@ -17,6 +17,12 @@ local DEFAULT_TIMEOUT = 60
 local Client = {}
 Client.__index = Client
 
+-- A server's own words, as a line or two for a terminal and a log: it may be of anybody's making.
+local MOST_WORDS = 1000 -- bytes
+local function readable(text)
+  return (text:sub(1, MOST_WORDS):gsub("[^\n\32-\126\128-\255]", "?"))
+end
+
 local function api_error(path, method, target, status, body)
   local decoded = cjson.decode(body)
   -- Firecracker says fault_message; its HTTP server, when too many connections are open, error.
@@ -24,7 +30,8 @@ local function api_error(path, method, target, status, body)
   if type(text) ~= "string" then text = body ~= "" and body:sub(1, 200) or "no reason given" end
   return errors.new{
     code = "api", op = "api.request", status = status, path = path,
-    message = ("%s %s on %s was answered with %d: %s"):format(method, target, path, status, text),
+    message = ("%s %s on %s was answered with %d: %s"):format(method, target, path, status,
+      readable(text)),
   }
 end
 
@@ -64,6 +71,8 @@ function Client:request(method, target, body, ctx, timeout)
         reason),
     }
   end
+  -- What is no GET has nothing to answer, and false would be taken for a failure.
+  if method ~= "GET" and type(answer) ~= "table" then return true end
   return answer
 end
 

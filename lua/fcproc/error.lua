@@ -12,6 +12,7 @@ local core = require "fcproc.core"
 ---@field pid integer?       the process it is about
 ---@field path string?       the file or socket it is about
 ---@field status integer?    the HTTP status, or the exit status of a command
+---@field answered boolean?  the server did answer, though not as it should
 ---@field signal integer?    the signal that ended a command
 ---@field output string?     the end of a failed command's stderr
 ---@field stdout string?     what a command that did not end had written

@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local process = require "fcproc.process"
 
 local M = {}
 
@@ -47,6 +48,46 @@ function M.find(root)
     if found or err.code ~= "not_found" then return found, err end
   end
   return nil, err
+end
+
+---The process that listens on the socket in a jail, if it is in that jail: the jail's user may have moved
+---another one's socket there.
+---@param root string
+---@param socket string
+---@param without integer?
+---@return fcproc.Process? process
+---@return fcproc.Error? err  ERR_NOT_SAME_PROCESS, with its pid: it is not
+function M.listener(root, socket, without)
+  local peer, err = core.open_listener(socket, without)
+  if not peer then return nil, err end
+  local inside
+  inside, err = peer:in_folder(root)
+  if inside then return peer end
+  local pid = peer:pid()
+  peer:close()
+  return nil, err or errors.new{ code = "not_same_process", op = "jailer.listener", pid = pid,
+    path = socket, message = ("pid %d listens on %s and is not in that jail: it is another VM's, or "
+      .. "nobody's; it was not touched"):format(pid, socket) }
+end
+
+---Kills every process whose root is the folder, and waits for its end.
+---@param root string
+---@param without integer
+---@param ctx fcproc.Context?
+---@return true? none  there is none any more
+---@return fcproc.Error? err
+function M.kill_all(root, without, ctx)
+  while true do
+    local found <close>, err = M.find(root)
+    if not found then
+      if err.code == "not_found" then return true end
+      return nil, err
+    end
+    found:signal("KILL")
+    local gone
+    gone, err = process.wait_for_killed(found, without, ctx)
+    if not gone then return nil, err end
+  end
 end
 
 ---A jailer beside the Firecracker of that name ("jailer-v1.12.1" of "firecracker-v1.12.1"), or on

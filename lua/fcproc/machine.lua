@@ -47,6 +47,7 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 ---@field metrics string
 ---@field jail fcproc.MadeIn?  in which folder, socket, log and metrics are
 
+local ENOENT = 2
 local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
@@ -106,13 +107,29 @@ local function explain_end(self, step, exit, output)
   return message, reason and reason:find("os error 13", 1, true) ~= nil
 end
 
+-- Can the end of the process be the cause? It closes its socket some milliseconds before, and leaves
+-- the file where it is.
+local function is_cut_off(err)
+  return (err.code == "not_found" or err.code == "protocol") and not err.status and not err.answered
+    and err.errno ~= ENOENT
+end
+
+---Has it ended, that it failed to answer like that?
+---@param err fcproc.Error  of a request
+---@param ctx fcproc.Context?
+---@return boolean gone
+---@return fcproc.Exit? exit
+function Machine:ended_by(err, ctx)
+  local gone, exit = self:wait(is_cut_off(err) and EXIT_LIMIT or 0, ctx)
+  if gone then return true, exit end
+  return false
+end
+
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
   local subject, exit = self.process or self.launcher, nil
   local dead = subject and not subject:alive()
-  -- Its socket is closed some milliseconds before it has ended.
-  local cut_off = cause and (cause.code == "not_found" or cause.code == "protocol")
-  if dead or (subject and cut_off) then
+  if dead or (subject and cause and is_cut_off(cause)) then
     local gone, how = subject:wait(EXIT_LIMIT)
     dead, exit = gone, gone and how
     -- A jailer that has left its VMM behind: its status is not the VMM's.
@@ -136,6 +153,15 @@ function Machine:failure(step, cause)
 end
 
 -- ---- the API -----------------------------------------------------------------------------------
+
+local STATES = { ["Not started"] = true, Running = true, Paused = true }
+
+-- A VMM may have been broken into, and answers what it likes.
+local function odd_answer(self, target, wanted)
+  return errors.new{ code = "protocol", op = "api.request", path = self.files.socket, answered = true,
+    message = ("GET %s: the answer from %s is not %s: that is no Firecracker, or it has been broken into")
+      :format(target, self.files.socket, wanted) }
+end
 
 -- Asks this VMM or nobody, whatever has become of the socket's path: a jail's user can move it.
 local function new_client(self)
@@ -180,10 +206,15 @@ function Machine:api(method, target, body, ctx)
     self.client = client:close() -- its answer may still come, to the wrong question
     local again <close> = new_client(self)
     local seen = again and again:request("GET", "/", nil, ctx, STATE_LIMIT)
-    err.state = seen and seen.state or "unknown"
+    local state = type(seen) == "table" and seen.state
+    err.state = STATES[state] and state or "unknown"
     err.message = ("%s; the VM's state now: %s"):format(err.message, err.state)
   end
   if answer ~= nil and starts(method, target, body) then self.started = true end
+  -- The data store is the user's own, and may be anything.
+  if answer ~= nil and method == "GET" and target ~= "/mmds" and type(answer) ~= "table" then
+    return nil, odd_answer(self, target, "an object")
+  end
   return answer, err
 end
 
@@ -214,6 +245,10 @@ end
 function Machine:state(ctx)
   local info, err = self:api("GET", "/", nil, ctx)
   if not info then return nil, err end
+  if not STATES[info.state] or type(info.vmm_version) ~= "string"
+    or not info.vmm_version:find("^%d+%.%d+[%w.+-]*$") then
+    return nil, odd_answer(self, "/", "a state and a version")
+  end
   self.version = info.vmm_version
   self.started = info.state ~= "Not started"
   return info.state
@@ -247,13 +282,15 @@ local function wait_for_socket(self, timeout, ctx)
   end
 end
 
--- Which process is the VMM: our own child, or the socket's peer. A wrapper's number proves nothing.
+-- Which process is the VMM: our own child, or the socket's peer that is in the jail. A wrapper's number
+-- proves nothing.
 local function prove(self)
   if not self.shape.jailed then
     self.process = self.launcher
     return true
   end
-  local peer, err = core.open_listener(self.files.socket, self.manager.config.without)
+  local peer, err = jailer.listener(self.files.folder, self.files.socket,
+    self.manager.config.without)
   if not peer then return nil, self:failure("start", err) end
   if self.process and self.process ~= self.launcher then self.process:close() end
   self.process = peer
@@ -387,11 +424,7 @@ function Machine:kill_now()
   end
   for _, handle in ipairs{ self.process or self.launcher, self.launcher } do kill(handle) end
   -- One that a jailer left behind, and that was not proved to be the VMM.
-  while self.shape.jailed do
-    local other <close> = jailer.find(self.files.folder)
-    if not other then break end
-    if not kill(other) then break end
-  end
+  if self.shape.jailed then jailer.kill_all(self.files.folder, self.manager.config.without, ctx) end
   self:close()
 end
 

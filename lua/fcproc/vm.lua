@@ -206,7 +206,8 @@ end
 -- ---- what others have left -----------------------------------------------------------------
 
 M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
-M.inspect, M.remove_dead = recover.inspect, recover.remove_dead
+M.adopt_to_kill, M.remove_dead = recover.adopt_to_kill, recover.remove_dead
+M.inspect, M.facts = recover.inspect, recover.facts
 
 -- Others restart their firewall, and take ours with theirs.
 M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing

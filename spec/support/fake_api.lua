@@ -1,11 +1,21 @@
 -- A fake API server for what the real Firecracker can't be made to do: it hangs, lies and breaks
 -- off. fake_api.lua SOCKET MODE. Where it answers with JSON, that tells how many connections there
--- were so far, and what was asked.
+-- were so far, and what was asked. As the fake of a VMM that was broken into it takes Firecracker's
+-- arguments: fake_api.lua vmm MODE --api-sock SOCKET --log-path LOG ...
 
 local cjson = require "cjson"
 local uv = require "luv"
 
 local path, mode = arg[1], arg[2]
+if path == "vmm" then
+  for i = 3, #arg do
+    if arg[i] == "--api-sock" then path = arg[i + 1] end
+    if arg[i] == "--log-path" then
+      local log <close> = assert(io.open(arg[i + 1], "a"))
+      log:write("Running Firecracker v1.12.1\nSuccessfully started microvm that was configured\n")
+    end
+  end
+end
 local connections, requests = 0, 0
 
 local function http(status, body, extra)
@@ -27,6 +37,19 @@ local text = {
   elsewhere = http("302 Found", "over there", "Location: http://localhost/other\r\n"),
   no_json = http("200 OK", "{oops"),
   nothing = "HTTP/1.1 204 \r\n\r\n",
+  object = http("200 OK", "{}"),
+  list = http("200 OK", "[]"),
+  filled_list = http("200 OK", "[1,2]"),
+  null = http("200 OK", "null"),
+  no = http("200 OK", "false"),
+  number = http("200 OK", "5"),
+  word = http("200 OK", '"Running"'),
+  wrong_types = http("200 OK", '{"state":7,"vmm_version":{},"id":[]}'),
+  nulls = http("200 OK", '{"state":null,"vmm_version":null}'),
+  unknown_state = http("200 OK", '{"state":"Melting","vmm_version":"1.12.1"}'),
+  no_version = http("200 OK", '{"state":"Running","vmm_version":"\\u001b[2J"}'),
+  deep = http("200 OK", ("["):rep(5000) .. ("]"):rep(5000)),
+  escapes = http("400 Bad Request", '{"fault_message":"\\u001b]0;owned\\u0007 no"}'),
   bad_chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n{}\r\n",
   half_time = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"a\":",
 }
@@ -60,6 +83,16 @@ local modes = {
     timer:start(0, 5, function()
       if client:is_closing() then timer:close() else client:write("y") end
     end)
+  end,
+  endless = function(client) -- a body without an end
+    client:write("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+    local timer = uv.new_timer()
+    timer:start(0, 5, function()
+      if client:is_closing() then timer:close() else client:write("1,") end
+    end)
+  end,
+  running = function(client) -- it is sound, but obeys nobody
+    client:write(http("200 OK", '{"id":"x","state":"Running","vmm_version":"1.12.1"}'))
   end,
   mirror = function(client, request) client:write(mirror(request)) end,
   interim = function(client, request)

@@ -111,7 +111,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.console(cli)
-  local info, err = vms.inspect(cli.manager, cli.args.id, cli.ctx)
+  local info, err = vms.facts(cli.manager, cli.args.id, cli.ctx)
   if not info then return nil, err end
   if not info.console then
     return nil, errors.new{ code = "unsupported", op = "cli.console",

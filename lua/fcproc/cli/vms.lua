@@ -41,7 +41,8 @@ end
 
 local function info_text(info)
   local list = {
-    { "id", info.id }, { "state", info.state }, { "pid", info.pid }, { "address", info.address },
+    { "id", info.id }, { "state", info.state }, { "why", info.err and info.err.message },
+    { "pid", info.pid }, { "address", info.address },
     { "vcpus", info.vcpus }, { "memory", info.mem_mib and info.mem_mib .. " MiB" },
     { "firecracker", info.version }, { "binary", info.binary }, { "folder", info.folder },
     { "console", info.console },
@@ -69,6 +70,7 @@ end
 function M.info(cli)
   local info, err = vms.inspect(cli.manager, cli.args.id, cli.ctx)
   if not info then return nil, err end
+  if cli.output.json then info.err = info.err and output.plain(info.err) end
   cli.output:result(info, { fields = { taps = LIST, drives = LIST } }, info_text)
   return true
 end
@@ -76,12 +78,12 @@ end
 -- ---- ending --------------------------------------------------------------------------------
 
 -- Adopts each and stops them together. What became of each, in the order of the names.
-local function stop_all(cli, ids, ladder)
+local function stop_all(cli, ids, ladder, adopt)
   local results, running, seen = {}, {}, {}
   for _, id in ipairs(ids) do
     if not seen[id] then
       seen[id] = true
-      local vm, err = vms.adopt(cli.manager, id, cli.ctx)
+      local vm, err = adopt(cli.manager, id, cli.ctx)
       local result = { id = id, vm = vm, err = err }
       results[#results + 1] = result
       if vm then running[#running + 1] = vm end
@@ -112,8 +114,8 @@ local function stop_all(cli, ids, ladder)
   return results
 end
 
-local function stop_command(cli, ladder)
-  local results, status, list = stop_all(cli, cli.args.ids, ladder), 0, {}
+local function stop_command(cli, ladder, adopt)
+  local results, status, list = stop_all(cli, cli.args.ids, ladder, adopt), 0, {}
   for i, result in ipairs(results) do
     list[i] = { id = result.id, report = result.report and report_text.plain(result.report),
       error = result.err and output.plain(result.err) }
@@ -132,14 +134,14 @@ end
 ---@param cli fcproc.Cli
 ---@return integer status
 function M.stop(cli)
-  return stop_command(cli, cli.args.ladder)
+  return stop_command(cli, cli.args.ladder, vms.adopt)
 end
 
 ---fcproc kill ID...
 ---@param cli fcproc.Cli
 ---@return integer status
 function M.kill(cli)
-  return stop_command(cli, stop.KILL)
+  return stop_command(cli, stop.KILL, vms.adopt_to_kill)
 end
 
 -- ---- changing ------------------------------------------------------------------------------

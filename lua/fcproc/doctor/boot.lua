@@ -65,8 +65,8 @@ local function reach(manager, vmm, sock, ctx)
   end
 end
 
-local function configure(sock, guest, ctx)
-  local client <close>, err = api.client(sock)
+local function configure(sock, vmm, guest, ctx)
+  local client <close>, err = api.client(sock, vmm)
   if not client then return nil, err end
   local requests = {
     { "/machine-config", { vcpu_count = 1, mem_size_mib = 16 } },
@@ -132,10 +132,12 @@ local function prove(host, step, seen)
 
   ok, err = step("reach its API", function() return reach(manager, vmm, sock, ctx) end)
   if not ok then return err end
-  ok, err = step("configure it", function() return configure(sock, guest, ctx) end)
+  ok, err = step("configure it", function() return configure(sock, vmm, guest, ctx) end)
   if not ok then return err end
   ok, err = step("boot the guest", function()
-    return api.request(sock, "PUT", "/actions", { action_type = "InstanceStart" }, ctx)
+    local client <close>, no_client = api.client(sock, vmm)
+    if not client then return nil, no_client end
+    return client:request("PUT", "/actions", { action_type = "InstanceStart" }, ctx)
   end)
   if not ok then return err end
   ok, err = step("ping it", function()

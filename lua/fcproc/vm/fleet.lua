@@ -207,25 +207,10 @@ end
 
 -- ---- a launch that failed ------------------------------------------------------------------
 
--- What a jailer started, and left behind when there was no descriptor to find it by.
-local function end_jailed(vm, ctx)
-  local root = vm.journal.record.jail and vm.journal.record.jail.root
-  while root do
-    local found <close>, err = jailer.find(root)
-    if not found then
-      if err.code == "not_found" then break end
-      return nil, err
-    end
-    found:signal("KILL")
-    local ended
-    ended, err = process.wait_for_killed(found, vm.manager.config.without, ctx)
-    if not ended then return nil, err end
-  end
-  return true
-end
-
 local function remove_failed(vm, ctx)
-  local ended, err = end_jailed(vm, ctx)
+  local jail, ended, err = vm.journal.record.jail, true, nil
+  -- What a jailer started, and left behind when there was no descriptor to find it by.
+  if jail then ended, err = jailer.kill_all(jail.root, vm.manager.config.without, ctx) end
   if not ended then return { { id = vm.id, what = "its process", err = err } } end
   return host.remove(vm.manager, { vm.journal }, ctx)
 end

@@ -5,6 +5,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local host = require "fcproc.vm.host"
+local jailer = require "fcproc.jailer"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
 local outputs = require "fcproc.outputs"
@@ -22,12 +23,14 @@ local M = {}
 ---@field machine fcproc.Machine?  nil while it is being made
 ---@field hooks table<string, function>
 ---@field snapshotting boolean?  a snapshot is being made
+---@field unfinished boolean?  its launch was cut off, and it was taken only to be killed
 ---@field report fcproc.StopReport?  once it has been stopped
 local Vm = {}
 Vm.__index = Vm
 
 local CLEANUP_LIMIT = 60 -- seconds for removing what an ended VM had
 local CLOSE_LIMIT = 30 -- seconds that a closing variable may take
+local STATE_LIMIT = 1 -- second for the API to tell the state
 
 ---@param manager fcproc.Manager
 ---@param journal fcproc.Journal
@@ -88,13 +91,9 @@ function Vm:api(method, target, body, ctx)
   return explained(self, "api", self.machine:api(method, target, body, ctx))
 end
 
----What it is and how it does.
----@param ctx fcproc.Context?
----@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime,
----                         warnings: { name, message, fix } each. What kept it from its uplink when it
----                         was launched; and "nat", when it runs and the kernel has lost its NAT
----@return fcproc.Error? err
-function Vm:info(ctx)
+---What is known of it without its API: all but the state and the version.
+---@return table info  as Vm:info gives it
+function Vm:_facts()
   local record = self.journal.record
   local info = {
     id = self.id, binary = record.binary, files = record.files, taps = record.taps,
@@ -102,24 +101,51 @@ function Vm:info(ctx)
     address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib, jail = record.jail,
     warnings = record.warnings,
   }
-  if not self.machine then
+  if self.machine then
+    info.pid, info.uptime = self:pid(), os.time() - record.created
+  end
+  return info
+end
+
+local function told_dead(self, info, exit)
+  info.state, info.exit, info.uptime = "dead", exit, nil
+  info.description = self.machine:describe_exit(exit)
+  return info
+end
+
+---What it is and how it does. One that does not tell its state within a second, or tells none that there
+---is, has the state "unknown"; the rest is known all the same.
+---@param ctx fcproc.Context?
+---@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime,
+---                         warnings: { name, message, fix } each. What kept it from its uplink when it
+---                         was launched; and "nat", when it runs and the kernel has lost its NAT.
+---                         err: why its state is unknown
+---@return fcproc.Error? err  the context has ended
+function Vm:info(ctx)
+  local info, machine = self:_facts(), self.machine
+  if not machine then
     info.state = "stopped"
     return info
   end
-  info.pid = self:pid()
-  if not self.machine.process:alive() then
-    local _, exit = self.machine:wait(1, ctx)
-    info.state, info.exit = "dead", exit
-    info.description = self.machine:describe_exit(exit)
-    return info
+  if not machine.process:alive() then
+    local _, exit = machine:wait(1, ctx)
+    return told_dead(self, info, exit)
   end
-  local state, err = self.machine:state(ctx)
-  if not state then return nil, err end
-  info.state, info.version = state:lower(), self.machine.version
-  info.uptime = os.time() - record.created
-  local lost
-  lost, err = upkeep.warning(self.manager, record, ctx)
-  if err then return nil, err end
+  local bounded <close> = core.context(ctx or core.default_context(), STATE_LIMIT)
+  local state, err = machine:state(bounded)
+  if state then
+    info.state, info.version = state:lower(), machine.version
+  else
+    local lasts, ended = loop.check(ctx)
+    if not lasts then return nil, ended end
+    local gone, exit = machine:ended_by(err, ctx)
+    if gone then return told_dead(self, info, exit) end
+    machine:disconnect() -- its answer may still come, to the wrong question
+    info.state, info.err = "unknown", err
+  end
+  local record = self.journal.record
+  local lost, failed = upkeep.warning(self.manager, record, ctx)
+  if failed then return nil, failed end
   if lost then
     info.warnings = table.move(record.warnings or {}, 1, #(record.warnings or {}), 1, {})
     table.insert(info.warnings, lost)
@@ -151,7 +177,7 @@ function Vm:metrics(ctx)
   -- every byte.
   local last = text:match("^.*\n(.+)\n") or text:match("^(.+)\n")
   local metrics = last and json.read(last)
-  if metrics then return json.plain(metrics) end
+  if type(metrics) == "table" then return json.plain(metrics) end
   return nil, errors.new{ code = "protocol", op = "vm.metrics", path = path,
     message = path .. " does not end with a line of metrics" }
 end
@@ -300,6 +326,11 @@ function Vm:_end_process(ctx, ladder)
   -- A full disk must not keep it alive. And one that is killed at once has no time to be seen.
   if ladder[1][1] ~= "sigkill" then self.journal:save("stopping") end
   local report, err = stop.process(self, ladder, ctx)
+  local jail = self.journal.record.jail
+  if not err and self.unfinished and jail then -- what has ended may be a jailer, with a VMM of its own
+    local _
+    _, err = jailer.kill_all(jail.root, self.manager.config.without, ctx)
+  end
   if err then
     err.report = report
     return nil, err

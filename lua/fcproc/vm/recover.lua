@@ -20,6 +20,7 @@ local upkeep = require "fcproc.vm.upkeep"
 
 local M = {}
 
+local LOG_HEAD = 65536 -- bytes
 local EXIT_LIMIT, ANSWER_LIMIT, SNAPSHOT_LIMIT = 1, 3, 60 -- seconds
 
 -- The record of a journal, or one made up from what else there is. nil: hands off.
@@ -29,21 +30,36 @@ local function record_of(manager, id, record, err)
   return nil, err
 end
 
+-- Whatever has become of its socket since.
+local function has_booted(record)
+  local log = core.read_file(record.files.log, 0, LOG_HEAD)
+  return log and log:find(launch.BOOTED, 1, true) ~= nil
+end
+
+-- The VMM of a jail: who listens there, and is in it. When that is somebody else's socket, whoever is.
+local function find_in_jail(manager, record)
+  local process, err = place.listener(record, manager.config.without)
+  if process or errors.lacks_descriptors(err) then return process, err end
+  return place.find(record)
+end
+
 -- A VM whose manager died while it started may not listen yet, and behind a jailer the process may
 -- not yet be the one that will. The live VMM, or nil when it ended. One that was spawned by us and has
 -- lost its socket is the VMM all the same.
 local function wait_until_started(manager, record, process, ctx)
   local left = (record.created or 0) + launch.TIMEOUT - os.time()
+  local known = not record.jail and not record.rebuilt
+  if known and has_booted(record) then return process end
   while process do
-    local known = not record.jail and not record.rebuilt
     local done, listens = loop.complete(ctx, process:wait_server_op(record.files.socket,
       known and math.max(0, math.min(left, launch.TIMEOUT)) or launch.TIMEOUT,
       "firecracker api socket", manager.config.without, ctx))
-    if known and not done and listens.code == "deadline" and loop.check(ctx) then return process end
+    local unheard = not done and loop.check(ctx) and not errors.lacks_descriptors(listens)
+    if unheard and not record.rebuilt then return process end
     if listens and done and not record.jail then return process end
     process:close()
     if not done then return nil, listens end
-    if listens then return place.listener(record, manager.config.without) end
+    if listens then return find_in_jail(manager, record) end
     local err
     process, err = place.find(record)
     if err then return nil, err end
@@ -61,10 +77,11 @@ local function dead(journal, cause, elsewhere)
     pid = elsewhere, state = "dead", message = message }
 end
 
--- Its API does not answer: it hangs, or its socket was removed, though it lives.
-local function is_silent(vm, err, ctx)
-  if err.code == "wait_timeout" or err.code == "deadline" then return true end
-  return err.code == "not_found" and not vm.machine:wait(EXIT_LIMIT, ctx)
+-- What its API says, or that it says nothing or nonsense, is no reason not to take it: to end it, its
+-- API is not needed. But one that is gone is, and we may be the ones who could not ask.
+local function is_unheard(vm, err, ctx)
+  return loop.check(ctx) and not errors.lacks_descriptors(err) and err.code ~= "nomem"
+    and not vm.machine:ended_by(err, ctx)
 end
 
 -- Somebody may have removed them.
@@ -85,16 +102,14 @@ local function take_over(vm, ctx)
   if state then
     local undone
     undone, err = snapshot.finish_interrupted(vm, ctx)
-    if not undone then return nil, err end
+    if not undone and err.op ~= "api.request" then return nil, err end
     if interrupted then paused = record.paused else paused = state == "Paused" or nil end
-  elseif not is_silent(vm, err, ctx) or not loop.check(ctx) then
-    return nil, vm.machine:failure("adopt", err)
-  else
-    vm.machine:disconnect()
-    -- Firecracker 1.12 can hang for ever when a request comes while its guest resets, and a stopped
-    -- process does not answer either. To end it, its API is not needed.
+  end
+  if err then
+    if not is_unheard(vm, err, ctx) then return nil, vm.machine:failure("adopt", err) end
+    vm.machine:disconnect() -- its answer may still come, to the wrong question
     vm.manager:_log(started, "adopted without an answer of its API", { id = vm.id,
-      pid = vm.machine.process:pid(), reason = err.message })
+      pid = vm.machine.process:pid(), reason = err.message }, "warn")
   end
   restore_leases(vm)
   local own = journals.own_pid()
@@ -109,15 +124,7 @@ local function take_over(vm, ctx)
   return true
 end
 
----Takes over a VM that runs: one that was detached, or whose manager has died, also while it started
----or took a snapshot, which is undone. A VM whose journal is lost is rebuilt from what else there is.
----@param manager fcproc.Manager
----@param id string
----@param ctx fcproc.Context?
----@return fcproc.Vm? vm
----@return fcproc.Error? err  ERR_BUSY: another manager has it; ERR_NOT_FOUND: there is none, or it
----                            is dead; ERR_UNSUPPORTED: a newer fcproc made it
-function M.adopt(manager, id, ctx)
+local function take(manager, id, ctx, to_kill)
   options.argument(id, "string", "vm.adopt", "id")
   local ok, reason = specs.check_id(id)
   if not ok then
@@ -143,11 +150,15 @@ function M.adopt(manager, id, ctx)
   journal.record = record
   local process, elsewhere
   process, err, elsewhere = place.find(record)
-  if process and record.state ~= "running" then
+  if process and record.state ~= "running" and not to_kill then
     process, err = wait_until_started(manager, record, process, ctx)
   end
   if not process then return nil, err or dead(journal, nil, elsewhere) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
+  if to_kill then
+    vm.unfinished, handed_out = record.state ~= "running", true
+    return vm
+  end
   ok, err = take_over(vm, ctx)
   -- Its socket is shut a moment before it is gone.
   if not ok and vm.machine:wait(err.code == "exit_status" and EXIT_LIMIT or 0, ctx) then
@@ -159,6 +170,29 @@ function M.adopt(manager, id, ctx)
   if not ok then return nil, err end
   handed_out = true
   return vm
+end
+
+---Takes over a VM that runs: one that was detached, or whose manager has died, also while it started
+---or took a snapshot, which is undone. A VM whose journal is lost is rebuilt from what else there is.
+---One whose API does not answer as it should is taken all the same, and that is logged.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.Vm? vm
+---@return fcproc.Error? err  ERR_BUSY: another manager has it; ERR_NOT_FOUND: there is none, or it
+---                            is dead; ERR_UNSUPPORTED: a newer fcproc made it
+function M.adopt(manager, id, ctx)
+  return take(manager, id, ctx)
+end
+
+---The same, at once and only to kill it: nothing is asked of its API.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.Vm? vm
+---@return fcproc.Error? err
+function M.adopt_to_kill(manager, id, ctx)
+  return take(manager, id, ctx, true)
 end
 
 ---@class fcproc.VmSummary
@@ -215,13 +249,7 @@ end
 ---@field console string?   its file; nil: a daemonized jailer has closed it
 ---@field identity table?   of the process that was started, for fcproc.process
 
----Looks at a VM without taking it: it may be in the hands of another manager, and stays there.
----@param manager fcproc.Manager
----@param id string
----@param ctx fcproc.Context?
----@return fcproc.VmInfo? info  as vm:info gives it; state may be "dead" or "making", too
----@return fcproc.Error? err    ERR_NOT_FOUND: there is none
-function M.inspect(manager, id, ctx)
+local function look(manager, id, ctx, ask)
   options.argument(id, "string", "vm.inspect", "id")
   ctx = loop.context(ctx)
   local ok, err = loop.check(ctx)
@@ -245,13 +273,33 @@ function M.inspect(manager, id, ctx)
   end)
   if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
   local info
-  info, err = vm:info(ctx)
+  if ask then info, err = vm:info(ctx) else info = vm:_facts() end
   if not info then return nil, err end
   info.managed, info.manager = managed, managed and journals.holder(manager, id) or nil
   if not process then info.state = managed and "making" or "dead" end
   info.identity = process and process:identity()
   info.console = record.files and not record.shape.daemonize and record.files.console or nil
   return info
+end
+
+---Looks at a VM without taking it: it may be in the hands of another manager, and stays there.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.VmInfo? info  as vm:info gives it; state may be "dead" or "making", too
+---@return fcproc.Error? err    ERR_NOT_FOUND: there is none
+function M.inspect(manager, id, ctx)
+  return look(manager, id, ctx, true)
+end
+
+---The same without a word to its API: no state of one that lives, and no version.
+---@param manager fcproc.Manager
+---@param id string
+---@param ctx fcproc.Context?
+---@return fcproc.VmInfo? info
+---@return fcproc.Error? err
+function M.facts(manager, id, ctx)
+  return look(manager, id, ctx, false)
 end
 
 -- ---- removing what dead VMs left -------------------------------------------------------------

@@ -34,6 +34,9 @@ local LOG_TAIL = 4096 -- bytes
 local ANSWER_LIMIT = 1 -- second for one press
 local EXIT_LIMIT = 1   -- second for what is gone to tell its status
 
+-- Of whom that is said, nobody hears Ctrl-Alt-Del. A mere silence may end.
+local UNASKABLE = { not_found = true, not_same_process = true, conflict = true, protocol = true }
+
 local function wait(machine, timeout, ctx)
   local gone, exit = machine:wait(timeout, ctx)
   if gone then return true, exit end
@@ -72,6 +75,11 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
     if state == "Paused" and machine:resume(bounded) then vm:_note_paused(false) end
     if state == "Not started" then return "skip", "its guest was never started" end
     if err and hangs_after_reset(machine, err, step) then return false end
+    if err and UNASKABLE[err.code] and not errors.lacks_descriptors(err) then
+      local gone, exit = machine:ended_by(err, bounded)
+      if gone then return true, exit end
+      return "skip", "it can't be asked: " .. err.message
+    end
   end
   while true do
     local press <close> = core.context(bounded, ANSWER_LIMIT)
