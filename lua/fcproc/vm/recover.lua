@@ -12,6 +12,7 @@ local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
+local outputs = require "fcproc.outputs"
 local place = require "fcproc.vm.place"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
@@ -32,7 +33,7 @@ end
 
 -- Whatever has become of its socket since.
 local function has_booted(record)
-  local log = core.read_file(record.files.log, 0, LOG_HEAD)
+  local log = outputs.read(record.files, "log", 0, LOG_HEAD)
   return log and log:find(launch.BOOTED, 1, true) ~= nil
 end
 
