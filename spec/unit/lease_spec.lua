@@ -11,7 +11,10 @@ local uids = require "fcproc.vm.uids"
 
 local must, fails = support.must, support.fails
 
-local UID = 70711 -- nobody's on this host
+-- Names that no other suite on this host has, and three uids that are nobody's.
+local OWN = support.own_pid()
+local UID = 65600 + OWN % 1400 * 3
+local UID_LEASE, DRIVE = ("uid-%d"):format(UID), ("drive-1-%d"):format(OWN)
 
 -- Another manager with a runtime folder of its own, and the leases as it sees them.
 local function other(world, name, config)
@@ -51,33 +54,33 @@ describe("a lease", function()
     local here = own(world)
     local there, manager = other(world, "elsewhere")
     make_vm(here, "web")
-    must(here:take("drive-1-2", "web"))
-    must(here:take("drive-1-2", "web"))
-    assert.is_true(here:holds("drive-1-2", "web"))
-    assert.is_false(there:holds("drive-1-2", "web"))
-    local err = fails("conflict", here:take("drive-1-2", "db"))
+    must(here:take(DRIVE, "web"))
+    must(here:take(DRIVE, "web"))
+    assert.is_true(here:holds(DRIVE, "web"))
+    assert.is_false(there:holds(DRIVE, "web"))
+    local err = fails("conflict", here:take(DRIVE, "db"))
     assert.are.same({ "the VM 'web' has it", "web", world.folder:file("run") },
       { err.message, err.owner, err.folder })
-    err = fails("conflict", there:take("drive-1-2", "web"))
+    err = fails("conflict", there:take(DRIVE, "web"))
     assert.are.equal(("the VM 'web' of %s has it"):format(world.folder:file("run")), err.message)
-    must(there:release("drive-1-2", "web")) -- not its own
-    assert.is_true(here:holds("drive-1-2", "web"))
-    must(here:release("drive-1-2", "web"))
-    must(there:take("drive-1-2", "web"))
+    must(there:release(DRIVE, "web")) -- not its own
+    assert.is_true(here:holds(DRIVE, "web"))
+    must(here:release(DRIVE, "web"))
+    must(there:take(DRIVE, "web"))
     assert.are.same({}, (here:list("web")))
-    assert.are.same({ { name = "drive-1-2", owner = "web", folder = manager.config.runtime_dir } },
+    assert.are.same({ { name = DRIVE, owner = "web", folder = manager.config.runtime_dir } },
       (there:list("web")))
-    must(there:release("drive-1-2", "web"))
+    must(there:release(DRIVE, "web"))
     manager:close()
   end)
 
   it("that leads to no VM is left for a person", function()
     local world <close> = support.world()
     local leases = own(world)
-    local path = leases.folder .. "/drive-1-2"
+    local path = leases.folder .. "/" .. DRIVE
     local _ <close> = setmetatable({}, { __close = function() os.remove(path) end })
     must(core.symlink("somewhere", path))
-    local err = fails("conflict", leases:take("drive-1-2", "web"))
+    local err = fails("conflict", leases:take(DRIVE, "web"))
     assert.is_truthy(err.message:find("leads to 'somewhere', which is no VM's folder", 1, true))
     assert.are.equal(0, (leases:sweep()))
     assert.are.equal("somewhere", core.read_link(path))
@@ -126,7 +129,7 @@ describe("a lease", function()
 
   it("of an ordinary user is his own", function()
     local dir <close> = support.folder()
-    support.sh{ "chmod", "1777", dir.path }
+    support.sh{ "chown", "65533:65533", dir.path }
     local text = ([[
       local manager = assert(require "fcproc".new{ runtime_dir = "%s/run" })
       print(manager.config.host_dir)
@@ -155,10 +158,10 @@ describe("a stale lease", function()
     local world <close> = support.world()
     local leases = own(world)
     make_vm(leases, "web")
-    must(leases:take("drive-1-2", "web"))
-    fails("conflict", leases:take("drive-1-2", "db"))
+    must(leases:take(DRIVE, "web"))
+    fails("conflict", leases:take(DRIVE, "db"))
     support.sh{ "rmdir", world.folder:file("run/web") }
-    must(leases:take("drive-1-2", "db"))
+    must(leases:take(DRIVE, "db"))
     assert.are.equal(1, (leases:sweep()))
     assert.are.same({}, (support.leases(world)))
   end)
@@ -166,10 +169,10 @@ describe("a stale lease", function()
   it("is not one whose VM is being made or removed", function()
     local world <close> = support.world()
     local leases = own(world)
-    must(leases:take("drive-1-2", "web"))
+    must(leases:take(DRIVE, "web"))
     support.sh{ "mkdir", "-p", world.folder:file("run/.fcproc/locks") }
     local lock <close> = must(core.lock_file(world.folder:file("run/.fcproc/locks/web")))
-    fails("conflict", leases:take("drive-1-2", "db"))
+    fails("conflict", leases:take(DRIVE, "db"))
     assert.are.equal(0, (leases:sweep()))
     lock:remove()
     assert.are.equal(1, (leases:sweep()))
@@ -179,12 +182,12 @@ describe("a stale lease", function()
     local world <close> = support.world()
     local here = own(world)
     local there, manager = other(world, "elsewhere")
-    must(there:take("drive-1-2", "web"))
-    local err = fails("conflict", here:take("drive-1-2", "db"))
+    must(there:take(DRIVE, "web"))
+    local err = fails("conflict", here:take(DRIVE, "db"))
     assert.are.equal(("the VM 'web' of %s has it"):format(world.folder:file("elsewhere")), err.message)
     assert.are.equal(0, (here:sweep()))
-    support.sh{ "touch", "-h", "-d", "2 hours ago", there.folder .. "/drive-1-2" }
-    must(here:take("drive-1-2", "db"))
+    support.sh{ "touch", "-h", "-d", "2 hours ago", there.folder .. "/" .. DRIVE }
+    must(here:take(DRIVE, "db"))
     assert.are.equal(1, (here:sweep()))
     manager:close()
   end)
@@ -230,7 +233,7 @@ describe("a stale lease", function()
   it("of a namespace that is gone is stale, and of one that somebody only holds open is not", function()
     local world <close> = support.world()
     local leases = own(world)
-    must(leases:take("tap-1-tap0", "web"))
+    must(leases:take(("tap-1-t%d"):format(OWN), "web"))
     assert.are.equal(1, (leases:sweep()))
     local second <close> = must(fcproc.new_netns())
     local number = must(core.stat(("/proc/self/fd/%d"):format(second:fd()), true)).ino
@@ -245,16 +248,16 @@ describe("a stale lease", function()
     local script = ([[
       local fcproc, lease = require "fcproc", require "fcproc.vm.lease"
       local manager = assert(fcproc.new{ runtime_dir = %q, bridge_name = "fcbr0" })
-      local leases, id, won = assert(lease.open(manager, true)), arg[1], 0
+      local leases, id, name, won = assert(lease.open(manager, true)), arg[1], arg[2], 0
       for _ = 1, 300 do
-        local ok, err = leases:take("uid-70711", id)
+        local ok, err = leases:take(name, id)
         assert(ok or err.code == "conflict" or err.code == "busy", tostring(err))
         if ok then
           won = won + 1
-          assert(leases:holds("uid-70711", id), "lost")
-          assert(leases:release("uid-70711", id))
+          assert(leases:holds(name, id), "lost")
+          assert(leases:release(name, id))
         end
-        leases:take("uid-70711", "ghost")
+        leases:take(name, "ghost")
         leases:sweep()
       end
       io.write(won)
@@ -265,7 +268,8 @@ describe("a stale lease", function()
       local id = "vm" .. i
       make_vm(leases, id)
       functions[i] = function(ctx)
-        return fcproc.runner():run({ support.lua, world.folder:file("race.lua"), id }, { timeout = 60 }, ctx)
+        return fcproc.runner():run({ support.lua, world.folder:file("race.lua"), id,
+          UID_LEASE }, { timeout = 60 }, ctx)
       end
     end
     for _, result in ipairs(fcproc.run(functions)) do
@@ -289,23 +293,23 @@ describe("a uid", function()
     local leases, there = own(world), other(world, "elsewhere")
     for _, id in ipairs{ "a", "b", "c" } do make_vm(leases, id) make_vm(there, id) end
     local alone, shared = { uid = UID, gid = 7 }, { uid = UID, gid = 7, shared_uid = true }
-    assert.are.same({ UID, 7, "uid-70711" }, { take(leases, "a", alone) })
+    assert.are.same({ UID, 7, UID_LEASE }, { take(leases, "a", alone) })
     for _, jail in ipairs{ alone, shared } do
       local err = fails("conflict", take(there, "b", jail))
-      assert.is_truthy(err.message:find("^jailer.uid: 70711: the VM 'a' of /tmp/"), err.message)
+      assert.is_truthy(err.message:find(("^jailer.uid: %d: the VM 'a' of /tmp/"):format(UID)), err.message)
       assert.is_truthy(err.message:find("or say shared_uid = true for both", 1, true))
     end
-    must(leases:release("uid-70711", "a"))
+    must(leases:release(UID_LEASE, "a"))
     local _, _, first = take(leases, "a", shared)
     local _, _, second = take(there, "a", shared)
     assert.are_not.equal(first, second)
     local err = fails("conflict", take(leases, "b", alone))
     assert.is_truthy(err.message:find("shares it", 1, true), err.message)
-    assert.is_nil(leases:owner("uid-70711"))
+    assert.is_nil(leases:owner(UID_LEASE))
     must(leases:release(first, "a"))
     fails("conflict", take(leases, "b", alone))
     must(there:release(second, "a"))
-    assert.is_nil(core.stat(leases.folder .. "/uid-70711-shared"))
+    assert.is_nil(core.stat(leases.folder .. "/" .. UID_LEASE .. "-shared"))
     must(take(leases, "b", alone))
   end)
 
@@ -315,11 +319,11 @@ describe("a uid", function()
     make_vm(leases, "b")
     must(take(leases, "ghost", { uid = UID, gid = 7, shared_uid = true }))
     must(take(leases, "b", { uid = UID, gid = 7 }))
-    assert.is_nil(core.stat(leases.folder .. "/uid-70711-shared"))
-    must(leases:release("uid-70711", "b"))
+    assert.is_nil(core.stat(leases.folder .. "/" .. UID_LEASE .. "-shared"))
+    must(leases:release(UID_LEASE, "b"))
     must(take(leases, "ghost", { uid = UID, gid = 7, shared_uid = true }))
     assert.are.equal(1, (leases:sweep()))
-    assert.is_nil(core.stat(leases.folder .. "/uid-70711-shared"))
+    assert.is_nil(core.stat(leases.folder .. "/" .. UID_LEASE .. "-shared"))
   end)
 
   it("of root needs none", function()
@@ -340,7 +344,8 @@ describe("a uid", function()
       taken[uid] = id
     end
     local err = fails("busy", take(leases, "d", { uid = "auto" }))
-    assert.is_truthy(err.message:find("no uid of 70711 to 70713 is free; reclaim dead VMs", 1, true))
+    assert.is_truthy(err.message:find(("no uid of %d to %d is free; reclaim dead VMs"):format(UID,
+      UID + 2), 1, true))
     for uid, id in pairs(taken) do must(leases:release(("uid-%d"):format(uid), id)) end
     -- The same VM gets the same again, and a gid that is asked for.
     local uid, gid = take(leases, "a", { uid = "auto", gid = 9 })
@@ -363,19 +368,19 @@ describe("a uid", function()
   end)
 
   it("that a file gives to somebody is not free", function()
-    for file, line in pairs{ passwd = "x:x:70711:1::/:/bin/sh", group = "x:x:70711:", subuid = "x:70700:12",
-      subgid = "x:70711:1" } do
+    for file, line in pairs{ passwd = "x:x:%d:1::/:/bin/sh", group = "x:x:%d:", subuid = "x:%d:1",
+      subgid = "x:%d:1" } do
       local dir <close> = support.folder()
-      support.write_file(dir:file(file), line .. "\n")
+      support.write_file(dir:file(file), line:format(UID) .. "\n")
       local etc = 'cp -a /etc "$1/etc"; mount --bind "$1/etc" /etc; cp "$1/%s" /etc/%s; '
-      mounts(dir, etc:format(file, file), [[
+      mounts(dir, etc:format(file, file), ([[
         local manager = must(require "fcproc".new{ runtime_dir = dir .. "/run",
-          jailer_uids = { first = 70711, count = 2 } })
+          jailer_uids = { first = %d, count = 2 } })
         local leases = must(require "fcproc.vm.lease".open(manager, true))
         local uid, _, name = require "fcproc.vm.uids".take(leases, "a", { uid = "auto" }, {})
-        assert(uid == 70712, tostring(uid))
+        assert(uid == %d, tostring(uid))
         must(leases:release(name, "a"))
-      ]])
+      ]]):format(UID, UID + 1))
     end
   end)
 
@@ -385,15 +390,16 @@ describe("a uid", function()
     local script = ([[
       local fcproc, lease, core = require "fcproc", require "fcproc.vm.lease", require "fcproc.core"
       local manager = assert(fcproc.new{ runtime_dir = %q, bridge_name = "fcbr0" })
-      local leases, id, marks, won = assert(lease.open(manager, true)), arg[1], arg[2], 0
+      local leases, id = assert(lease.open(manager, true)), arg[1]
+      local marks, uid, won = arg[2], arg[3], 0
       local alone = id == "vm1" or id == "vm2"
       for _ = 1, 400 do
         local name, err
         if alone then
-          name, err = leases:take_alone("uid-70711", id)
-          name = name and "uid-70711"
+          name, err = leases:take_alone(uid, id)
+          name = name and uid
         else
-          name, err = leases:take_shared("uid-70711", id)
+          name, err = leases:take_shared(uid, id)
         end
         assert(name or err.code == "conflict" or err.code == "busy", tostring(err))
         if name then
@@ -417,7 +423,7 @@ describe("a uid", function()
       make_vm(leases, id)
       functions[i] = function(ctx)
         return fcproc.runner():run({ support.lua, world.folder:file("race.lua"), id,
-          world.folder:file("marks") }, { timeout = 60 }, ctx)
+          world.folder:file("marks"), UID_LEASE }, { timeout = 60 }, ctx)
       end
     end
     local all = 0
@@ -435,11 +441,11 @@ describe("leases of an earlier fcproc", function()
     local world <close> = support.bridged_world()
     local run = world.folder:file("run")
     support.sh{ "sh", "-ec", 'umask 077; mkdir -p "$1/.fcproc/leases" "$1/.fcproc/locks" "$1/web"; '
-      .. 'cd "$1/.fcproc/leases"; for name in ip-172.30.0.9 tap-tap0 drive-1-2; do ln -s web "$name"; done; '
-      .. 'ln -s ghost ip-172.30.0.10', "sh", run }
+      .. 'cd "$1/.fcproc/leases"; for name in ip-172.30.0.9 tap-tap0 "$2"; do ln -s web "$name"; done; '
+      .. 'ln -s ghost ip-172.30.0.10', "sh", run, DRIVE }
     local leases = own(world)
     local netns = namespaces.of(world.manager)
-    assert.are.same({ "drive-1-2", ("ip-%d-fcbr0-172.30.0.9"):format(netns),
+    assert.are.same({ DRIVE, ("ip-%d-fcbr0-172.30.0.9"):format(netns),
       ("tap-%d-tap0"):format(netns) }, (support.leases(world)))
     local err = fails("conflict", leases:take(("ip-%d-fcbr0-172.30.0.9"):format(netns), "db"))
     assert.are.equal("web", err.owner)
