@@ -11,6 +11,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 INST_LIBDIR ?= $(LIBDIR)/lua/5.4
 INST_LUADIR ?= $(PREFIX)/share/lua/5.4
 INST_BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
 CC ?= gcc
 CFLAGS ?= -O2 -g
 LIBFLAG ?= -shared
@@ -64,7 +65,7 @@ CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
 BINDING_OBJS := $(BINDING:%=$(BUILD)/obj/lua/%.o)
 LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
 
-all: module library lua-library build/bin/fcproc
+all: module library lua-library build/bin/fcproc pages
 
 module: $(BUILD)/fcproc/core.so $(GUEST)
 
@@ -145,6 +146,31 @@ $(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
 
 -include $(wildcard $(BUILD)/obj/*/*.d)
 
+# The man page and the completions, from the command's parser.
+PAGES := $(BUILD)/fcproc.1 $(addprefix $(BUILD)/completion/,fcproc.bash _fcproc fcproc.fish)
+WRITE_PAGE = @mkdir -p $(@D) && LUA_PATH='lua/?.lua;lua/?/init.lua;;' $(LUA) doc/man.lua
+
+pages: $(PAGES)
+
+$(PAGES): doc/man.lua $(wildcard lua/fcproc/cli/*.lua) Makefile
+
+$(BUILD)/fcproc.1:
+	$(WRITE_PAGE) man $(VERSION) > $@.new && mv $@.new $@
+
+$(BUILD)/completion/fcproc.bash:
+	$(WRITE_PAGE) bash > $@.new && mv $@.new $@
+
+$(BUILD)/completion/_fcproc:
+	$(WRITE_PAGE) zsh > $@.new && mv $@.new $@
+
+$(BUILD)/completion/fcproc.fish:
+	$(WRITE_PAGE) fish > $@.new && mv $@.new $@
+
+# From the annotations in the sources; committed.
+doc: module
+	LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(BUILD)/?.so;;' $(LUA) doc/reference.lua > $(BUILD)/reference.md
+	mv $(BUILD)/reference.md doc/reference.md
+
 # ---- install -------------------------------------------------------------------------------
 
 # The module, the guest and the Lua files.
@@ -159,8 +185,19 @@ install-lua: module
 install-rock: install-lua
 	install -D -m 755 lua/bin/fcproc $(DESTDIR)$(INST_BINDIR)/fcproc
 
+MAN := man/man1/fcproc.1
+BASH_COMPLETION := bash-completion/completions/fcproc
+ZSH_COMPLETION := zsh/site-functions/_fcproc
+FISH_COMPLETION := fish/vendor_completions.d/fcproc.fish
+
+install-pages: pages
+	install -D -m 644 $(BUILD)/fcproc.1 $(DESTDIR)$(DATADIR)/$(MAN)
+	install -D -m 644 $(BUILD)/completion/fcproc.bash $(DESTDIR)$(DATADIR)/$(BASH_COMPLETION)
+	install -D -m 644 $(BUILD)/completion/_fcproc $(DESTDIR)$(DATADIR)/$(ZSH_COMPLETION)
+	install -D -m 644 $(BUILD)/completion/fcproc.fish $(DESTDIR)$(DATADIR)/$(FISH_COMPLETION)
+
 # Here the command is told where the module is: the prefix may be none that Lua looks in.
-install: all install-lua
+install: all install-lua install-pages
 	install -d $(DESTDIR)$(INST_BINDIR)
 	sed -e '1s|.*|#!/usr/bin/env $(LUA)|' \
 		-e '1apackage.path = "$(INST_LUADIR)/?.lua;$(INST_LUADIR)/?/init.lua;" .. package.path' \
@@ -175,20 +212,24 @@ install: all install-lua
 		install -m 755 $(BUILD)/$$lib.so $(DESTDIR)$(LIBDIR)/$$lib.so.0 && \
 		ln -sf $$lib.so.0 $(DESTDIR)$(LIBDIR)/$$lib.so || exit 1; done
 
+LIBRARIES := libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 libfcproc-lua.so libfcproc-lua.so.0 \
+	pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
+
 uninstall:
 	rm -rf $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
 	rm -f $(DESTDIR)$(INST_BINDIR)/fcproc
-	cd $(DESTDIR)$(LIBDIR) && rm -f libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 \
-		libfcproc-lua.so libfcproc-lua.so.0 pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
-	cd $(DESTDIR)$(INCLUDEDIR) && rm -f fcproc.h fcproc_lua.h
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(LIBRARIES))
+	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,fcproc.h fcproc_lua.h)
+	rm -f $(addprefix $(DESTDIR)$(DATADIR)/,$(MAN) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
 
 # ---- what is needed to build and to run it -------------------------------------------------
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
-DEPS_BUILD := gcc libc6-dev make pkg-config liblua5.4-dev libnl-3-dev libcurl4-openssl-dev
-DEPS_RUN := lua5.4 lua-cjson lua-argparse iproute2 iputils-ping nftables
-DEPS_TEST := iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck valgrind procps sudo \
-	python3 util-linux mount xfsprogs
+# lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
+DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libcurl4-openssl-dev
+DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
+DEPS_TEST := iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
+	valgrind procps sudo python3 util-linux mount xfsprogs
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)
 
@@ -338,14 +379,17 @@ rock: deps
 	@sh spec/support/rock.sh
 
 lint:
-	luacheck -q lua lua/bin/fcproc spec examples rockspec csrc
+	luacheck -q lua lua/bin/fcproc spec examples doc rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
 		csrc/core csrc/lua spec/support spec/bench
 	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
 
+format:
+	clang-format -i csrc/*/*.[ch] examples/*.c spec/*/*.[ch]
+
 clean:
 	rm -rf build
 
-.PHONY: all module library lua-library install install-lua install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
+.PHONY: all pages doc format module library lua-library install install-lua install-pages install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
 	test-programs lint clean

@@ -22,14 +22,15 @@ local function option_head(option)
   return table.concat(words, ", ")
 end
 
-local function write_elements(out, element)
+-- is_command: its own --help is not told again.
+local function write_elements(out, element, is_command)
   for _, argument in ipairs(element._arguments) do
     if is_shown(argument) and argument._description then
       out(".TP\n\\fI" .. roff(argument._name) .. "\\fR\n" .. roff(argument._description))
     end
   end
   for _, option in ipairs(element._options) do
-    if is_shown(option) then
+    if is_shown(option) and not (is_command and option._name == "-h") then
       out(".TP\n" .. option_head(option) .. "\n" .. roff(option._description or ""))
     end
   end
@@ -41,7 +42,7 @@ local function write_command(out, command, path)
   out(".SS " .. roff(name))
   out(roff(command._description or ""))
   out(".PP\n.nf\n" .. roff((command:get_usage():gsub("^Usage: ", ""))) .. "\n.fi")
-  write_elements(out, command)
+  write_elements(out, command, true)
   for _, inner in ipairs(command._commands) do write_command(out, inner, name) end
 end
 
@@ -56,7 +57,11 @@ local function write_man(version)
   write_elements(out, parser)
   out(".SH COMMANDS")
   for _, command in ipairs(parser._commands) do write_command(out, command, "fcproc") end
-  out(".SH ENVIRONMENT AND EXIT STATUS\n" .. roff(parser._epilog))
+  out(".SH ENVIRONMENT AND EXIT STATUS\n" .. roff(parser._epilog):gsub("\n\n", "\n.PP\n"))
+  out(".SH FILES\n.TP\n\\fI/run/fcproc/ID/\\fR\nA VM's folder, unless \\fB\\-\\-runtime\\-dir\\fR says "
+    .. "otherwise: what was made for it (vm.json),\nits console.log, its API socket.")
+  out(".SH EXAMPLES\n.nf\n" .. roff"fcproc doctor --boot\nfcproc run\nfcproc run --id web --net --detach\n"
+    .. "fcproc stop web\n.fi")
   return table.concat(lines, "\n") .. "\n"
 end
 

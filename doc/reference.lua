@@ -202,7 +202,7 @@ local function classes()
       elseif line:find("^%-%-%-%s%s%s") and last then
         last.text = (last.text .. " " .. line:sub(4):gsub("^%s+", ""))
       else
-        class = nil
+        class, last = nil, nil
       end
     end
   end
@@ -224,7 +224,8 @@ local function write_function(out, call, doc)
   for _, line in ipairs(doc.text) do out(line) end
   if #doc.text > 0 then out("") end
   for _, param in ipairs(doc.params) do
-    out(("- %s %s%s"):format(code(param.name), code(param.type), param.text ~= "" and ": " .. param.text or ""))
+    local text = param.text ~= "" and ": " .. param.text or ""
+    out(("- %s %s%s"):format(code(param.name), code(param.type), text))
   end
   for _, result in ipairs(doc.returns) do
     out(("- returns %s%s%s"):format(code(result.type), result.name and " " .. result.name or "",
@@ -320,18 +321,21 @@ function M.gaps()
   return gaps
 end
 
+local HEAD = [[
+# The Lua reference
+
+Written by `make doc` from the annotations in the sources; do not edit it here. Every call that can fail
+returns nil and an [error](errors.md). Times are seconds. A `?` after a type: it may be left out, or be
+nil. `ctx` is a [context](contexts.md).
+]]
+
 ---The page.
 ---@return string
 function M.write()
   local lines = {}
   local function out(text) lines[#lines + 1] = text end
   local list, types = M.read()
-  out("# The Lua reference")
-  out("")
-  out("Written by `make doc` from the annotations in the sources; do not edit it here. Every call that can fail")
-  out("returns nil and an [error](errors.md). Times are seconds. A `?` after a type: it may be left out, or be nil.")
-  out("`ctx` is a [context](contexts.md).")
-  out("")
+  out(HEAD)
   for _, section in ipairs(list) do
     out(("- [%s](#%s)"):format(section.title, anchor(section.title:gsub(" ", "-"))))
   end

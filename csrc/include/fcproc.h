@@ -36,7 +36,7 @@ extern "C" {
 /* ---- errors ---------------------------------------------------------------------------- */
 
 /* The one list of codes: it makes the enum below, the Lua sentinels (fcproc.ERR_*) and the table
- * in the README. X(NAME, number, "name in Lua", "what it means") */
+ * in doc/errors.md. X(NAME, number, "name in Lua", "what it means") */
 #define FCPROC_ERROR_LIST(X)                                                                      \
     X(WAIT_TIMEOUT, 1, "wait_timeout", "the call's own time-out passed")                           \
     X(DEADLINE, 2, "deadline", "the context's deadline passed, or a path was not ready in time")   \

@@ -1,6 +1,7 @@
--- The README's examples and those of examples/, as they are, each in a network namespace and a folder
--- of its own: /run/fcproc and /srv in them are folders of the spec. The blocks of one section are
--- one script. A block after a comment "not run: why" is not run, and counted.
+-- The examples of the README, of the chapters in doc/ and of examples/, as they are, each in a network
+-- namespace and a folder of its own: /run/fcproc and /srv in them are folders of the spec. The blocks of
+-- one file in one language are one script, in their order; a block in C is a program. A block after a
+-- comment "not run: why" is not run, and counted.
 
 local cli = require "spec.support.cli"
 local support = require "spec.support"
@@ -8,19 +9,20 @@ local fcproc = require "fcproc"
 
 local NOT_RUN = 1
 
--- The fenced blocks: { section, language, text, not_run }.
-local function blocks()
-  local list, section, block, marked = {}, nil, nil, nil
-  for line in support.read_file("README.md"):gmatch("([^\n]*)\n") do
+-- reference.md is not among them: its examples are in the annotations, and reference_spec reads them.
+local FILES = support.collect(support.sh{ "sh", "-c", "ls README.md doc/*.md" }, "[^\n]+")
+
+-- The fenced blocks: { language, text, not_run }.
+local function blocks(path)
+  local list, block, marked = {}, nil, nil
+  for line in support.read_file(path):gmatch("([^\n]*)\n") do
     if block and line == "```" then
       list[#list + 1] = block
       block.text, block = table.concat(block, "\n") .. "\n", nil
     elseif block then
       block[#block + 1] = line
     elseif line:match("^```") then
-      block = { section = section, language = line:match("^```(.*)"), not_run = marked }
-    elseif line:match("^## ") then
-      section = line:match("^## (.*)")
+      block = { language = line:match("^```(.*)"), not_run = marked }
     end
     marked = line:match("^<!%-%- not run: .+ %-%->$")
   end
@@ -28,13 +30,15 @@ local function blocks()
   return list
 end
 
--- The scripts of a language: section to text.
+-- The scripts of a language: path to text.
 local function scripts(language)
   local texts, not_run = {}, 0
-  for _, block in ipairs(blocks()) do
-    if block.language == language then
-      if block.not_run then not_run = not_run + 1
-      else texts[block.section] = (texts[block.section] or "") .. block.text .. "\n" end
+  for _, path in ipairs(FILES) do
+    for _, block in ipairs(blocks(path)) do
+      if block.language == language then
+        if block.not_run then not_run = not_run + 1
+        else texts[path] = (texts[path] or "") .. block.text .. "\n" end
+      end
     end
   end
   return texts, not_run
@@ -80,23 +84,47 @@ local function assert_clean(world)
   assert.is_truthy(not left or left.stdout == ".fcproc\n" or left.stdout == "", left and left.stdout)
 end
 
-describe("the README", function()
+-- A program for libfcproc alone, built as its user would.
+local function compile(world, text)
+  local source, program = world.folder:file("program.c"), world.folder:file("program")
+  local build = os.getenv("FCPROC_SPEC_BUILD")
+  support.write_file(source, text)
+  local argv = { "gcc", "-Wall", "-Wextra", "-Werror", "-Icsrc/include", source, "-o", program,
+    build .. "/libfcproc.a", "-lnl-3", "-pthread" }
+  if build:find("/sanitize$") then argv[#argv + 1] = "-fsanitize=address,undefined" end
+  support.sh(argv)
+  return program
+end
+
+describe("the manual", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
   it("has examples that run, but those that say why not", function()
-    local lua, lua_not_run = scripts("lua")
-    local sh, sh_not_run = scripts("sh")
-    assert.are.equal(NOT_RUN, lua_not_run + sh_not_run)
-    local sections = {}
-    for _, set in ipairs{ lua, sh } do
-      for section in pairs(set) do sections[#sections + 1] = section end
+    local not_run, files = 0, {}
+    for _, language in ipairs{ "lua", "sh", "c" } do
+      local texts, skipped = scripts(language)
+      not_run = not_run + skipped
+      for path in pairs(texts) do files[path] = true end
     end
-    assert.is_true(#sections >= 5, table.concat(sections, ", "))
+    assert.are.equal(NOT_RUN, not_run)
+    for _, path in ipairs{ "README.md", "doc/guide.md", "doc/primitives.md", "doc/command.md", "doc/c.md",
+      "doc/contexts.md", "doc/errors.md" } do
+      assert.is_true(files[path], path .. " has no example")
+    end
   end)
 
-  for section, text in pairs(scripts("lua")) do
-    it("in Lua: " .. section, function()
+  it("has blocks in known languages only, since others would not be run", function()
+    for _, path in ipairs(FILES) do
+      for _, block in ipairs(blocks(path)) do
+        local known = block.language == "lua" or block.language == "sh" or block.language == "c"
+        assert.is_true(known or block.language == "", path .. ": " .. block.language)
+      end
+    end
+  end)
+
+  for path, text in pairs(scripts("lua")) do
+    it("in Lua: " .. path, function()
       local world <close> = cli.world()
       local result = run(world, { support.lua }, text)
       assert_promises(text, result.stdout)
@@ -104,22 +132,43 @@ describe("the README", function()
     end)
   end
 
-  for section, text in pairs(scripts("sh")) do
-    it("in a shell: " .. section, function()
+  for path, text in pairs(scripts("sh")) do
+    it("in a shell: " .. path, function()
       local world <close> = cli.world()
       run(world, { "sh", "-eu" }, text:gsub("lua5%.4", support.lua))
       assert_clean(world)
     end)
   end
 
+  for path, text in pairs(scripts("c")) do
+    it("in C: " .. path, function()
+      local world <close> = cli.world()
+      assert_promises(text:gsub(" %*/", ""), support.sh{ compile(world, text) })
+    end)
+  end
+
   it("names every command and option that there is", function()
     local world <close> = cli.world()
-    local readme = support.read_file("README.md")
+    local chapter = support.read_file("doc/command.md")
     for _, command in ipairs{ "run", "restore", "console", "stop", "snapshot", "doctor" } do
       for option in cli.ok(world, command, "--help"):gmatch("%s(%-%-%l[%l%-]+)") do
-        assert.is_truthy(option == "--help" or readme:find(option, 1, true), command .. " " .. option)
+        assert.is_truthy(option == "--help" or chapter:find(option, 1, true), command .. " " .. option)
       end
     end
+  end)
+
+  it("has links that lead somewhere", function()
+    for _, path in ipairs(FILES) do
+      for link in support.read_file(path):gmatch("%]%(([^)#:]+)[^):]*%)") do
+        local target = path:match("^(.*/)[^/]*$") or ""
+        assert.is_truthy(support.read_file(target .. link), path .. " links " .. link)
+      end
+    end
+  end)
+
+  it("begins with a page of 200 lines at most", function()
+    local _, lines = support.read_file("README.md"):gsub("\n", "")
+    assert.is_true(lines <= 200, lines .. " lines")
   end)
 end)
 

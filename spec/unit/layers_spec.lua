@@ -355,7 +355,7 @@ describe("the layers", function()
 
   it("the top level holds what the design names and nothing else", function()
     local known = {}
-    for _, name in ipairs(words[[csrc lua spec rockspec examples Makefile README.md LICENSE
+    for _, name in ipairs(words[[csrc lua spec rockspec examples doc Makefile README.md LICENSE
       CHANGELOG.md]]) do
       known[name] = true
     end
@@ -367,8 +367,8 @@ describe("the layers", function()
 end)
 
 describe("the lists", function()
-  it("of error codes agree: header, Lua and README", function()
-    local header, lua, readme = {}, {}, {}
+  it("of error codes agree: header, Lua and the manual", function()
+    local header, lua, manual = {}, {}, {}
     local text = support.read_file("csrc/include/fcproc.h"):match("#define FCPROC_ERROR_LIST.-\n\n")
     local last = 0
     for name, number, code, meaning in
@@ -383,12 +383,12 @@ describe("the lists", function()
       lua[#lua + 1] = ("%s %s %s"):format(entry.name, entry.code, entry.meaning)
       assert.are.equal(entry.code, fcproc["ERR_" .. entry.name].code)
     end
-    for code, name, meaning in support.read_file("README.md")
+    for code, name, meaning in support.read_file("doc/errors.md")
       :gmatch("| `([%l_]+)` | `ERR_([%u_]+)` | ([^|\n]+) |") do
-      readme[#readme + 1] = ("%s %s %s"):format(name, code, meaning)
+      manual[#manual + 1] = ("%s %s %s"):format(name, code, meaning)
     end
     assert.are.same(header, lua)
-    assert.are.same(header, readme)
+    assert.are.same(header, manual)
     for name in pairs(fcproc) do
       local short = name:match("^ERR_(.*)")
       assert.is_true(not short or text:find("X(" .. short .. ",", 1, true) ~= nil, name)
