@@ -4,6 +4,8 @@
  * program costs nothing, and while it waits at its gate all our threads go on. It therefore writes
  * to nothing but its stack and its struct child, calls no function but those here (libc's would
  * use the errno of one of our threads), and has every signal blocked until no handler is left.
+ * One that takes another user or group has a copy: the first change of an id makes the memory one
+ * that can't be traced or dumped, for good, and that must not be ours.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -15,8 +17,6 @@
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
-
-extern char **environ;
 
 enum { KERNEL_SIGNALS = 64, KERNEL_SIGSET_SIZE = KERNEL_SIGNALS / 8 };
 
@@ -157,6 +157,44 @@ RAW_CODE static void child_reset_signals(void)
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, KERNEL_SIGSET_SIZE);
 }
 
+RAW_CODE static bool child_sets_ids(const struct fcproc_spawn *spec)
+{
+    return spec->uid >= 0 || spec->gid >= 0;
+}
+
+/* Does it take an id that it does not have? */
+RAW_CODE static bool child_changes_ids(const struct fcproc_spawn *spec)
+{
+    uid_t uids[3];
+    gid_t gids[3];
+
+    (void)raw_call(SYS_getresuid, &uids[0], &uids[1], &uids[2]);
+    (void)raw_call(SYS_getresgid, &gids[0], &gids[1], &gids[2]);
+    for (int i = 0; i < 3; i++)
+        if ((spec->uid >= 0 && uids[i] != (uid_t)spec->uid) ||
+            (spec->gid >= 0 && gids[i] != (gid_t)spec->gid))
+            return true;
+    return false;
+}
+
+/* Our supplementary groups are not the new user's. Who has no right to drop them keeps them only by
+ * staying who he is. */
+RAW_CODE static void child_set_ids(const struct child *c)
+{
+    const struct fcproc_spawn *spec = c->spec;
+    long r;
+
+    if (!child_sets_ids(spec))
+        return;
+    r = raw_call(SYS_setgroups, 0, 0);
+    if (r != -EPERM || child_changes_ids(spec))
+        child_check(c, STEP_GROUPS, r);
+    if (spec->gid >= 0)
+        child_check(c, STEP_GROUP, raw_call(SYS_setresgid, spec->gid, spec->gid, spec->gid));
+    if (spec->uid >= 0)
+        child_check(c, STEP_USER, raw_call(SYS_setresuid, spec->uid, spec->uid, spec->uid));
+}
+
 /* The ids, the umask and the folder are the child's own: memory is shared, these are not. */
 RAW_CODE static void child_main(void *arg)
 {
@@ -175,15 +213,9 @@ RAW_CODE static void child_main(void *arg)
         child_check(c, STEP_CWD, raw_call(SYS_chdir, spec->cwd));
     if (spec->gate)
         child_wait_at_gate(c);
-    if ((spec->uid >= 0 || spec->gid >= 0) && raw_call(SYS_geteuid) == 0)
-        child_check(c, STEP_GROUP, raw_call(SYS_setgroups, 0, 0));
-    if (spec->gid >= 0)
-        child_check(c, STEP_GROUP, raw_call(SYS_setresgid, spec->gid, spec->gid, spec->gid));
-    if (spec->uid >= 0)
-        child_check(c, STEP_USER, raw_call(SYS_setresuid, spec->uid, spec->uid, spec->uid));
+    child_set_ids(c);
     child_reset_signals();
-    child_check(c, STEP_EXEC, raw_call(SYS_execve, c->file, spec->argv,
-                                       spec->envp ? spec->envp : (const char *const *)environ));
+    child_check(c, STEP_EXEC, raw_call(SYS_execve, c->file, spec->argv, spec->envp));
     child_end(); /* unreachable: exec returns with an error only */
 }
 
@@ -191,11 +223,12 @@ RAW_CODE int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd)
 {
     /* A child at its gate must not hold up the thread that made it. */
     unsigned long wait = c->spec->gate ? 0 : CLONE_VFORK;
+    unsigned long memory = child_sets_ids(c->spec) ? 0 : CLONE_VM;
     uint64_t all = ~UINT64_C(0), before;
     long pid;
 
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
-    pid = raw_clone(CLONE_VM | CLONE_PIDFD | SIGCHLD | wait, c->stack_top, ret_pidfd, child_main, c);
+    pid = raw_clone(CLONE_PIDFD | SIGCHLD | memory | wait, c->stack_top, ret_pidfd, child_main, c);
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, sizeof(before));
     if (pid < 0)
         return (int)pid;

@@ -11,12 +11,15 @@
 
 #include "spawn.h"
 
+extern char **environ;
+
 static const char op_name[] = "spawn";
 
 static const char *const step_text[] = {
     [STEP_SESSION] = "start a session",
     [STEP_NETNS] = "enter the network namespace",
     [STEP_FDS] = "set up its descriptors",
+    [STEP_GROUPS] = "drop our supplementary groups",
     [STEP_GROUP] = "take its group",
     [STEP_USER] = "take its user",
     [STEP_EXEC] = "execute",
@@ -96,7 +99,9 @@ static size_t list_size(const char *const *list)
 static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct child *child)
 {
     size_t fds_size = spec->n_fds * sizeof(*spec->fds);
-    size_t size = list_size(spec->argv) + list_size(spec->envp) + string_size(spec->cwd) +
+    /* Ours as it is now, whenever the gate is opened. */
+    const char *const *envp = spec->envp ? spec->envp : (const char *const *)environ;
+    size_t size = list_size(spec->argv) + list_size(envp) + string_size(spec->cwd) +
                   string_size(child->file) + fds_size + (spec->n_fds + 2) * sizeof(int) +
                   2 * sizeof(char *);
     struct spawn_gate *g;
@@ -114,7 +119,7 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
     g->open = false;
     at = g->rest;
     g->spec.argv = copy_list(spec->argv, &at);
-    g->spec.envp = copy_list(spec->envp, &at);
+    g->spec.envp = copy_list(envp, &at);
     g->spec.cwd = copy_string(spec->cwd, &at);
     if (fds_size > 0)
         g->spec.fds = copy_bytes(spec->fds, fds_size, &at);

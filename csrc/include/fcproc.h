@@ -473,14 +473,17 @@ struct fcproc_stream {
 struct fcproc_spawn {
     size_t struct_size;
     const char *const *argv; /* argv[0] is found by fcproc_find_executable */
-    const char *const *envp; /* NULL: the caller's */
+    const char *const *envp; /* NULL: the caller's, as it is now */
     const char *cwd;         /* NULL: the caller's */
     struct fcproc_stream streams[3];
     const struct fcproc_fd_map *fds;
     size_t n_fds;
     int umask;       /* -1: the caller's */
-    int64_t uid;     /* -1: the caller's; supplementary groups are dropped with it */
-    int64_t gid;     /* -1: the caller's */
+    /* -1: the caller's. With either, supplementary groups are dropped, which must work if an id
+     * changes; and the new process starts with a copy of the caller's memory map, which takes time by
+     * its size (some 40 ms for a GiB), so that it never shares memory with another user. */
+    int64_t uid;
+    int64_t gid;
     bool new_session; /* detached from the terminal and the caller's process group */
     const fcproc_netns *netns;
     unsigned without;

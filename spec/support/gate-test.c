@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -161,8 +162,68 @@ static void outlives_a_fork(void)
     fcproc_process_close(p);
 }
 
+/* The environment of its spawn, not of its release. */
+static void keeps_its_environment(void)
+{
+    static const char *const argv[] = { "/bin/sh", "-c", "test \"$GATE_TEST\" = spawned", NULL };
+    struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
+    fcproc_process *p = NULL;
+
+    spec.argv = argv;
+    spec.gate = true;
+    CHECK(setenv("GATE_TEST", "spawned", 1) == 0);
+    CHECK(fcproc_spawn(&spec, &p, NULL) == 0);
+    CHECK(setenv("GATE_TEST", "released", 1) == 0);
+    if (!p)
+        return;
+    CHECK(fcproc_process_release(p, true, NULL) == 0);
+    CHECK(status_of(p) == 0);
+    fcproc_process_close(p);
+    CHECK(unsetenv("GATE_TEST") == 0);
+}
+
+/* A child with another user's ids is in no memory of ours: the first change of one would make it such
+ * that nobody but root may trace us or have our core, for good. */
+static void *spawn_as_nobody(void *gate)
+{
+    static const char *const argv[] = { "/bin/true", NULL };
+
+    for (int i = 0; i < 20; i++) {
+        struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
+        fcproc_process *p = NULL;
+
+        spec.argv = argv;
+        spec.uid = i % 3 ? 65534 : -1;
+        spec.gid = i % 3 != 1 ? 65534 : -1;
+        spec.gate = gate != NULL;
+        CHECK(fcproc_spawn(&spec, &p, NULL) == 0);
+        if (!p)
+            return NULL;
+        CHECK(prctl(PR_GET_DUMPABLE) == 1);
+        CHECK(fcproc_process_release(p, false, NULL) == 0);
+        CHECK(prctl(PR_GET_DUMPABLE) == 1);
+        CHECK(fcproc_process_release(p, true, NULL) == 0);
+        CHECK(status_of(p) == 0);
+        fcproc_process_close(p);
+        CHECK(prctl(PR_GET_DUMPABLE) == 1);
+    }
+    return NULL;
+}
+
+static void stays_dumpable(void)
+{
+    bool gate = true;
+    pthread_t other;
+
+    CHECK(pthread_create(&other, NULL, spawn_as_nobody, &gate) == 0);
+    (void)spawn_as_nobody(NULL);
+    CHECK(pthread_join(other, NULL) == 0);
+}
+
 int main(void)
 {
+    keeps_its_environment();
+    stays_dumpable();
     released_under_load();
     keeps_signals_until_its_exec();
     outlives_a_fork();

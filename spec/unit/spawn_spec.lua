@@ -85,6 +85,41 @@ os.execvp(sys.argv[1], sys.argv[1:])]], support.lua, script }
     assert.are.equal(got[9], got[8])
   end)
 
+  -- Runs Lua's code as a user with those capabilities, in the groups 65534, 4 and 27.
+  local function as_user(capabilities, code)
+    local caps = capabilities == "" and "-all" or "-all," .. capabilities
+    return fcproc.runner():run{ "setpriv", "--reuid=65534", "--regid=65534", "--groups=65534,4,27",
+      "--inh-caps=" .. caps, "--ambient-caps=" .. caps, support.lua, "-e", [[
+      local fcproc = require "fcproc"
+      local function ids_of(opts)
+        local process, err = fcproc.spawn({ "sh", "-c", "echo $(id -u) $(id -g) $(id -G)" }, opts)
+        if not process then print(err.code, err.message) return end
+        process:wait(10)
+      end
+      ]] .. code }
+  end
+
+  it("has no group of ours when it takes another user or group, root or not", function()
+    local both = "+setuid,+setgid"
+    assert.are.equal("1234 4321 4321\n1234 65534 65534\n65534 4321 4321\n", must(as_user(both, [[
+      ids_of{ uid = 1234, gid = 4321 } ids_of{ uid = 1234 } ids_of{ gid = 4321 }]])).stdout)
+    -- Without the right to drop them it is refused, rather than started with them.
+    for _, opts in ipairs{ "uid = 1234", "uid = 1234, gid = 65534" } do
+      assert.are.equal("permission\tsh: the new process can't drop our supplementary groups: "
+        .. "Operation not permitted\n", must(as_user("+setuid", "ids_of{" .. opts .. "}")).stdout
+        :gsub("\t%S*/sh:", "\tsh:"))
+    end
+    -- He stays who he is, and may be told so.
+    assert.are.equal("65534 65534 65534 4 27\n", must(as_user("",
+      "ids_of{ uid = 65534, gid = 65534 }")).stdout)
+  end)
+
+  it("with another user leaves its parent as readable to its own user as before", function()
+    assert.are.equal("1234 1234 1234\ntrue\n", must(as_user("+setuid,+setgid", [[
+      ids_of{ uid = 1234, gid = 1234 }
+      print(io.open("/proc/self/environ") ~= nil)]])).stdout)
+  end)
+
   it("has ours when it is told nothing", function()
     local ask = "umask; id -u; pwd; ps -o sid= -p $$"
     assert.are.same(words(support.sh{ "sh", "-c", ask }), words(output_of{ "sh", "-c", ask }))
