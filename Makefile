@@ -360,10 +360,12 @@ bench: deps
 		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(FIRECRACKER) || exit 1; done
 
 # A thousand VMs, twenty at a time: nothing may be left of them. And managers that are killed while
-# two others adopt, kill and reclaim what they made: six VMs a round.
+# two others adopt, kill and reclaim what they made: six VMs a round. And a hostile user's races for the
+# names in his folder, so many times as in the specs.
 SOAK_CYCLES ?= 1000
 SOAK_AT_ONCE ?= 20
 SOAK_ROUNDS ?= 130
+SOAK_RACES ?= 100
 SOAK_ENV = $(SPEC_ENV) LUA_PATH='./?.lua;./?/init.lua;lua/?.lua;lua/?/init.lua;;'
 
 .PHONY: soak
@@ -372,6 +374,7 @@ soak: deps
 	@$(MAKE) -s module
 	@$(SOAK_ENV) $(LUA) spec/support/soak.lua $(SOAK_CYCLES) $(SOAK_AT_ONCE)
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
+	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
 
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)

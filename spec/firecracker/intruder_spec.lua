@@ -6,6 +6,7 @@ local fcproc = require "fcproc"
 local core = require "fcproc.core"
 local intrude = require "spec.support.intruder"
 local jails = require "spec.support.jails"
+local python = require "spec.support.python"
 
 local must, fails = support.must, support.fails
 local UID = jails.UID
@@ -193,6 +194,55 @@ os.symlink(args[0], "drive-disk")
     assert.are.equal("running", must(vm:info()).state)
     must(vm:stop())
     assert.are.same(before, state(base))
+  end)
+end)
+
+describe("a jail's user outside of his jail", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  -- What he would do to a folder on the way to his jail, or put beside it.
+  local ATTEMPTS = [[
+import os, signal, sys
+mine = sys.argv[1]
+os.chdir(mine)
+os.setgroups([]); os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))
+open("file", "w").close()
+os.mkdir("folder")
+os.symlink("/", "link")
+attempts = [lambda p: os.rename(p, "stolen"), lambda p: os.rename("folder", p),
+    lambda p: os.rename("link", p), lambda p: os.rename(p, p + ".moved"), lambda p: os.rmdir(p),
+    lambda p: os.unlink(p), lambda p: os.symlink("/", p + ".link"), lambda p: os.mkdir(p + ".dir"),
+    lambda p: os.mkdir(p + "/new"), lambda p: os.mkfifo(p + "/new"), lambda p: os.link("file", p + "/new"),
+    lambda p: open(p + "/new", "w"), lambda p: os.chmod(p, 0o777), lambda p: os.chown(p, os.getuid(), -1),
+    lambda p: os.listdir(p), lambda p: os.setxattr(p, "user.mine", b"1")]
+for path in sys.argv[4:]:
+    for i, attempt in enumerate(attempts):
+        try: attempt(path)
+        except PermissionError: continue
+        print("attempt", i, "worked on", path, flush=True)
+print(len(attempts), "attempts,", len(sys.argv[4:]), "folders", flush=True)
+]]
+
+  it("moves no part of the way to it: sixteen attempts on each of seven folders", function()
+    local world <close> = support.world()
+    support.sh{ "chmod", "755", world.folder.path }
+    support.sh{ "install", "-d", "-o", tostring(UID), world.folder:file("mine") }
+    local vm <close> = launch(world, image(world))
+    local folders, root = {}, vm:record().jail.root
+    for _, part in ipairs{ "/run/.fcproc", "/run" } do folders[#folders + 1] = world.folder:file(part) end
+    local path = world.folder:file("run")
+    for name in root:sub(#path + 2):gmatch("[^/]+") do
+      path = path .. "/" .. name
+      folders[#folders + 1] = path
+    end
+    assert.are.equal(root, folders[#folders])
+    local user <close> = python(ATTEMPTS, nil, world.folder:file("mine"), tostring(UID),
+      tostring(jails.GID), table.unpack(folders))
+    user:ready()
+    assert.are.equal("16 attempts, 7 folders\nready.\n", user:output())
+    assert.are.equal("running", must(vm:info()).state)
+    must(vm:stop())
   end)
 end)
 
