@@ -12,6 +12,10 @@ INST_LIBDIR ?= $(LIBDIR)/lua/5.4
 INST_LUADIR ?= $(PREFIX)/share/lua/5.4
 INST_BINDIR ?= $(PREFIX)/bin
 DATADIR ?= $(PREFIX)/share
+# A path, for the shell: blanks and quotes may be in it.
+q = '$(subst ','\'',$(1))'
+# What an installed file goes by: to($(INST_LIBDIR)/fcproc).
+to = $(call q,$(DESTDIR)$(1))
 CC ?= gcc
 CFLAGS ?= -O2 -g
 LIBFLAG ?= -shared
@@ -31,7 +35,7 @@ else
 BUILD ?= build
 HARDENING := -D_FORTIFY_SOURCE=2
 endif
-LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(LUA_INCDIR),$(shell $(PKG_CONFIG) --cflags $(LUA_PC)))
+LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG) --cflags $(LUA_PC)))
 LIBS_PC := libnl-3.0
 # Only its headers: it is loaded at the first request.
 HEADERS_PC := libcurl
@@ -39,7 +43,7 @@ BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
 CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC) $(HEADERS_PC)) \
-	-DFCPROC_GUEST_PATH='"$(INST_LIBDIR)/fcproc/guest.elf"'
+	-DFCPROC_GUEST_PATH=$(call q,"$(subst ",\",$(subst \,\\,$(INST_LIBDIR)))/fcproc/guest.elf")
 CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
@@ -118,10 +122,13 @@ $(BUILD)/obj/lua/sources.c: csrc/lua/embed.lua $(LUA_SOURCES)
 $(BUILD)/obj/lua/sources.o: $(BUILD)/obj/lua/sources.c
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/lua -c $< -o $@
 
+# What sed puts in as it is.
+in_sed = $(subst |,\|,$(subst &,\&,$(subst \,\\,$(1))))
+
 $(BUILD)/%.pc: csrc/%.pc.in Makefile
 	@mkdir -p $(@D)
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' $< > $@
+	sed -e $(call q,s|@PREFIX@|$(call in_sed,$(PREFIX))|) -e $(call q,s|@LIBDIR@|$(call in_sed,$(LIBDIR))|) \
+		-e $(call q,s|@INCLUDEDIR@|$(call in_sed,$(INCLUDEDIR))|) -e 's|@VERSION@|$(VERSION)|' $< > $@
 
 # The built-in guest. Its flags are its own: a freestanding kernel, and every instruction counts
 # where KVM is emulated.
@@ -175,15 +182,15 @@ doc: module
 
 # The module, the guest and the Lua files.
 install-lua: module
-	install -d $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
-	install -m 755 $(BUILD)/fcproc/core.so $(DESTDIR)$(INST_LIBDIR)/fcproc/
-	$(if $(GUEST),install -m 644 $(GUEST) $(DESTDIR)$(INST_LIBDIR)/fcproc/)
+	install -d $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
+	install -m 755 $(BUILD)/fcproc/core.so $(call to,$(INST_LIBDIR)/fcproc/)
+	$(if $(GUEST),install -m 644 $(GUEST) $(call to,$(INST_LIBDIR)/fcproc/))
 	for name in $(LUA_FILES) core.d; do install -D -m 644 lua/fcproc/$$name.lua \
-		$(DESTDIR)$(INST_LUADIR)/fcproc/$$name.lua || exit 1; done
+		$(call to,$(INST_LUADIR)/fcproc)/$$name.lua || exit 1; done
 
 # What the rock installs; LuaRocks wraps the command, so that it finds the module.
 install-rock: install-lua
-	install -D -m 755 lua/bin/fcproc $(DESTDIR)$(INST_BINDIR)/fcproc
+	install -D -m 755 lua/bin/fcproc $(call to,$(INST_BINDIR)/fcproc)
 
 MAN := man/man1/fcproc.1
 BASH_COMPLETION := bash-completion/completions/fcproc
@@ -191,36 +198,37 @@ ZSH_COMPLETION := zsh/site-functions/_fcproc
 FISH_COMPLETION := fish/vendor_completions.d/fcproc.fish
 
 install-pages: pages
-	install -D -m 644 $(BUILD)/fcproc.1 $(DESTDIR)$(DATADIR)/$(MAN)
-	install -D -m 644 $(BUILD)/completion/fcproc.bash $(DESTDIR)$(DATADIR)/$(BASH_COMPLETION)
-	install -D -m 644 $(BUILD)/completion/_fcproc $(DESTDIR)$(DATADIR)/$(ZSH_COMPLETION)
-	install -D -m 644 $(BUILD)/completion/fcproc.fish $(DESTDIR)$(DATADIR)/$(FISH_COMPLETION)
+	install -D -m 644 $(BUILD)/fcproc.1 $(call to,$(DATADIR)/$(MAN))
+	install -D -m 644 $(BUILD)/completion/fcproc.bash $(call to,$(DATADIR)/$(BASH_COMPLETION))
+	install -D -m 644 $(BUILD)/completion/_fcproc $(call to,$(DATADIR)/$(ZSH_COMPLETION))
+	install -D -m 644 $(BUILD)/completion/fcproc.fish $(call to,$(DATADIR)/$(FISH_COMPLETION))
 
 # Here the command is told where the module is: the prefix may be none that Lua looks in.
 install: all install-lua install-pages
-	install -d $(DESTDIR)$(INST_BINDIR)
-	sed -e '1s|.*|#!/usr/bin/env $(LUA)|' \
-		-e '1apackage.path = "$(INST_LUADIR)/?.lua;$(INST_LUADIR)/?/init.lua;" .. package.path' \
-		-e '1apackage.cpath = "$(INST_LIBDIR)/?.so;" .. package.cpath' \
-		lua/bin/fcproc > $(DESTDIR)$(INST_BINDIR)/fcproc
-	chmod 755 $(DESTDIR)$(INST_BINDIR)/fcproc
-	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
-	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h $(DESTDIR)$(INCLUDEDIR)/
-	install -m 644 $(BUILD)/libfcproc.a $(BUILD)/libfcproc-lua.a $(DESTDIR)$(LIBDIR)/
-	install -m 644 $(BUILD)/fcproc.pc $(BUILD)/fcproc-lua.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	install -d $(call to,$(INST_BINDIR))
+	{ printf '#!/usr/bin/env %s\n' $(call q,$(LUA)); \
+		printf 'package.path = [==[%s/?.lua;%s/?/init.lua;]==] .. package.path\n' \
+		$(call q,$(INST_LUADIR)) $(call q,$(INST_LUADIR)); \
+		printf 'package.cpath = [==[%s/?.so;]==] .. package.cpath\n' $(call q,$(INST_LIBDIR)); \
+		tail -n +2 lua/bin/fcproc; } > $(call to,$(INST_BINDIR)/fcproc)
+	chmod 755 $(call to,$(INST_BINDIR)/fcproc)
+	install -d $(call to,$(INCLUDEDIR)) $(call to,$(LIBDIR)/pkgconfig)
+	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h $(call to,$(INCLUDEDIR)/)
+	install -m 644 $(BUILD)/libfcproc.a $(BUILD)/libfcproc-lua.a $(call to,$(LIBDIR)/)
+	install -m 644 $(BUILD)/fcproc.pc $(BUILD)/fcproc-lua.pc $(call to,$(LIBDIR)/pkgconfig/)
 	for lib in libfcproc libfcproc-lua; do \
-		install -m 755 $(BUILD)/$$lib.so $(DESTDIR)$(LIBDIR)/$$lib.so.0 && \
-		ln -sf $$lib.so.0 $(DESTDIR)$(LIBDIR)/$$lib.so || exit 1; done
+		install -m 755 $(BUILD)/$$lib.so $(call to,$(LIBDIR))/$$lib.so.0 && \
+		ln -sf $$lib.so.0 $(call to,$(LIBDIR))/$$lib.so || exit 1; done
 
 LIBRARIES := libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 libfcproc-lua.so libfcproc-lua.so.0 \
 	pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
 
 uninstall:
-	rm -rf $(DESTDIR)$(INST_LIBDIR)/fcproc $(DESTDIR)$(INST_LUADIR)/fcproc
-	rm -f $(DESTDIR)$(INST_BINDIR)/fcproc
-	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(LIBRARIES))
-	rm -f $(addprefix $(DESTDIR)$(INCLUDEDIR)/,fcproc.h fcproc_lua.h)
-	rm -f $(addprefix $(DESTDIR)$(DATADIR)/,$(MAN) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
+	rm -rf $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
+	rm -f $(call to,$(INST_BINDIR)/fcproc)
+	rm -f $(foreach name,$(LIBRARIES),$(call to,$(LIBDIR)/$(name)))
+	rm -f $(foreach name,fcproc.h fcproc_lua.h,$(call to,$(INCLUDEDIR)/$(name)))
+	rm -f $(foreach name,$(MAN) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION),$(call to,$(DATADIR)/$(name)))
 
 # ---- what is needed to build and to run it -------------------------------------------------
 
@@ -231,7 +239,7 @@ DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
-FIRECRACKER = $(shell command -v firecracker || echo $(CURDIR)/build/bin/firecracker)
+FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
 deps: deps-packages build/bin/firecracker
 
@@ -267,7 +275,7 @@ build/bin/firecracker:
 # ---- use ------------------------------------------------------------------------------------
 
 FROM_CHECKOUT = LUA_PATH='lua/?.lua;lua/?/init.lua;;' LUA_CPATH='$(MODULE_BUILD)/?.so;;' \
-	PATH="$$PATH:$(CURDIR)/build/bin"
+	PATH="$$PATH:"$(call q,$(CURDIR)/build/bin)
 
 # The command from the checkout: build/bin/fcproc, from any folder. exec: signals are the command's.
 build/bin/fcproc: Makefile
@@ -285,7 +293,7 @@ demo: deps
 # ---- tests ----------------------------------------------------------------------------------
 
 # spec/linux needs the machine of `make test-linux`.
-SPECS ?= $(filter-out spec/bench spec/support spec/linux,$(patsubst %/,%,$(wildcard spec/*/)))
+SPECS ?= $(filter-out spec/bench spec/fuzz spec/support spec/linux,$(patsubst %/,%,$(wildcard spec/*/)))
 ifeq ($(SANITIZE),thread)
 # The C programs alone: a Lua state is one thread's.
 SPECS = spec/unit/threads_spec.lua spec/unit/cancel_spec.lua
@@ -295,9 +303,10 @@ else
 TESTED = module test-programs
 MODULE_BUILD = $(BUILD)
 endif
-SPEC_LUA := $(if $(filter-out thread,$(SANITIZE)),$(abspath $(BUILD))/lua-host,$(LUA))
-SPEC_ENV = FCPROC_SPEC_FIRECRACKER=$(FIRECRACKER) FCPROC_SPEC_LUA=$(SPEC_LUA) \
-	FCPROC_SPEC_BUILD=$(abspath $(BUILD)) $(FROM_CHECKOUT)
+SPEC_BUILD := $(if $(filter /%,$(BUILD)),$(BUILD),$(CURDIR)/$(BUILD))
+SPEC_LUA := $(call q,$(if $(filter-out thread,$(SANITIZE)),$(SPEC_BUILD)/lua-host,$(LUA)))
+SPEC_ENV = FCPROC_SPEC_FIRECRACKER=$(call q,$(FIRECRACKER)) FCPROC_SPEC_LUA=$(SPEC_LUA) \
+	FCPROC_SPEC_BUILD=$(call q,$(SPEC_BUILD)) $(FROM_CHECKOUT)
 
 test: DEPS_EXTRA = $(DEPS_TEST)
 test: deps
@@ -312,11 +321,12 @@ test-valgrind: SPECS = $(VALGRIND_SPECS)
 test-valgrind: DEPS_EXTRA = $(DEPS_TEST)
 test-valgrind: deps
 	@$(MAKE) -s module test-programs
-	@$(SPEC_ENV) sh spec/support/run.sh $(CURDIR)/spec/support/valgrind-lua.sh $(SPECS)
+	@$(SPEC_ENV) sh spec/support/run.sh $(call q,$(CURDIR)/spec/support/valgrind-lua.sh) $(SPECS)
 
 # Debian's stock kernel, in QEMU with its own processor: below stock Linux guests run in real VMs,
 # and what newer kernels offer is missing. spec/linux, and what is there for older kernels.
-LINUX := $(CURDIR)/build/linux
+LINUX := build/linux
+LINUX_DIR = $(call q,$(CURDIR)/$(LINUX))
 LINUX_SPECS := spec/linux $(patsubst %,spec/firecracker/%_spec.lua,find kill reuse vm) \
 	$(patsubst %,spec/unit/%_spec.lua,process spawn)
 
@@ -324,14 +334,14 @@ test-linux: SPECS = $(LINUX_SPECS)
 test-linux: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_LINUX)
 test-linux: deps
 	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4
-	@$(SPEC_ENV) sh spec/support/linux/run.sh $(LINUX) sh spec/support/run.sh $(LUA) $(SPECS)
+	@$(SPEC_ENV) sh spec/support/linux/run.sh $(LINUX_DIR) sh spec/support/run.sh $(LUA) $(SPECS)
 
 $(LINUX)/kernel/vmlinux:
-	sh spec/support/linux/prepare.sh kernel $(LINUX)
+	sh spec/support/linux/prepare.sh kernel $(LINUX_DIR)
 
 # The last of the images that it makes.
 $(LINUX)/guest.ext4: $(LINUX)/kernel/vmlinux $(wildcard spec/support/linux/* spec/support/linux/*/*)
-	sh spec/support/linux/prepare.sh images $(LINUX)
+	sh spec/support/linux/prepare.sh images $(LINUX_DIR)
 
 # C programs that specs run: hosts and interposers for what Lua can't reach.
 TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))
@@ -357,7 +367,7 @@ BENCH ?= bench vms
 bench: deps
 	@$(MAKE) -s module $(BUILD)/bench-bare $(BUILD)/bench-bare-vms
 	@for part in $(BENCH); do \
-		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(FIRECRACKER) || exit 1; done
+		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(call q,$(FIRECRACKER)) || exit 1; done
 
 # A thousand VMs, twenty at a time: nothing may be left of them. And managers that are killed while
 # two others adopt, kill and reclaim what they made: six VMs a round. And a hostile user's races for the
@@ -375,6 +385,17 @@ soak: deps
 	@$(SOAK_ENV) $(LUA) spec/support/soak.lua $(SOAK_CYCLES) $(SOAK_AT_ONCE)
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
 	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
+
+# Hostile journals and manifests, each for so long. A failure prints its seed, for FUZZ_SEED.
+FUZZ_SECONDS ?= 30
+FUZZ_SEED ?=
+
+.PHONY: fuzz
+fuzz: DEPS_EXTRA = $(DEPS_TEST)
+fuzz: deps
+	@$(MAKE) -s module
+	@for name in journal manifest; do \
+		$(SOAK_ENV) $(LUA) spec/fuzz/$$name.lua $(FUZZ_SECONDS) $(FUZZ_SEED) || exit 1; done
 
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)

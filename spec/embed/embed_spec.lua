@@ -1,24 +1,26 @@
 -- The third way of use: `make install` into a scratch prefix, a C program built against it with
--- pkg-config alone, and Lua policies that it runs without any LUA_PATH.
+-- pkg-config alone, and Lua policies that it runs without any LUA_PATH. The prefix has blanks and a
+-- quote in it, which a shell would take for its own.
 
 local support = require "spec.support"
+local core = require "fcproc.core"
 local fcproc = require "fcproc"
 
 describe("a C host", function()
   local root, prefix, env
 
+  local function make(target, ...)
+    support.sh{ "make", "-s", target, "PREFIX=" .. prefix, "BUILD=" .. root:file("build"), "SANITIZE=",
+      "CFLAGS=-O1", ... }
+  end
+
   setup(function()
     root = support.folder()
-    prefix = root:file("usr")
-    support.sh{ "make", "-s", "install", "PREFIX=" .. prefix, "BUILD=" .. root:file("build"),
-      "SANITIZE=", "CFLAGS=-O1" }
-    local flags = support.sh({ "pkg-config", "--cflags", "--libs", "fcproc-lua", "lua5.4" }, {
-      env = { PATH = os.getenv("PATH"), PKG_CONFIG_PATH = prefix .. "/lib/pkgconfig" },
-    })
-    local argv = { "gcc", "-Wall", "-Wextra", "-Werror", "examples/embed.c", "-o",
-      root:file("embed") }
-    for flag in flags:gmatch("%S+") do argv[#argv + 1] = flag end
-    support.sh(argv)
+    prefix = root:file("the user's files/usr")
+    make("install")
+    support.sh({ "sh", "-ec", 'eval "gcc -Wall -Wextra -Werror examples/embed.c -o \\"\\$1\\" '
+      .. '$(pkg-config --cflags --libs fcproc-lua lua5.4)"', "sh", root:file("embed") },
+      { env = { PATH = os.getenv("PATH"), PKG_CONFIG_PATH = prefix .. "/lib/pkgconfig" } })
     env = {
       PATH = os.getenv("PATH") .. ":" .. support.firecracker():match("(.*)/"),
       LD_LIBRARY_PATH = prefix .. "/lib",
@@ -37,6 +39,28 @@ describe("a C host", function()
     support.write_file(path, script)
     return fcproc.runner():run({ root:file("embed"), path }, { env = env, timeout = timeout or 60 })
   end
+
+  it("has the command beside it, which finds its module", function()
+    local said = support.sh({ prefix .. "/bin/fcproc", "version" }, { cwd = "/", env = env })
+    assert.is_truthy(said:find(fcproc.VERSION, 1, true), said)
+  end)
+
+  it("is made and removed in a staging folder, and nothing beside it", function()
+    local stage = root:file("de st")
+    support.sh{ "mkdir", "-p", root:file("de"), stage, stage .. prefix }
+    support.write_file(root:file("de/neighbour"), "dear")
+    support.write_file(stage .. prefix .. "/neighbour", "dear")
+    make("install", "DESTDIR=" .. stage)
+    for _, name in ipairs{ "bin/fcproc", "lib/libfcproc.so", "lib/pkgconfig/fcproc.pc", "include/fcproc.h",
+      "lib/lua/5.4/fcproc/core.so", "share/lua/5.4/fcproc/init.lua" } do
+      assert.is_truthy(core.stat(("%s%s/%s"):format(stage, prefix, name)), name)
+    end
+    make("uninstall", "DESTDIR=" .. stage)
+    make("uninstall", "DESTDIR=" .. stage) -- again: nothing is there
+    assert.are.equal(stage .. prefix .. "/neighbour\n", support.sh{ "find", stage, "-type", "f" })
+    assert.are.equal("dear", support.read_file(root:file("de/neighbour")))
+    assert.is_truthy(core.stat(prefix .. "/lib/libfcproc.so"), "what was not staged stays")
+  end)
 
   it("boots a VM with the demo as its policy", function()
     local result = support.must(fcproc.runner():run({ root:file("embed"), "examples/hello.lua" },

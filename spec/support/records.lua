@@ -112,4 +112,6 @@ function M.mutations(record, few)
   return list
 end
 
+M.VALUES = VALUES
+
 return M

@@ -4,8 +4,11 @@
 set -u
 top=$(pwd)
 PATH=$PATH:$top/build/bin
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+outer=$(mktemp -d)
+trap 'rm -rf "$outer"' EXIT
+scratch="$outer/rock trees" # blanks work; a quote in its tree is too much for LuaRocks 3.8
+prefix="$scratch/the user's prefix"
+mkdir "$scratch"
 passed=0
 failed=0
 
@@ -23,7 +26,7 @@ check() { # check TEXT COMMAND...: runs it, shows its output only when it fails
 }
 
 rocks() { # Debian's own modules satisfy the dependencies, so they are not looked for as rocks
-  luarocks --lua-version 5.4 --tree "$1" "$2" --deps-mode none $3
+  luarocks --lua-version 5.4 --tree "$1" "$2" --deps-mode none "$3"
 }
 
 lua_in() { # lua_in TREE ARGUMENTS...
@@ -55,17 +58,16 @@ check "require outside the checkout" lua_in "$scratch/made" -e '
   assert(guest:find("/made/", 1, true), guest)'
 check "the demo from the rock" lua_in "$scratch/made" "$top/examples/hello.lua"
 check "the command from the rock" command_works "$scratch/made/bin/fcproc"
-check "luarocks pack" sh -c "cd '$scratch' &&
-  luarocks --lua-version 5.4 --tree '$scratch/made' pack fcproc"
+check "luarocks pack" sh -c 'cd "$1" && luarocks --lua-version 5.4 --tree "$1/made" pack fcproc' sh "$scratch"
 check "luarocks install of the packed rock" rocks "$scratch/second" install "$(ls "$scratch"/*.rock)"
 check "the demo from the packed rock" lua_in "$scratch/second" "$top/examples/hello.lua"
 check "the command from the packed rock" command_works "$scratch/second/bin/fcproc"
 check "luarocks remove" rocks "$scratch/made" remove fcproc
 check "nothing is left of it" nothing_left "$scratch/made"
 check "make install, away from where Lua looks" \
-  make -s install BUILD="$scratch/build" PREFIX="$scratch/prefix"
-check "the command from make install" command_works "$scratch/prefix/bin/fcproc"
-check "make uninstall" make -s uninstall PREFIX="$scratch/prefix"
-check "nothing is left of that" nothing_left "$scratch/prefix"
+  make -s install BUILD="$outer/build" PREFIX="$prefix"
+check "the command from make install" command_works "$prefix/bin/fcproc"
+check "make uninstall" make -s uninstall PREFIX="$prefix"
+check "nothing is left of that" nothing_left "$prefix"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
