@@ -2,6 +2,7 @@
 
 local cjson = require "cjson"
 local cli = require "spec.support.cli"
+local core = require "fcproc.core"
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
@@ -458,6 +459,22 @@ describe("fcproc run in the foreground", function()
       run.process:signal(name)
       assert.are.equal(status, run:wait())
       contains(support.read_file(run.err), "a: ended by ctrl_alt_del")
+      assert_clean(world)
+    end)
+  end
+
+  for name, before in pairs{
+    HUP = { "nohup" }, TERM = { "sh", "-c", "trap '' TERM; exec \"$@\"", "sh" },
+  } do
+    it(("goes on at a SIG%s that it was started to ignore"):format(name), function()
+      local world <close> = cli.world()
+      local run <close> = cli.start(world, { "run", "--id", "a" }, { before = before })
+      run:shows("ready")
+      run.process:signal(name)
+      core.poll_many({}, {}, 0.3)
+      assert.are.same({ "running", true }, { cli.json(world, "info", "a").state, run.process:alive() })
+      run.process:signal("INT")
+      assert.are.equal(130, run:wait())
       assert_clean(world)
     end)
   end

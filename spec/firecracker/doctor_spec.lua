@@ -305,12 +305,14 @@ describe("doctor", function()
 
   it("warns inside a systemd service, whose stop kills the VMs", function()
     local dir <close> = support.folder()
-    for kill_mode, want in pairs{ ["control-group"] = "warn", process = "ok" } do
-      script(dir:file("systemctl"), "echo " .. kill_mode)
+    for kill_mode, want in pairs{ ["control-group"] = "warn", mixed = "warn", process = "ok", none = "ok",
+      [""] = "warn" } do
+      script(dir:file("systemctl"), kill_mode == "" and "exit 1" or "echo " .. kill_mode)
       support.write_file(dir:file("cgroup"), "1:name=systemd:/system.slice/vms.service\n0::/\n")
       local found = helper.after(dir, 'export PATH="$DIR:$PATH"; mount --bind "$DIR/cgroup" '
         .. '/proc/$$/cgroup')
       helper.expect(found.systemd, want, "vms.service")
+      helper.expect(found.systemd, want, kill_mode == "" and "unknown" or kill_mode)
     end
   end)
 end)

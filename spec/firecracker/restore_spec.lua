@@ -243,12 +243,35 @@ describe("a snapshot that can't be restored", function()
     assert.is_truthy(err.message:find("Abacus", 1, true) and err.message:find("any_cpu", 1, true))
     local vm <close> = must(edited(another_cpu, { any_cpu = true }))
     must(vm:stop())
+    for _, field in ipairs{ "vendor_id", "cpu_family", "model" } do -- each decides alone
+      for _, value in ipairs{ "another", false } do
+        err = fails("conflict", edited(function(m) m.cpu[field] = value or nil end))
+        assert.is_truthy(err.message:find("was made on another CPU", 1, true), err.message)
+      end
+    end
+    local same <close> = must(edited(function(m)
+      m.cpu.model_name, m.cpu.stepping, m.cpu.microcode = "Abacus", "99", nil
+    end))
+    must(same:stop())
     err = fails("conflict", edited(function(m)
       m.drives[1].read_only, m.drives[1].path = true, "/nonexistent/base"
     end))
     assert.is_truthy(err.message:find("'drive1'", 1, true) and err.message:find("/nonexistent/base", 1,
       true), err.message)
     assert_nothing(world)
+  end)
+
+  it("does not say how large a file was that may have been cut", function()
+    local world <close>, path = snapshot()
+    for _, name in ipairs{ "memory", "vmstate" } do
+      local there = changed(path, "truncate -s 1M " .. name)
+      local manifest = cjson.decode(support.read_file(path .. "/manifest.json"))
+      manifest.sizes[name] = nil
+      support.write_file(there .. "/manifest.json", cjson.encode(manifest))
+      local err = fails("conflict", fcproc.vm.restore(world.manager, there))
+      assert.is_truthy(err.message:find("does not tell the size of its " .. name, 1, true), err.message)
+      assert_nothing(world)
+    end
   end)
 
   it("was cut or lost a file, which is seen before anything is made", function()

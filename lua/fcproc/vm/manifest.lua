@@ -28,7 +28,7 @@ local function cpu()
   local found = {}
   local text = core.read_file("/proc/cpuinfo", 0, 65536) or ""
   for line in (text:match("^(.-)\n\n") or text):gmatch("[^\n]+") do
-    local name, value = line:match("^([%w ]-)%s*:%s*(.*)$")
+    local name, value = line:match("^([%w_ ]-)%s*:%s*(.*)$")
     if name == "vendor_id" or name == "cpu family" or name == "model" or name == "model name"
       or name == "stepping" or name == "microcode" then
       found[(name:gsub(" ", "_"))] = value
