@@ -106,9 +106,9 @@ describe("NAT after somebody's flush of all rules", function()
     local net <close> = network()
     must(nat.add(net.manager, entry_of(9, { address = "172.30.0.5" })))
     must(nat.add(net.manager, entry_of(6, { mac = "06:00:00:00:00:99" })))
-    local entries = { entry_of(5), entry_of(6), entry_of(7, { tap = "x*" }) }
+    local entries = { entry_of(5), entry_of(6), entry_of(7, { tap = "x*" }), entry_of(8, { mac = "" }) }
     assert.are.same({ entries[1], entries[2] }, must(nat.put_back(net.manager, entries)))
-    assert.are.same({ entries[3] }, must(nat.missing(net.manager, entries)))
+    assert.are.same({ entries[3], entries[4] }, must(nat.missing(net.manager, entries)))
     local left = must(nat.list(net.manager))
     table.sort(left, function(a, b) return a.tap < b.tap end)
     assert.are.same({ entries[1], entries[2] }, left)

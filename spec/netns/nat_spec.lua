@@ -203,6 +203,33 @@ print(socket.create_connection(("%s", 7000), 5).recv(100).decode(), end="")
     reaches(guest, "172.30.0.1", entry.address)
   end)
 
+  it("drops ARP whose sender in the text is another than on the frame", function()
+    local net <close> = network()
+    local guest, entry = add_guest(net, 5)
+    local _, other = add_guest(net, 6)
+    -- What the host has for an address after the guest has asked for the host's, in that name.
+    local function planted(mac, address)
+      in_host(net, "ip", "neigh", "flush", "all")
+      support.sh({ "python3", "-c", ([[
+import socket
+def mac(text): return bytes.fromhex(text.replace(":", ""))
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+packets.bind(("eth0", 0))
+packets.send(b"\xff" * 6 + mac("%s") + bytes.fromhex("0806" "0001" "0800" "06" "04" "0001") + mac("%s")
+    + socket.inet_aton("%s") + bytes(6) + socket.inet_aton("172.30.0.1"))
+]]):format(entry.mac, mac, address) }, { netns = guest })
+      reaches(guest, "172.30.0.1", entry.address) -- what was sent before has arrived
+      return in_host(net, "ip", "neigh", "show", address):match("lladdr (%S+)")
+    end
+    reaches(guest, "172.30.0.1", entry.address)
+    assert.are.equal(other.mac, planted(other.mac, "172.30.0.99"))
+    must(nat.add_all(net.manager, { entry, other }))
+    assert.is_nil(planted(other.mac, "172.30.0.99"))
+    assert.are.equal(entry.mac, planted(other.mac, entry.address))
+    assert.are.equal(entry.mac, planted(entry.mac, entry.address))
+    assert.is_nil(planted(entry.mac, other.address))
+  end)
+
   it("drops IPv6 and what is in a VLAN: neither address could be held against anything", function()
     local net <close> = network()
     local guest, entry = add_guest(net, 5)

@@ -31,7 +31,7 @@ function M.entries(record)
   local entries = {}
   for _, tap in ipairs(record.taps or {}) do
     if tap.nat and tap.address then
-      entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = tap.guest_mac:lower(),
+      entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = (tap.guest_mac or ""):lower(),
         uplink = tap.nat, id = record.id }
     end
   end
