@@ -15,6 +15,8 @@ local TYPES = "lua/fcproc/core.d.lua" -- of what is defined in C
 ---@field call string     how a function is written: "fcproc.", "vm:"
 ---@field of table        name to function
 ---@field class string?   the class in core.d.lua that tells of those in C
+---@field object string?  the class of the object; its fields are told here, those that are public
+---@field fields string?   the names of these
 ---@field text string
 
 local function methods_of(object) return getmetatable(object).__index end
@@ -34,14 +36,18 @@ local function sections()
   local console = assert(require("fcproc.vm.console").new(vm))
   local list = {
     { title = "The module", call = "fcproc.", of = fcproc,
-      text = "`local fcproc = require \"fcproc\"`" },
+      text = "`local fcproc = require \"fcproc\"`", object = "fcproc",
+      fields = "VERSION codes ERR_* vm doctor", class = "fcproc.core", only = pick"now" },
     { title = "A manager", call = "manager:", of = require("fcproc.manager").Manager,
-      text = "What `fcproc.new` returns. Many coroutines may share one." },
+      text = "What `fcproc.new` returns. Many coroutines may share one.", object = "fcproc.Manager",
+      fields = "runner" },
     { title = "VMs", call = "fcproc.vm.", of = fcproc.vm,
       text = "From a spec to a running VM, and what other managers have left." },
     { title = "A VM", call = "vm:", of = methods_of(vm),
-      text = "In the hands of this process until it is stopped or detached. `local vm <close>` ends it." },
-    { title = "A console", call = "console:", of = methods_of(console), text = "What `vm:console` returns." },
+      text = "In the hands of this process until it is stopped or detached. `local vm <close>` ends it.",
+      object = "fcproc.Vm", fields = "id report" },
+    { title = "A console", call = "console:", of = methods_of(console), text = "What `vm:console` returns.",
+      object = "fcproc.Console", fields = "path" },
     { title = "A process", call = "process:", of = core.process_methods, class = "fcproc.Process",
       only = pick"pid alive identity wait signal release close",
       text = "What `fcproc.spawn` and `fcproc.process` return: this very process, held by its pidfd." },
@@ -49,13 +55,14 @@ local function sections()
       only = pick"with_timeout cancel status remaining close",
       text = "What `fcproc.context` returns: a deadline and a cancel." },
     { title = "A client", call = "client:", of = methods_of(client),
-      text = "What `fcproc.client` returns: one connection to an API socket." },
+      text = "What `fcproc.client` returns: one connection to an API socket.", object = "fcproc.Client",
+      fields = "path" },
     { title = "A runner", call = "runner:", of = methods_of(runner),
-      text = "What `fcproc.runner` returns." },
+      text = "What `fcproc.runner` returns.", object = "fcproc.Runner", fields = "" },
     { title = "A network namespace", call = "netns:", of = {}, class = "fcproc.Netns", only = pick"fd close",
       text = "What `fcproc.netns` and `fcproc.new_netns` return." },
     { title = "An error", call = "err:", of = methods_of(fcproc.ERR_BUSY),
-      text = "What comes second when a call fails." },
+      text = "What comes second when a call fails.", object = "fcproc.Error" },
     { title = "The doctor", call = "fcproc.doctor.", of = fcproc.doctor, text = "What a host lacks." },
   }
   client:close()
@@ -104,9 +111,10 @@ local function read_comment(path, line)
       table.insert(doc.params, last)
     elseif tag == "return" then
       local kind, text = split_type(rest)
-      if kind:find(",$") then -- core.d.lua: "true?, fcproc.Error?"
-        table.insert(doc.returns, { type = kind:sub(1, -2), text = "" })
-        kind, text = split_type(text)
+      local value, err = kind:match("^([%w_.?]+), (fcproc%.Error%?)$") -- in core.d.lua
+      if value then
+        table.insert(doc.returns, { type = value, text = "" })
+        kind = err
       end
       local name, after = text:match("^([%a_][%w_]*%.*)%s*(.*)$")
       if name and (after == "" or text:find("^[%w_.]+  ")) then text = after else name = nil end
@@ -118,7 +126,8 @@ local function read_comment(path, line)
       last.text = (last.text .. " " .. body:gsub("^%s+", ""))
     else
       last = nil
-      table.insert(doc.text, body)
+      -- What it was called before is of interest in the sources only.
+      table.insert(doc.text, (body:gsub("%s*Seed: %w+%.$", "")))
     end
   end
   return doc
@@ -127,7 +136,17 @@ end
 -- Where the function is defined: its file and the line of its head.
 local function place_of(fn)
   local info = debug.getinfo(fn, "S")
-  return info.source:match("^@%.?/?(.*)$"), info.linedefined
+  local path = info.source:match("^@%./(.*)$") or info.source:match("^@(.*)$")
+  return path, info.linedefined, info.lastlinedefined
+end
+
+-- Does the function of these lines return something?
+local function answers(path, line, last)
+  for at = line, last do
+    local text = lines_of(path)[at]
+    if text:find("^%s+return %S") or text:find("%f[%w]return [^\"]+ end$") then return true end
+  end
+  return false
 end
 
 local function parameters_of(fn)
@@ -145,20 +164,25 @@ local function declared(class)
   for at, line in ipairs(lines_of(TYPES)) do
     local name = line:match("^%-%-%-@class (%S+)")
     if name then owner = name end
-    local method = line:match("^function %u%w*:([%w_]+)%(")
+    local fn = line:match("^function core%.([%w_]+)%(")
+    if fn then owner = "fcproc.core" end
+    local method = fn or line:match("^function %u%w*:([%w_]+)%(")
     if method and owner == class then found[method] = at end
-    if line:find("^function core%.") then owner = nil end
   end
   return found
 end
+
+-- In C it can't be read from the source.
+local ANSWERLESS = { close = true, cancel = true }
 
 local function read_section(section)
   local functions = {}
   for name, value in pairs(section.of) do
     if type(value) == "function" and not name:find("^_") and debug.getinfo(value, "S").what ~= "C"
-      and (not section.only or section.only[name]) then
-      local path, line = place_of(value)
+      and (not section.only or section.only[name] or section.of == fcproc) then
+      local path, line, last = place_of(value)
       local doc = read_comment(path, line)
+      doc.answers = answers(path, line, last)
       doc.name, doc.names = name, parameters_of(value)
       functions[#functions + 1] = doc
     end
@@ -167,6 +191,7 @@ local function read_section(section)
     if section.only[name] then
       local doc = read_comment(TYPES, line)
       doc.name, doc.names = name, {}
+      doc.answers = not ANSWERLESS[name]
       for word in lines_of(TYPES)[line]:match("%((.-)%)"):gmatch("[%w_]+") do
         doc.names[#doc.names + 1] = word
       end
@@ -234,19 +259,23 @@ local function write_function(out, call, doc)
   if #doc.params + #doc.returns > 0 then out("") end
 end
 
+local function write_fields(out, fields)
+  if #fields == 0 then return end
+  out("| field | type | |")
+  out("|---|---|---|")
+  for _, field in ipairs(fields) do
+    local text = field.text:gsub("|", "\\|")
+    out(("| %s | %s | %s |"):format(code(field.name), type_text(field.type), text))
+  end
+  out("")
+end
+
 local function write_class(out, class)
   out("### " .. code(class.name))
   out("")
   if class.text ~= "" then out(class.text .. "\n") end
   if class.parent then out(("All of %s, and:\n"):format(code(class.parent))) end
-  if #class.fields > 0 then
-    out("| field | type | |")
-    out("|---|---|---|")
-    for _, field in ipairs(class.fields) do
-      out(("| %s | %s | %s |"):format(code(field.name), type_text(field.type), (field.text:gsub("|", "\\|"))))
-    end
-    out("")
-  end
+  write_fields(out, class.fields)
 end
 
 -- The names of our types in a text.
@@ -256,11 +285,25 @@ local function types_in(text)
   return names
 end
 
+-- The fields of a section's object that are public.
+local function fields_of(section, all)
+  local class, shown = all[section.object], {}
+  local wanted = section.fields and pick(section.fields)
+  for _, field in ipairs(class and class.fields or {}) do
+    if not wanted or wanted[field.name] then shown[#shown + 1] = field end
+  end
+  return shown
+end
+
 ---All that is public: the sections with their functions, and the types that they speak of.
 ---@return reference.Section[] list
 ---@return table[] types
+---@return string[] unknown  names of types that nobody declares
 function M.read()
-  local list, all, wanted, queue, types = sections(), classes(), {}, {}, {}
+  local list, all, wanted, queue, types, unknown = sections(), classes(), {}, {}, {}, {}
+  for _, section in ipairs(list) do
+    wanted[section.object or section.class or ""] = true -- told in its section
+  end
   local function want(text)
     for _, name in ipairs(types_in(text)) do
       if not wanted[name] then
@@ -270,54 +313,72 @@ function M.read()
     end
   end
   for _, section in ipairs(list) do
-    section.functions = read_section(section)
+    section.functions, section.shown = read_section(section), fields_of(section, all)
+    for _, field in ipairs(section.shown) do want(field.type) end
     for _, doc in ipairs(section.functions) do
       for _, part in ipairs(doc.params) do want(part.type) end
       for _, part in ipairs(doc.returns) do want(part.type) end
     end
   end
   while #queue > 0 do
-    local class = all[table.remove(queue)]
-    if class and #class.fields > 0 then
+    local name = table.remove(queue)
+    local class = all[name]
+    if class then
       types[#types + 1] = class
       want(class.parent or "")
       for _, field in ipairs(class.fields) do want(field.type) end
+    else
+      unknown[#unknown + 1] = name
     end
   end
   table.sort(types, function(a, b) return a.name < b.name end)
-  return list, types
+  return list, types, unknown
+end
+
+-- What is told of the errors of a call: their codes, or that they are another's.
+local function tells_errors(text)
+  return text:find("ERR_%u") or text:find("%f[%w]as [%l_.]+[:.][%l_]+") or text:find("only the context's")
 end
 
 ---What is not told of something public, one line each.
 ---@return string[]
 function M.gaps()
   local gaps = {}
-  for _, section in ipairs((M.read())) do
+  local list, types, unknown = M.read()
+  for _, section in ipairs(list) do
     for _, doc in ipairs(section.functions) do
       local function gap(text)
         gaps[#gaps + 1] = ("%s%s (%s:%d): %s"):format(section.call, doc.name, doc.path, doc.line, text)
       end
-      if #doc.text == 0 then gap("says nothing") end
+      local text = table.concat(doc.text, " ")
+      if not text:find("%w") then gap("says nothing") end
       local told = {}
       for _, param in ipairs(doc.params) do told[param.name] = true end
       for _, name in ipairs(doc.names) do
         if not told[name] then gap("no @param " .. name) end
+        told[name] = nil
       end
-      local fails = false
+      for name in pairs(told) do gap("there is no parameter " .. name) end
+      if doc.answers and #doc.returns == 0 then gap("no @return") end
       for _, result in ipairs(doc.returns) do
-        if result.type:find("fcproc.Error", 1, true) then
-          fails = true
-          local text = result.text .. table.concat(doc.text, " ")
-          if not text:find("ERR_") and not text:find("%l%l%l") then gap("does not say which errors") end
+        if result.type:find("fcproc.Error", 1, true) and not tells_errors(result.text .. " " .. text) then
+          gap("does not say which errors")
         end
+        if result.type:find("^table%??$") and result.text == "" then gap("a table of what?") end
       end
-      local first = doc.returns[1]
-      if first and first.type:find("%?$") and not fails and #doc.returns == 1 and first.text == ""
-        and #doc.text == 0 then
-        gap("does not say when it is nil")
+      for _, param in ipairs(doc.params) do
+        if param.type:find("^table%??$") and param.text == "" then gap(param.name .. ": a table of what?") end
       end
     end
   end
+  for _, class in ipairs(types) do
+    for _, field in ipairs(class.fields) do
+      if field.type:find("^table%??$") and field.text == "" then
+        gaps[#gaps + 1] = ("%s.%s: a table of what?"):format(class.name, field.name)
+      end
+    end
+  end
+  for _, name in ipairs(unknown) do gaps[#gaps + 1] = name .. ": nobody declares it" end
   return gaps
 end
 
@@ -326,7 +387,10 @@ local HEAD = [[
 
 Written by `make doc` from the annotations in the sources; do not edit it here. Every call that can fail
 returns nil and an [error](errors.md). Times are seconds. A `?` after a type: it may be left out, or be
-nil. `ctx` is a [context](contexts.md).
+nil. `ctx` is a [context](contexts.md): without one, that of the `fcproc.run` around the call.
+
+Not told each time: whatever takes a `ctx` also fails with ERR_CANCELLED or ERR_DEADLINE when that ends, and
+any call with ERR_SYSTEM or ERR_NOMEM when the kernel can't give what it takes. A wrong type raises.
 ]]
 
 ---The page.
@@ -346,6 +410,7 @@ function M.write()
     out("")
     out(section.text)
     out("")
+    write_fields(out, section.shown)
     for _, doc in ipairs(section.functions) do write_function(out, section.call, doc) end
   end
   out("## Types")

@@ -88,7 +88,8 @@ Client.__close = Client.close
 ---@param path string  the API socket, at any depth; a symbolic link in its place is ERR_CONFLICT
 ---@param process fcproc.Process?  who is to answer; another is ERR_NOT_SAME_PROCESS
 ---@return fcproc.Client? client
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is no such folder; ERR_PERMISSION: it can't be
+---                           entered
 function M.client(path, process)
   options.argument(path, "string", "fcproc.client", "path")
   local handle, err = core.client(path, process)
@@ -103,13 +104,13 @@ end
 ---
 ---    local version = assert(fcproc.request("/run/vm/api.sock", "GET", "/version"))
 ---    print(version.firecracker_version)
----@param path string
+---@param path string  the API socket
 ---@param method string
 ---@param target string
 ---@param body table|string|nil
 ---@param ctx fcproc.Context?
 ---@return any? answer
----@return fcproc.Error? err
+---@return fcproc.Error? err  as client:request's
 function M.request(path, method, target, body, ctx)
   local client <close>, err = M.client(path)
   if not client then return nil, err end

@@ -15,7 +15,8 @@ local Binary = {}
 ---The path of the Firecracker binary: the configured path, or the first hit on PATH. It is a
 ---regular file that we may execute. Seed: ResolveBinary.
 ---@return string? path
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none; ERR_PERMISSION: it can't be executed;
+---                           ERR_INVALID: it is no regular file
 function Binary:resolve_binary()
   local name = self.config.firecracker_bin
   local hint = "; install firecracker or set firecracker_bin"
@@ -43,7 +44,8 @@ end
 ---The version that the binary gives for itself, as "1.12.1".
 ---@param ctx fcproc.Context?
 ---@return string? version
----@return fcproc.Error? err
+---@return fcproc.Error? err  as manager:resolve_binary's; ERR_UNSUPPORTED: it answers like no
+---                           Firecracker; ERR_WAIT_TIMEOUT: not within 5 s
 function Binary:binary_version(ctx)
   ctx = loop.context(ctx)
   local path, err = self:resolve_binary()

@@ -12,9 +12,12 @@ local M = {}
 ---@field bridge_ip string?        IPv4 or IPv6
 ---@field cidr (integer|string)?   the prefix length that goes with it
 ---@field runtime_dir string?      absolute: where sockets live
----@field logger fun(level: string, message: string, fields: table)?  default: nobody
+---@field logger fun(level: string, message: string, fields: table<string, any>)?  told of each change on the
+---                                 host: level is "debug", or "warn" for what a person should see; message is
+---                                 fixed ("TAP created"); fields has its arguments, and duration in seconds.
+---                                 Default: nobody, or the log of a C host
 ---@field runner fcproc.Runner?    for flows and scripts; the primitives never call it
----@field privilege "direct"?      system calls are made by this process itself
+---@field privilege "direct"?      who makes the system calls: this process itself, which is all there is yet
 ---@field netns (string|fcproc.Netns)?  where bridges and TAPs are made; default: the caller's
 ---@field jailer_uids { first: integer, count: integer }?  of which jails with uid = "auto" get theirs;
 ---                                 default: 70000 to 89999, which neither systemd nor useradd gives away

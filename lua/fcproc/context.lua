@@ -16,7 +16,7 @@ local M = {}
 ---    local ok, err = manager:wait_for_exit(pid, sock, 10, ctx)
 ---@param opts fcproc.ContextOptions?
 ---@return fcproc.Context? context
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_SYSTEM: no descriptor is left; ERR_NOMEM
 function M.new(opts)
   options.check(opts, {
     timeout = "number", parent = "fcproc.context", waiter = "string",

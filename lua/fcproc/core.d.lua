@@ -18,7 +18,7 @@ local Context = {}
 
 ---A child that ends in so many seconds, or with this one.
 ---@param timeout number  seconds
----@return fcproc.Context?, fcproc.Error?
+---@return fcproc.Context?, fcproc.Error?  ERR_SYSTEM: no descriptor is left; ERR_NOMEM
 function Context:with_timeout(timeout) end
 
 ---Ends every wait under it, now and later.
@@ -93,7 +93,7 @@ function Process:alive() end
 function Process:recorded() end
 
 ---What fcproc.process takes to find this very process again.
----@return fcproc.Identity?, fcproc.Error?
+---@return fcproc.Identity?, fcproc.Error?  ERR_NOT_FOUND: it is gone
 function Process:identity() end
 
 ---Is it a process of this executable with exactly this --api-sock? Without one, with any inside the
@@ -117,7 +117,7 @@ function Process:signal_number(number) end
 
 ---Lets a process that was spawned with a gate execute its program, and waits until it has.
 ---@param wait boolean?  false: returns at once, and a later call tells whether it could
----@return true?, fcproc.Error?
+---@return true?, fcproc.Error?  as fcproc.spawn's
 function Process:release(wait) end
 
 ---Waits for its end; its result is an fcproc.Exit, empty when nobody can tell.

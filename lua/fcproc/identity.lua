@@ -91,7 +91,8 @@ end
 ---@param api_sock string
 ---@param ctx fcproc.Context?
 ---@return integer? pid
----@return fcproc.Error? err  ERR_NOT_FOUND: none
+---@return fcproc.Error? err  ERR_NOT_FOUND: none; ERR_BUSY: the listener's queue is full, and no
+---                           Firecracker was started with it; ERR_CONFLICT: a symbolic link is there
 function Processes:find_pid(api_sock, ctx)
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
@@ -103,10 +104,10 @@ function Processes:find_pid(api_sock, ctx)
   return found:pid()
 end
 
----The same as a process handle, which stays that process whatever becomes of the number.
+---What find_pid finds, as a process handle, which stays that process whatever becomes of the number.
 ---@param api_sock string
 ---@return fcproc.Process? process
----@return fcproc.Error? err
+---@return fcproc.Error? err  as manager:find_pid's
 function Processes:open_process(api_sock)
   local found, err = core.open_listener(api_sock, self.config.without)
   if found then return found end
@@ -119,7 +120,8 @@ end
 ---@param api_sock string
 ---@param ctx fcproc.Context?
 ---@return integer pid
----@return fcproc.Error? err  with 0: it could not be found out; without: there is none
+---@return fcproc.Error? err  with 0: it could not be found out, as manager:find_pid's; without: there
+---                           is none
 function Processes:resolve_pid(machine, api_sock, ctx)
   local pid, err = self:find_pid(api_sock, ctx)
   if pid then return pid end
@@ -142,7 +144,8 @@ end
 ---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return true? gone
----@return fcproc.Exit|fcproc.Error|nil exit  nil when nobody can tell how it ended
+---@return fcproc.Exit|fcproc.Error|nil exit  nil when nobody can tell how it ended; or the error:
+---                                           ERR_WAIT_TIMEOUT
 function Processes:wait_for_exit(target, api_sock, timeout, ctx)
   check_target(target, "wait_for_exit")
   check_socket(api_sock, "wait_for_exit")

@@ -16,8 +16,11 @@ local process = require "fcproc.process"
 local runner = require "fcproc.runner"
 
 ---@class fcproc
----@field vm table      the VM flow, see vm.lua
----@field doctor table  the checks of a host, see doctor.lua
+---@field VERSION string
+---@field codes { name: string, code: string, meaning: string }[]  all codes of errors
+---@field ERR_* fcproc.Error  a sentinel for each: ERR_BUSY, ERR_NOT_FOUND, ...
+---@field vm table<string, function>      VMs; loaded when it is first used
+---@field doctor table<string, function>  the checks of a host; loaded when it is first used
 local M = {
   VERSION = core.version,
   now = core.now,
@@ -39,7 +42,8 @@ for name, sentinel in pairs(errors.sentinels) do M[name] = sentinel end
 ---Opens a network namespace: a name is looked for in /run/netns, a path is taken as it is.
 ---@param name string
 ---@return fcproc.Netns? netns
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none of that name; ERR_INVALID: it is no
+---                           namespace; ERR_PERMISSION
 function M.netns(name)
   options.argument(name, "string", "fcproc.netns", "name")
   return core.netns(name)
@@ -47,7 +51,7 @@ end
 
 ---Makes a network namespace with no name. It lasts as long as this object, or a process in it.
 ---@return fcproc.Netns? netns
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_PERMISSION: it needs root or CAP_SYS_ADMIN
 function M.new_netns()
   return core.netns()
 end

@@ -132,7 +132,8 @@ end
 ---other addresses on it are, too. Safe when many processes race. Seed: EnsureBridge.
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name
+---@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name; ERR_PERMISSION: it
+---                           needs root or CAP_NET_ADMIN; ERR_INVALID: no bridge_name is configured
 function Manager:ensure_bridge(ctx)
   local ifindex, err = self:_bridge(loop.context(ctx))
   if not ifindex then return nil, err end
@@ -142,7 +143,8 @@ end
 ---The bridge is gone. One with ports is ERR_BUSY, a link of another kind ERR_CONFLICT.
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_BUSY, ERR_CONFLICT; ERR_PERMISSION; ERR_INVALID: no bridge_name is
+---                           configured
 function Manager:delete_bridge(ctx)
   ctx = loop.context(ctx)
   local ok, err = need(self, "bridge_name", "bridge.delete")
@@ -251,11 +253,12 @@ function Manager:delete_taps(names, ctx)
   return deleted
 end
 
----The same for one.
+---The TAP is not there any more, as with delete_taps.
 ---@param name string
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_BUSY: a process uses it; ERR_CONFLICT: it is something else;
+---                           ERR_PERMISSION
 function Manager:delete_tap(name, ctx)
   options.argument(name, "string", "delete_tap", "name")
   local deleted, err = self:delete_taps({ name }, ctx)
@@ -278,7 +281,8 @@ end
 ---The TAPs on the bridge; none when there is no bridge.
 ---@param ctx fcproc.Context?
 ---@return fcproc.TapState[]? taps
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CONFLICT: the bridge is none; ERR_INVALID: no bridge_name is
+---                           configured
 function Manager:list_taps(ctx)
   ctx = loop.context(ctx)
   local ok, err = need(self, "bridge_name", "tap.list")
@@ -291,7 +295,9 @@ end
 ---The runtime folder exists, is ours and has mode 0700. Seed: EnsureSocketDir.
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err  ERR_CONFLICT: a link, a file or somebody else's folder is there
+---@return fcproc.Error? err  ERR_CONFLICT: a link, a file or somebody else's folder is there;
+---                           ERR_PERMISSION: it can't be made; ERR_INVALID: no runtime_dir is
+---                           configured
 function Manager:ensure_socket_dir(ctx)
   local ok, err = loop.check(ctx)
   if ok then ok, err = need(self, "runtime_dir", "socket_dir.ensure") end
@@ -314,7 +320,8 @@ end
 ---@param label string?    for the message; default "path"
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_DEADLINE: not there in time; ERR_PERMISSION: a folder above it can't
+---                           be entered
 function Manager:wait_for_path(path, timeout, label, ctx)
   options.argument(path, "string", "wait_for_path", "path")
   ctx = loop.context(ctx)
@@ -331,7 +338,8 @@ end
 ---@param label string?
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_DEADLINE: nobody listens in time; ERR_CONFLICT: a symbolic link is
+---                           there; ERR_PERMISSION
 function Manager:wait_for_socket(path, timeout, label, ctx)
   options.argument(path, "string", "wait_for_socket", "path")
   ctx = loop.context(ctx)
@@ -348,7 +356,8 @@ end
 ---@param label string?  for the message; default "socket"
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_DEADLINE: not there in time; ERR_CONFLICT: it is no socket;
+---                           ERR_PERMISSION: it can't be made ours
 function Manager:ensure_socket_access(path, label, ctx)
   options.argument(path, "string", "ensure_socket_access", "path")
   local ok, err = loop.check(ctx)
@@ -375,7 +384,8 @@ end
 ---@param api_sock string
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err  ERR_UNSUPPORTED on aarch64; ERR_API with Firecracker's own words
+---@return fcproc.Error? err  ERR_UNSUPPORTED on aarch64; ERR_API with Firecracker's own words; as
+---                           manager:ensure_socket_access's; as client:request's
 function Manager:send_ctrl_alt_del(api_sock, ctx)
   options.argument(api_sock, "string", "send_ctrl_alt_del", "api_sock")
   if core.arch ~= "x86_64" then

@@ -27,7 +27,7 @@ local Process = core.process_methods
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return true? gone
----@return fcproc.Exit|fcproc.Error|nil exit  nil when it can't be known
+---@return fcproc.Exit|fcproc.Error|nil exit  nil when it can't be known; or the error: ERR_WAIT_TIMEOUT
 function Process:wait(timeout, ctx)
   return M.wait(self, timeout, 0, loop.context(ctx))
 end
@@ -56,7 +56,7 @@ end
 ---Sends a signal through the pidfd: this very process or none.
 ---@param signal string|integer  "TERM", "KILL", ... or a number
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: it is gone; ERR_PERMISSION; an unknown name raises
 function Process:signal(signal)
   local number = math.type(signal) == "integer" and signal or core.signals[signal]
   if not number then
@@ -114,7 +114,9 @@ end
 ---@param opts fcproc.SpawnOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Process? process
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: no such program, folder or interpreter; ERR_PERMISSION: it
+---                           may not be executed; ERR_INVALID: what can't work; errno, and the step
+---                           that failed in the message
 function M.spawn(argv, opts, ctx)
   options.argument(argv, "table", "fcproc.spawn", "argv")
   options.check(opts, M.spawn_options, "fcproc.spawn")
@@ -125,7 +127,7 @@ end
 ---process is found, never one that has its number now.
 ---@param which integer|fcproc.Identity
 ---@return fcproc.Process? process
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: it is gone; ERR_INVALID: a pid of 0 or less
 function M.open(which)
   if type(which) ~= "table" then options.argument(which, "integer", "fcproc.process", "pid") end
   return core.process(which)

@@ -66,7 +66,8 @@ end
 ---@param opts fcproc.RunOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.RunResult? result
----@return fcproc.Error? err  ERR_EXIT_STATUS with status, signal, output, stdout and stderr
+---@return fcproc.Error? err  ERR_EXIT_STATUS with status or signal, output, stdout and stderr;
+---                           ERR_NOT_FOUND, ERR_PERMISSION: it could not be started; ERR_WAIT_TIMEOUT
 function Runner:run(argv, opts, ctx) -- luacheck: ignore self
   options.argument(argv, "table", "runner:run", "argv")
   options.check(opts, run_options, "runner:run")
@@ -79,7 +80,8 @@ end
 ---@param opts fcproc.RunOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.RunResult? result
----@return fcproc.Error? err
+---@return fcproc.Error? err  as runner:run's; ERR_EXIT_STATUS also when sudo would have to ask for a
+---                           password
 function Runner:run_sudo(argv, opts, ctx) -- luacheck: ignore self
   options.argument(argv, "table", "runner:run_sudo", "argv")
   options.check(opts, run_options, "runner:run_sudo")
@@ -92,6 +94,7 @@ function Runner:run_sudo(argv, opts, ctx) -- luacheck: ignore self
   return result, err
 end
 
+---A runner of commands: no shell. It is what a manager has when it is given none.
 ---@return fcproc.Runner
 function M.new()
   return setmetatable({}, Runner)

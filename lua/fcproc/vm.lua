@@ -154,7 +154,12 @@ end
 ---@param spec fcproc.VmSpec
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm? vm
----@return fcproc.Error? err  with step, and output when Firecracker said why; nothing is left
+---@return fcproc.Error? err  ERR_INVALID, ERR_UNSUPPORTED: of the spec, all mistakes as problems;
+---                           ERR_CONFLICT: its id, address, drive or uid is another VM's, with its
+---                           owner; ERR_BUSY: none is free; ERR_NOT_FOUND, ERR_PERMISSION;
+---                           ERR_EXIT_STATUS: Firecracker ended, with its output; ERR_DEADLINE: its API
+---                           did not answer in time; ERR_CLOSED: the manager was. With step, and left
+---                           when something stays
 function M.launch(manager, spec, ctx)
   return launch(manager, spec, {}, ctx)
 end
@@ -184,10 +189,12 @@ local RESTORE = {
 ---Launches a VM from a snapshot, with TAPs, addresses and a folder of its own.
 ---@param manager fcproc.Manager
 ---@param path string  the snapshot's folder
----@param spec table?  id, network, jailer, hooks, log_level, …; paused = true leaves it paused
+---@param spec fcproc.RestoreSpec?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm? vm
----@return fcproc.Error? err  ERR_CONFLICT: another CPU, version or drive than the snapshot's
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is no snapshot; ERR_PROTOCOL: its manifest is
+---                           damaged; ERR_CONFLICT: another CPU, version or drive than the snapshot's;
+---                           as fcproc.vm.launch's
 function M.restore(manager, path, spec, ctx)
   options.argument(path, "string", "vm.restore", "path")
   local ok, err = manager:_check_open("vm.restore")
@@ -221,7 +228,7 @@ M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing
 ---@param limit integer?  how many start at once; default: all
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm[]? vms  in the order of the list
----@return fcproc.Error? err  of the first that failed
+---@return fcproc.Error? err  of the first that failed, as fcproc.vm.launch's
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
   ctx = loop.context(ctx)
@@ -257,8 +264,9 @@ end
 ---@param ladder fcproc.FleetLadder?
 ---@param ctx fcproc.Context?
 ---@return fcproc.StopReport[]? reports  in the order of the list
----@return fcproc.Error? err  of the first that failed; the others were stopped all the same. With
----                            errno 24: some are left, since there are too few descriptors even for one
+---@return fcproc.Error? err  of the first that failed, as vm:stop's; the others were stopped all the
+---                           same. With errno 24: some are left, since there are too few descriptors
+---                           even for one
 function M.stop_all(vms, ladder, ctx)
   options.argument(vms, "table", "vm.stop_all", "vms")
   return fleets.stop_all(vms, stop.fleet_ladder(ladder), ctx)

@@ -42,7 +42,7 @@ end
 ---All of it that is kept, from a position on.
 ---@param offset integer?  bytes, default 0
 ---@return string? text
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: it is gone with its VM
 function Console:read(offset)
   return core.read_file(self.path, offset or 0)
 end

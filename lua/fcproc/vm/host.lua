@@ -141,7 +141,7 @@ end
 
 ---@class fcproc.Left  what could not be removed
 ---@field id string?  the VM's; nil: of several
----@field what string
+---@field what string  "the TAP fc12ab", "its cgroup": for people
 ---@field err fcproc.Error
 
 local function note(left, id, what, ok, err)

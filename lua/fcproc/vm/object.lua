@@ -58,7 +58,8 @@ end
 
 -- ---- asking --------------------------------------------------------------------------------
 
----The VM's record: what was made for it.
+---The VM's record: what was made for it, as vm.json has it. For looking at: fields may come and go.
+---@return table<string, any> record  taps, drives, files, jail, leases, process, created, ...
 function Vm:record()
   return self.journal.record
 end
@@ -85,7 +86,10 @@ end
 ---@param body table|string|nil
 ---@param ctx fcproc.Context?
 ---@return any? answer
----@return fcproc.Error? err  ERR_API: Firecracker refused it; ERR_EXIT_STATUS: it has ended
+---@return fcproc.Error? err  ERR_API: Firecracker refused it; ERR_EXIT_STATUS: it has ended;
+---                           ERR_WAIT_TIMEOUT: no answer within the endpoint's limit; ERR_PROTOCOL: an
+---                           answer that can't be; ERR_NOT_SAME_PROCESS: another listens at its socket;
+---                           ERR_CLOSED: it was stopped or detached
 function Vm:api(method, target, body, ctx)
   if not self.machine then return self:_ended("api") end
   return explained(self, "api", self.machine:api(method, target, body, ctx))
@@ -116,11 +120,10 @@ end
 ---What it is and how it does. One that does not tell its state within a second, or tells none that there
 ---is, has the state "unknown"; the rest is known all the same.
 ---@param ctx fcproc.Context?
----@return table? info  id, state, pid, version, address, taps, drives, jail, files, binary, created, uptime,
----                         warnings: { name, message, fix } each. What kept it from its uplink when it
----                         was launched; and "nat", when it runs and the kernel has lost its NAT.
----                         err: why its state is unknown
----@return fcproc.Error? err  the context has ended
+---@return fcproc.VmInfo? info  without managed, manager, console and identity, which inspect adds;
+---                             state may be "not started", "stopped" or "dead", too; "unknown": err
+---                             says why
+---@return fcproc.Error? err  only the context's
 function Vm:info(ctx)
   local info, machine = self:_facts(), self.machine
   if not machine then
@@ -163,8 +166,9 @@ end
 
 ---The newest metrics, after they were flushed.
 ---@param ctx fcproc.Context?
----@return table? metrics
----@return fcproc.Error? err
+---@return table<string, any>? metrics  Firecracker's own names and numbers
+---@return fcproc.Error? err  ERR_PROTOCOL: the file has no line of metrics; ERR_CONFLICT: a jail's user
+---                           has replaced it; as vm:api's
 function Vm:metrics(ctx)
   if not self.machine then return self:_ended("metrics") end
   local ok, err = explained(self, "metrics", self.machine:flush_metrics(ctx))
@@ -183,10 +187,10 @@ function Vm:metrics(ctx)
 end
 
 ---The metadata that the guest sees: reads it, or replaces it when data is given.
----@param data table?
+---@param data table<string, any>?  what there is instead from now on
 ---@param ctx fcproc.Context?
----@return table|true|nil data
----@return fcproc.Error? err
+---@return table|true|nil data  as it is; true when it was replaced
+---@return fcproc.Error? err  ERR_INVALID: data that JSON can't hold; as vm:api's
 function Vm:mmds(data, ctx)
   if not self.machine then return self:_ended("mmds") end
   if data then return explained(self, "mmds", self.machine:set_mmds(data, ctx)) end
@@ -196,8 +200,8 @@ end
 ---The balloon: reads it, or asks it to grow or shrink.
 ---@param amount_mib integer?
 ---@param ctx fcproc.Context?
----@return table|true|nil balloon
----@return fcproc.Error? err
+---@return table|true|nil balloon  as the API gives it: amount_mib, ...; true when it was asked to change
+---@return fcproc.Error? err  ERR_API: it has none; ERR_INVALID: no amount; as vm:api's
 function Vm:balloon(amount_mib, ctx)
   if not self.machine then return self:_ended("balloon") end
   if amount_mib then
@@ -260,16 +264,16 @@ end
 ---Stops the guest's CPUs. Paused already is a success.
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  as vm:api's
 function Vm:pause(ctx)
   if not self.machine then return self:_ended("pause") end
   return set_paused(self, true, self.machine:pause(ctx))
 end
 
----Lets them go on. Running already is a success.
+---Lets the guest's CPUs go on. Running already is a success.
 ---@param ctx fcproc.Context?
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  as vm:api's
 function Vm:resume(ctx)
   if not self.machine then return self:_ended("resume") end
   return set_paused(self, false, self.machine:resume(ctx))
@@ -279,7 +283,8 @@ end
 ---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return true? gone
----@return fcproc.Exit|fcproc.Error|nil exit
+---@return fcproc.Exit|fcproc.Error|nil exit  how it ended; nil when nobody can tell; or the error:
+---                                           ERR_WAIT_TIMEOUT, ERR_CLOSED
 function Vm:wait(timeout, ctx)
   if not self.machine then return self:_ended("wait") end
   return self.machine:wait(timeout, ctx)
@@ -289,8 +294,11 @@ end
 ---@param path string  absolute; it must not exist
 ---@param opts fcproc.SnapshotOptions?
 ---@param ctx fcproc.Context?
----@return table? manifest
----@return fcproc.Error? err
+---@return fcproc.Manifest? manifest  what manifest.json says
+---@return fcproc.Error? err  ERR_CONFLICT: something is at the path; ERR_NOT_FOUND: the folder above it
+---                           is not there; ERR_INVALID: no absolute path; ERR_BUSY: another is being
+---                           made; ERR_API: Firecracker refused it. Nothing of it is left, and the VM
+---                           goes on
 function Vm:snapshot(path, opts, ctx)
   if not self.machine then return self:_ended("snapshot") end
   return snapshot.create(self, path, opts, loop.context(ctx))
@@ -385,10 +393,11 @@ end
 ---
 ---    local report = assert(vm:stop{ { "ctrl_alt_del", 10 }, { "sigkill", 5 } })
 ---    print(report.step, report.exit and report.exit.status)
----@param ladder table[]?  { name or function, seconds } each; default: ctrl_alt_del 10, sigterm 3, sigkill 5
+---@param ladder fcproc.Rung[]?  default: ctrl_alt_del for 10 s, sigterm for 3, sigkill for 5
 ---@param ctx fcproc.Context?
 ---@return fcproc.StopReport? report
----@return fcproc.Error? err  with report: it has not ended, or something could not be removed
+---@return fcproc.Error? err  with report. ERR_WAIT_TIMEOUT: it has not ended; ERR_BUSY: something could
+---                           not be removed (report.left); ERR_CLOSED: it was detached; a hook's own
 function Vm:stop(ladder, ctx)
   if ladder ~= nil then stop.check_ladder(ladder) end
   ctx = loop.context(ctx)
@@ -406,10 +415,10 @@ function Vm:stop(ladder, ctx)
   return report, err
 end
 
----The same with SIGKILL at once, whatever the hooks say.
+---Ends the VM as stop does, with SIGKILL at once, whatever the hooks say.
 ---@param ctx fcproc.Context?
 ---@return fcproc.StopReport? report
----@return fcproc.Error? err
+---@return fcproc.Error? err  as vm:stop's
 function Vm:kill(ctx)
   self.forced = true
   return self:stop(stop.KILL, ctx)
@@ -417,7 +426,7 @@ end
 
 ---Lets it go: the VM runs on without this manager, and can be adopted by any.
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CLOSED: it was stopped or detached
 function Vm:detach()
   if not self.machine then return self:_ended("detach") end
   self:cap()

@@ -180,18 +180,20 @@ end
 ---@param id string
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm? vm
----@return fcproc.Error? err  ERR_BUSY: another manager has it; ERR_NOT_FOUND: there is none, or it
----                            is dead; ERR_UNSUPPORTED: a newer fcproc made it
+---@return fcproc.Error? err  ERR_BUSY: another manager has it, with its pid; ERR_NOT_FOUND: there is
+---                           none, or it is dead (state is then "dead"); ERR_CONFLICT: its journal says
+---                           what can't be; ERR_UNSUPPORTED: a newer fcproc made it; ERR_INVALID: that
+---                           can't be an id; ERR_CLOSED: the manager was
 function M.adopt(manager, id, ctx)
   return take(manager, id, ctx)
 end
 
----The same, at once and only to kill it: nothing is asked of its API.
+---As adopt, at once and only to kill it: nothing is asked of its API.
 ---@param manager fcproc.Manager
 ---@param id string
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm? vm
----@return fcproc.Error? err
+---@return fcproc.Error? err  as fcproc.vm.adopt's
 function M.adopt_to_kill(manager, id, ctx)
   return take(manager, id, ctx, true)
 end
@@ -201,9 +203,9 @@ end
 ---@field state "running"|"paused"|"dead"|"making"|"unknown"  paused: by vm:pause, a restore, or a snapshot
 ---                                                           whose manager died (adopt lets it go on);
 ---                                                           unknown: err says why
----@field err fcproc.Error?
----@field pid integer?
----@field address string?
+---@field err fcproc.Error?  why nobody can tell more
+---@field pid integer?       the VMM's
+---@field address string?    the first of the guest's
 ---@field created integer?  seconds since 1970
 ---@field managed boolean   a manager has it in its hands
 
@@ -221,7 +223,8 @@ end
 ---@param manager fcproc.Manager
 ---@param ctx fcproc.Context?
 ---@return fcproc.VmSummary[]? vms
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CONFLICT, ERR_PERMISSION: the runtime folder is not ours alone; of a
+---                           single VM err is in its entry
 function M.list(manager, ctx)
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
@@ -245,10 +248,46 @@ function M.list(manager, ctx)
   return list
 end
 
+---@class fcproc.VmWarning
+---@field name string     "forwarding", "nat", ...
+---@field message string
+---@field fix string?     what to do about it
+
+---@class fcproc.VmTap
+---@field name string          of its TAP
+---@field guest_mac string
+---@field address string?      the guest's
+---@field attach boolean?      on the bridge
+---@field isolated boolean?
+---@field nat string?          its uplink
+---@field mtu integer?
+
+---@class fcproc.VmDrive
+---@field id string
+---@field name string          what Firecracker opens, in the VM's folder or jail
+---@field path string          what the spec named
+---@field root boolean?
+---@field read_only boolean?
+---@field copy ("reflink"|"sparse")?
+
 ---@class fcproc.VmInfo: fcproc.VmSummary
+---@field folder string      the VM's
+---@field version string?    Firecracker's
+---@field binary string?
+---@field vcpus integer?
+---@field mem_mib integer?
+---@field uptime integer?    seconds
+---@field taps fcproc.VmTap[]
+---@field drives fcproc.VmDrive[]
+---@field files table<string, string>  folder, socket, console, log, metrics: where they are on the host
+---@field jail table<string, any>?  root, uid, gid, cgroups, ...
+---@field warnings fcproc.VmWarning[]?  what kept it from its uplink when it was launched; and "nat", when it
+---                          runs and the kernel has lost its NAT
+---@field exit fcproc.Exit?  how a dead one ended, when that can be known ...
+---@field description string?  ... and in a sentence
 ---@field manager integer?  the pid of who has it in his hands
 ---@field console string?   its file; nil: a daemonized jailer has closed it
----@field identity table?   of the process that was started, for fcproc.process
+---@field identity fcproc.Identity?  of the process that was started, for fcproc.process
 
 local function look(manager, id, ctx, ask)
   options.argument(id, "string", "vm.inspect", "id")
@@ -288,17 +327,19 @@ end
 ---@param id string
 ---@param ctx fcproc.Context?
 ---@return fcproc.VmInfo? info  as vm:info gives it; state may be "dead" or "making", too
----@return fcproc.Error? err    ERR_NOT_FOUND: there is none
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none; ERR_CONFLICT: its journal says what can't
+---                           be; ERR_UNSUPPORTED: a newer fcproc made it; ERR_INVALID: that can't be an
+---                           id; ERR_BUSY: who is its VMM can't be told yet
 function M.inspect(manager, id, ctx)
   return look(manager, id, ctx, true)
 end
 
----The same without a word to its API: no state of one that lives, and no version.
+---As inspect, without a word to its API: no state of one that lives, and no version.
 ---@param manager fcproc.Manager
 ---@param id string
 ---@param ctx fcproc.Context?
 ---@return fcproc.VmInfo? info
----@return fcproc.Error? err
+---@return fcproc.Error? err  as fcproc.vm.inspect's
 function M.facts(manager, id, ctx)
   return look(manager, id, ctx, false)
 end
@@ -309,7 +350,7 @@ end
 ---@field reclaimed string[]  VMs of which nothing is left
 ---@field alive string[]      VMs that run, and were not touched
 ---@field busy string[]       in the hands of a manager
----@field failed { id: string, left: fcproc.Left[] }[]
+---@field failed { id: string, left: fcproc.Left[] }[]  VMs that are dead, and of which this stays
 ---@field leases integer      leases without a VM that were dropped
 ---@field taps integer        TAPs without a VM that were removed
 ---@field nat integer         guests' NAT without a VM that was removed
@@ -409,7 +450,8 @@ end
 ---@param manager fcproc.Manager
 ---@param ctx fcproc.Context?
 ---@return fcproc.Reclaimed? report
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CONFLICT, ERR_PERMISSION: the runtime folder is not ours alone; what
+---                           could not be removed of a single VM is in the report
 function M.reclaim(manager, ctx)
   local ok, err = manager:_check_open("vm.reclaim")
   if ok then ok, err = loop.check(ctx) end

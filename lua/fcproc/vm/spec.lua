@@ -31,7 +31,37 @@ local M = {}
 ---@field nat string?               the uplink through which the guest reaches the world
 ---@field mtu integer?            the TAP's; from Firecracker 1.16 on the guest is told it, too
 ---@field rx_limit table?           as the API's rx_rate_limiter
----@field tx_limit table?
+---@field tx_limit table?           as the API's tx_rate_limiter
+
+---@class fcproc.JailerSpec
+---@field uid integer|"auto"        the jail's own user; "auto": a free one of the manager's jailer_uids
+---@field gid integer?              needed with a number; with "auto": the same number as the uid
+---@field shared_uid boolean?       other jails may have this uid, too
+---@field allow_root boolean?       uid may be 0, which is logged
+---@field binary string?            the jailer; default: the one beside Firecracker, or on PATH
+---@field daemonize boolean?        cut off from the terminal; there is no console then
+---@field new_pid_ns boolean?       PID 1 of a namespace of its own, where SIGTERM does nothing
+---@field cgroups table<string, string|integer>?  file to value: { ["cpu.max"] = "50000 100000" }
+---@field cgroup_version (1|2)?     default: the one that serves all of cgroups
+---@field parent_cgroup string?     below the hierarchy, "a/b"; default: "fcproc"
+---@field limits { no_file: integer?, fsize: integer? }?  descriptors; bytes of a file
+
+---@class fcproc.RestoreSpec
+---@field id string?                as in fcproc.VmSpec
+---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  one for each of the snapshot's, or none:
+---                                 the guest keeps its address and MAC
+---@field jailer fcproc.JailerSpec?
+---@field hooks table<string, function>?
+---@field cgroup string?
+---@field seccomp (string|false)?
+---@field log_level string?
+---@field console_limit integer?
+---@field timeout number?
+---@field arguments string[]?
+---@field track_dirty_pages boolean?
+---@field paused boolean?           do not let it run yet
+---@field copy ("reflink"|"sparse")?  how its drives are copied; default "reflink"
+---@field any_cpu boolean?          though this host's CPU is another than the snapshot's
 
 ---@class fcproc.VmSpec
 ---@field id string?                1 to 64 letters, digits and dashes; default: a random one
@@ -40,27 +70,28 @@ local M = {}
 ---@field boot_args string?         default: "console=ttyS0 reboot=k panic=1 pci=off"; ip= is added
 ---@field vcpus integer?            default 1
 ---@field mem_mib integer?          default 128; 16 for the built-in guest
----@field smt boolean?
----@field cpu_template string?
----@field huge_pages string?
+---@field smt boolean?               two threads a core
+---@field cpu_template string?      one of Firecracker's own: "T2", "V1N1", ...
+---@field huge_pages string?        "2M"; default "None"
 ---@field track_dirty_pages boolean?  for diff snapshots
 ---@field drives fcproc.DriveSpec[]?
----@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?
+---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  true: one, all of it chosen
 ---@field vsock { cid: integer }?   its socket is vsock.sock in the VM's folder
----@field mmds { data: table?, version: string?, address: string? }?
+---@field mmds { data: table?, version: ("V1"|"V2")?, address: string? }?  the metadata service; default "V2"
 ---@field balloon { amount_mib: integer, deflate_on_oom: boolean?, stats_interval_s: integer? }?
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
----@field jailer table?             uid (or "auto"), gid, shared_uid, allow_root, binary, daemonize,
----                                 new_pid_ns, cgroups, cgroup_version, parent_cgroup, limits
+---@field jailer fcproc.JailerSpec?
 ---@field cgroup string?           a cgroup's folder, into which the VMM is put before it runs: else it
 ---                                 is in its manager's, and ends with it when that is killed
----@field boot ("config_file"|"api")?
+---@field boot ("config_file"|"api")?  how it is told its configuration; default "config_file"
 ---@field seccomp (string|false)?   a filter's file; false: none at all, which is logged
----@field log_level string?
+---@field log_level string?         Off, Error, Warning, Info, Debug, Trace; of firecracker.log
 ---@field console_limit integer?    bytes kept of console.log and of firecracker.log; default 16 MiB
 ---@field timeout number?           seconds until its API must answer; default 10
 ---@field arguments string[]?       more of Firecracker's own arguments
----@field hooks table<string, function>?  before_, after_ and on_failure_ of a step, see steps.lua
+---@field hooks table<string, function>?  before_, after_ and on_failure_ of a step, the steps
+---                                 being prepare, drives, network, start, stop, cleanup. Called with the
+---                                 VM, the context and, on failure, the error; nil, err fails the step
 
 M.MAX_ID = 64
 

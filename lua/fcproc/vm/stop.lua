@@ -15,12 +15,13 @@ local M = {}
 ---@field sent integer?     how often Ctrl-Alt-Del was sent
 
 ---@class fcproc.StopReport
----@field outcome "exited"|"running"|"unkillable"
+---@field outcome "exited"|"running"|"unkillable"  unkillable: in the kernel, where no signal reaches it
 ---@field step string?      the one that worked; "gone": it had ended by itself
 ---@field exit fcproc.Exit? how it ended, when it can be known
----@field description string?
+---@field description string?  how it ended, in a sentence for people
 ---@field steps fcproc.StopStep[]
----@field took number
+---@field took number      seconds, without the clean-up
+---@field cleanup_took number?  seconds
 ---@field left fcproc.Left[]  what could not be removed
 
 ---The default ladder: name, and seconds until the next.
@@ -129,8 +130,13 @@ function M.check_ladder(ladder)
   end
 end
 
+---@class fcproc.Rung  one step of a ladder
+---@field [1] ("ctrl_alt_del"|"wait"|"sigterm"|"sigkill")|fun(vm: fcproc.Vm, ctx: fcproc.Context?)  what is
+---                     done; wait: nothing
+---@field [2] number    seconds that the exit is waited for until the next
+
 ---@class fcproc.FleetLadder  a ladder as for vm:stop; without steps: the default one
----@field [integer] table
+---@field [integer] fcproc.Rung
 ---@field limit integer?  how many VMs stop at once; default: all
 
 ---The ladder that stop_all goes by. Raises unless it is one.

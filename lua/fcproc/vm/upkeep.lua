@@ -19,10 +19,10 @@ local M = {}
 local MOST_NAMED = 8 -- VMs in a message
 
 ---@class fcproc.NatMissing
----@field id string
+---@field id string       the VM's
 ---@field tap string
----@field address string
----@field uplink string
+---@field address string  the guest's
+---@field uplink string   by which it can't reach the world now
 
 ---What the VM's record says of its NAT.
 ---@param record table
@@ -95,7 +95,8 @@ end
 ---@param manager fcproc.Manager
 ---@param ctx fcproc.Context?
 ---@return fcproc.NatMissing[]? missing
----@return integer|fcproc.Error count  of the guests' interfaces with NAT; or the error
+---@return integer|fcproc.Error count  of the guests' interfaces with NAT; or the error, as
+---                                    fcproc.vm.ensure_nat's
 function M.missing(manager, ctx)
   return find_missing(manager, loop.context(ctx))
 end
@@ -141,7 +142,9 @@ end
 ---@param manager fcproc.Manager
 ---@param ctx fcproc.Context?
 ---@return fcproc.NatMissing[]? back  what was missing
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND: nft is not installed; ERR_PERMISSION; ERR_CONFLICT: an
+---                           address is another's there; ERR_BUSY: others changed the tables all the
+---                           time; ERR_EXIT_STATUS with nft's own words
 function M.ensure(manager, ctx)
   ctx = loop.context(ctx)
   local entries, err = running(manager, ctx)
