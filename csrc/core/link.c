@@ -13,6 +13,7 @@
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 
 #include "netlink.h"
@@ -226,6 +227,26 @@ static int bridge_add(fcproc_net *net, const char *name, char *text)
     return netlink_exchange(net, m, NULL, NULL, text, NETLINK_TEXT);
 }
 
+static void bridge_remember(fcproc_net *net, const struct link_info *link)
+{
+    memcpy(net->bridge.name, link->name, sizeof(net->bridge.name));
+    net->bridge.ifindex = link->ifindex;
+}
+
+int bridge_known(fcproc_net *net, const char *name)
+{
+    struct ifreq answer = { 0 };
+
+    if (!net->bridge.ifindex || strcmp(net->bridge.name, name) != 0 ||
+        link_index(net, name) != net->bridge.ifindex)
+        return 0;
+    (void)snprintf(answer.ifr_name, sizeof(answer.ifr_name), "%s", name);
+    return ioctl(nl_socket_get_fd(net->socket), SIOCGIFFLAGS, &answer) == 0 &&
+                   (answer.ifr_flags & IFF_UP)
+               ? net->bridge.ifindex
+               : 0;
+}
+
 /* The kernel takes no alias with the message that creates a link. */
 static int bridge_set_alias(fcproc_net *net, int ifindex, const char *alias, char *text)
 {
@@ -342,38 +363,56 @@ int link_set_up(fcproc_net *net, int ifindex, char *text)
                             NULL, NULL, text, NETLINK_TEXT);
 }
 
-/* One look and what it shows missing. 1: done; 0: somebody changed it meanwhile, look again. */
-static int bridge_ensure_once(fcproc_net *net, const struct fcproc_bridge *spec, fcproc_ctx *ctx,
-                              struct fcproc_bridge_info *ret, fcproc_error *err)
-{
-    static const char op[] = "bridge.ensure";
-    char text[NETLINK_TEXT] = "", kind[24];
-    struct link_info link;
-    int r = fcproc_ctx_status(ctx, err);
+static const char op_ensure[] = "bridge.ensure";
 
-    if (r < 0)
-        return r;
-    r = link_get(net, spec->name, &link);
+/* The bridge, made when there is none. 1; 0: it vanished meanwhile; or a code. */
+static int bridge_find(fcproc_net *net, const struct fcproc_bridge *spec,
+                       struct fcproc_bridge_info *ret, struct link_info *link, fcproc_error *err)
+{
+    char text[NETLINK_TEXT] = "", kind[24];
+    int r;
+
+    *link = (struct link_info){ .ifindex = bridge_known(net, spec->name), .flags = IFF_UP };
+    if (link->ifindex)
+        return 1;
+    r = link_get(net, spec->name, link);
     if (r == -ENODEV) {
         bool made;
 
         r = bridge_add(net, spec->name, text);
         if (r < 0 && r != -EEXIST)
-            return netlink_error(err, op, r, text, "can't create the bridge %s", spec->name);
+            return netlink_error(err, op_ensure, r, text, "can't create the bridge %s",
+                                 spec->name);
         made = r == 0;
         ret->created = ret->created || made;
-        r = link_get(net, spec->name, &link);
+        r = link_get(net, spec->name, link);
         if (r == 0 && made && spec->alias)
-            r = bridge_set_alias(net, link.ifindex, spec->alias, text);
+            r = bridge_set_alias(net, link->ifindex, spec->alias, text);
         if (r == -ENODEV)
             return 0;
     }
     if (r < 0)
-        return netlink_error(err, op, r, text, "can't look at %s", spec->name);
-    if (!link_is_bridge(&link))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
+        return netlink_error(err, op_ensure, r, text, "can't look at %s", spec->name);
+    if (!link_is_bridge(link))
+        return error_set(err, FCPROC_ERR_CONFLICT, op_ensure, 0,
                          "%s is %s, not a bridge; left untouched: choose another bridge_name",
-                         spec->name, link_kind_text(&link, kind, sizeof(kind)));
+                         spec->name, link_kind_text(link, kind, sizeof(kind)));
+    bridge_remember(net, link);
+    return 1;
+}
+
+/* One look and what it shows missing. 1: done; 0: somebody changed it meanwhile, look again. */
+static int bridge_ensure_once(fcproc_net *net, const struct fcproc_bridge *spec, fcproc_ctx *ctx,
+                              struct fcproc_bridge_info *ret, fcproc_error *err)
+{
+    char text[NETLINK_TEXT] = "";
+    struct link_info link;
+    int r = fcproc_ctx_status(ctx, err);
+
+    if (r == 0)
+        r = bridge_find(net, spec, ret, &link, err);
+    if (r <= 0)
+        return r;
     ret->ifindex = link.ifindex;
     if (spec->address) {
         r = fcproc_ctx_status(ctx, err);
@@ -390,7 +429,8 @@ static int bridge_ensure_once(fcproc_net *net, const struct fcproc_bridge *spec,
         if (r == -ENODEV)
             return 0;
         if (r < 0)
-            return netlink_error(err, op, r, text, "can't bring the bridge %s up", spec->name);
+            return netlink_error(err, op_ensure, r, text, "can't bring the bridge %s up",
+                                 spec->name);
         ret->brought_up = true;
     }
     return 1;

@@ -17,6 +17,10 @@ struct fcproc_net {
     pid_t pid; /* whose answers come there */
     struct nl_sock *socket;
     int ns_fd; /* negative: the calling thread's namespace */
+    struct {
+        char name[IF_NAMESIZE];
+        int ifindex;
+    } bridge; /* the one that was looked at last */
 };
 
 /* What the kernel tells of one link. */
@@ -65,6 +69,10 @@ int link_parse(const struct nlmsghdr *message, struct link_info *ret);
 int link_put_alias(struct nl_msg *message, const char *alias);
 /* Calls each with every link that has this master, or with 0 with every link. */
 int link_each(fcproc_net *net, int master, netlink_each each, void *arg);
+/* The ifindex of the bridge, if it is the one that was looked at last, and up; else 0. A link keeps
+ * its kind, and its number is not given away again: so no description of it is needed, for which the
+ * kernel takes the lock that every change of a link takes. */
+int bridge_known(fcproc_net *net, const char *name);
 bool link_is_bridge(const struct link_info *link);
 bool link_is_tap(const struct link_info *link);
 /* "a dummy", "a TUN", "a physical interface": for messages. */

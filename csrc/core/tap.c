@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * TAPs: made, or made right in place, never taken from whoever uses one. A new TAP lives only as
- * long as our descriptor until TUNSETPERSIST, the last step: a failure or a crash before it
- * leaves nothing.
+ * long as our descriptor until it bears its alias; then it is made to last, which a failure takes back.
+ * A crash in between leaves an idle TAP that tells whose it is.
  */
 #include <fcntl.h>
 #include <linux/if_bridge.h>
@@ -72,8 +72,10 @@ struct tap_job {
     int fd;
     int bridge; /* ifindex, 0: none */
     bool created;
+    bool fresh; /* nothing has been said of it yet */
+    int mtu;
     unsigned char mac[FCPROC_MAC_LEN];
-    struct link_info now; /* of a TAP that was there */
+    struct link_info now;
 };
 
 static const char op_create[] = "tap.create";
@@ -87,6 +89,9 @@ static int tap_find_bridge(struct tap_job *job, fcproc_error *err)
     int r;
 
     if (!name)
+        return 0;
+    job->bridge = bridge_known(job->net, name);
+    if (job->bridge)
         return 0;
     r = link_get(job->net, name, &link);
     if (r == -ENODEV)
@@ -155,6 +160,7 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
     if (r < 0)
         return tap_refusal(job, r, err);
     job->fd = r;
+    job->fresh = job->created;
     if (!job->created) {
         r = link_get(job->net, name, &job->now);
         if (r < 0)
@@ -207,20 +213,20 @@ static const char *wanted_alias(const struct tap_job *job)
 }
 
 /* MAC, MTU, queue length, alias and master, of which only what differs is sent. */
-static struct nl_msg *link_message(const struct tap_job *job, int mtu, bool no_ipv6_address)
+static struct nl_msg *link_message(const struct tap_job *job, int master, unsigned up,
+                                   bool no_ipv6_address)
 {
-    bool mac_differs = memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0;
-    bool alias_differs = strcmp(job->now.alias, wanted_alias(job)) != 0;
-    struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, job->now.ifindex,
-                                            job->bridge ? 0 : IFF_UP);
+    const struct link_info *now = &job->now;
+    struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, now->ifindex, up);
 
-    if (m && ((mac_differs && nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
-              (job->now.mtu != mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)mtu) < 0) ||
-              (job->now.queue_length != DEFAULT_QUEUE_LENGTH &&
+    if (m && ((memcmp(now->mac, job->mac, FCPROC_MAC_LEN) != 0 &&
+               nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
+              (now->mtu != job->mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)job->mtu) < 0) ||
+              (now->queue_length != DEFAULT_QUEUE_LENGTH &&
                nla_put_u32(m, IFLA_TXQLEN, DEFAULT_QUEUE_LENGTH) < 0) ||
-              (alias_differs && link_put_alias(m, wanted_alias(job)) < 0) ||
-              (job->now.master != job->bridge &&
-               nla_put_u32(m, IFLA_MASTER, (uint32_t)job->bridge) < 0) ||
+              (strcmp(now->alias, wanted_alias(job)) != 0 &&
+               link_put_alias(m, wanted_alias(job)) < 0) ||
+              (now->master != master && nla_put_u32(m, IFLA_MASTER, (uint32_t)master) < 0) ||
               (no_ipv6_address && !put_no_ipv6_address(m)))) {
         nlmsg_free(m);
         return NULL;
@@ -248,35 +254,73 @@ static struct nl_msg *port_message(const struct tap_job *job)
     return m;
 }
 
-static bool link_differs(const struct tap_job *job, int mtu)
+static bool link_differs(const struct tap_job *job, int master)
 {
-    return memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != mtu ||
+    return memcmp(job->now.mac, job->mac, FCPROC_MAC_LEN) != 0 || job->now.mtu != job->mtu ||
            job->now.queue_length != DEFAULT_QUEUE_LENGTH ||
-           strcmp(job->now.alias, wanted_alias(job)) != 0 || job->now.master != job->bridge;
+           strcmp(job->now.alias, wanted_alias(job)) != 0 || job->now.master != master;
+}
+
+/* What differs, with this master, and what was said is known from then on. */
+static int tap_send(struct tap_job *job, int master, unsigned up, char *text)
+{
+    bool quiet = job->fresh && job->bridge && job->mtu >= LEAST_IPV6_MTU;
+    int r = netlink_exchange(job->net, link_message(job, master, up, quiet), NULL, NULL, text,
+                             NETLINK_TEXT);
+
+    if (r == -EAFNOSUPPORT && quiet) /* a host without IPv6 */
+        r = netlink_exchange(job->net, link_message(job, master, up, false), NULL, NULL, text,
+                             NETLINK_TEXT);
+    if (r < 0)
+        return r;
+    memcpy(job->now.mac, job->mac, FCPROC_MAC_LEN);
+    job->now.mtu = job->mtu;
+    job->now.queue_length = DEFAULT_QUEUE_LENGTH;
+    (void)snprintf(job->now.alias, sizeof(job->now.alias), "%s", wanted_alias(job));
+    if (job->now.master != master)
+        job->now.isolated = false; /* a new port */
+    job->now.master = master;
+    job->now.flags |= up;
+    job->fresh = false;
+    return 0;
+}
+
+/* A new one lasts from here on, under its alias. It becomes a port without a descriptor that is open:
+ * with a carrier that costs the kernel up to a millisecond more, and to close a port's half of one. */
+static int tap_keep(struct tap_job *job)
+{
+    if (ioctl(job->fd, TUNSETPERSIST, 1UL) < 0)
+        return -errno;
+    close_fd(&job->fd);
+    return 0;
 }
 
 static int tap_send_link(struct tap_job *job, char *text)
 {
-    const struct fcproc_tap *spec = job->spec;
-    int mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
-    bool quiet = job->created && job->bridge && mtu >= LEAST_IPV6_MTU;
-    bool up = (job->now.flags & IFF_UP) != 0;
+    bool isolated = job->spec->isolated;
+    unsigned up = job->bridge && (isolated || job->now.isolated) ? 0 : IFF_UP;
     int r = 0;
 
-    if (link_differs(job, mtu) || (!job->bridge && !up)) {
-        r = netlink_exchange(job->net, link_message(job, mtu, quiet), NULL, NULL, text,
-                             NETLINK_TEXT);
-        if (r == -EAFNOSUPPORT && quiet) /* a host without IPv6 */
-            r = netlink_exchange(job->net, link_message(job, mtu, false), NULL, NULL, text,
-                                 NETLINK_TEXT);
+    if (job->created && job->fd >= 0) {
+        r = tap_send(job, 0, job->bridge ? 0 : IFF_UP, text);
+        if (r == 0)
+            r = tap_keep(job);
     }
-    if (r < 0 || !job->bridge)
+    if (r == 0 && (link_differs(job, job->bridge) || (up & ~job->now.flags)))
+        r = tap_send(job, job->bridge, up, text);
+    if (r < 0 || !job->bridge ||
+        ((job->now.flags & IFF_UP) && job->now.isolated == isolated))
         return r;
-    if (job->now.master != job->bridge)
-        job->now.isolated = false; /* a new port */
-    if (up && job->now.isolated == spec->isolated)
-        return 0;
     return netlink_exchange(job->net, port_message(job), NULL, NULL, text, NETLINK_TEXT);
+}
+
+/* Takes a TAP that was made here, and did not become what it was to be, away again. */
+static void tap_roll_back(struct tap_job *job)
+{
+    if (job->fd < 0)
+        job->fd = tap_hold(job->net, job->spec->name, TAP_EXISTING);
+    if (job->fd >= 0)
+        (void)ioctl(job->fd, TUNSETPERSIST, 0UL);
 }
 
 static int tap_set_link(struct tap_job *job, fcproc_error *err)
@@ -309,7 +353,8 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
                                  struct fcproc_tap_info *ret, fcproc_error *err)
 {
     struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF,
-                           .bridge = spec->bridge ? spec->bridge_ifindex : 0 };
+                           .bridge = spec->bridge ? spec->bridge_ifindex : 0,
+                           .mtu = spec->mtu ? spec->mtu : DEFAULT_MTU };
     struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
     int r = check_maker(net->pid, "tap.create", err);
 
@@ -336,14 +381,14 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
         r = fcproc_ctx_status(ctx, err);
     if (r == 0)
         r = tap_set_link(&job, err);
-    if (r == 0 && job.created && ioctl(job.fd, TUNSETPERSIST, 1UL) < 0)
-        r = error_errno(err, op_create, errno, "can't make the TAP %s persistent", spec->name);
-    close_fd(&job.fd); /* what was created and did not come this far is gone with it */
+    if (r < 0 && job.created)
+        tap_roll_back(&job);
+    close_fd(&job.fd);
     if (r < 0)
         return r;
     (void)snprintf(info.name, sizeof(info.name), "%s", spec->name);
     info.ifindex = job.now.ifindex;
-    info.mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
+    info.mtu = job.mtu;
     info.created = job.created;
     memcpy(info.mac, job.mac, FCPROC_MAC_LEN);
     *ret = info;

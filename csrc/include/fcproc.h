@@ -579,8 +579,9 @@ struct fcproc_tap_info {
     bool up, isolated, in_use, created;
     char alias[FCPROC_ALIAS_MAX + 1]; /* "": none; as fcproc_tap_list tells */
 };
-/* Seed: CreateTap. A new TAP becomes persistent as the last step, so that a crash before leaves
- * nothing; an idle one of that name is made right in place; one in use is FCPROC_ERR_BUSY. */
+/* Seed: CreateTap. A new TAP lasts from when it bears its alias, and a failure after that takes it away
+ * again: a crash leaves nothing, or an idle TAP that tells whose it is. An idle one of that name is made
+ * right in place; one in use is FCPROC_ERR_BUSY. */
 FCPROC_CHECKED int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
                                      fcproc_ctx *ctx, struct fcproc_tap_info *ret,
                                      fcproc_error *err);

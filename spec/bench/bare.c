@@ -33,36 +33,55 @@ static int hold(const char *name, int flags)
     return fd;
 }
 
-/* The bridge looked at (link and addresses), a TAP made, enslaved, up, persistent. */
-static void create_tap(const char *name, const char *bridge)
+/* Asked once: the least that can be done is done without. */
+static int bridge_index(const char *bridge)
 {
-    static const unsigned char mac[6] = { 2, 0, 0, 1, 2, 3 };
+    static char known[IF_NAMESIZE];
+    static int index;
+
+    if (strcmp(known, bridge) != 0) {
+        index = find_link(bridge);
+        snprintf(known, sizeof(known), "%.15s", bridge);
+    }
+    return index;
+}
+
+/* A TAP made, its owner's, lasting, a port of the bridge, up. One that is to be isolated can be so only
+ * once it is a port, and must be before it is up. */
+static void create_tap(const char *name, const char *bridge, int isolated)
+{
+    int index = bridge_index(bridge), fd = hold(name, IFF_TUN_EXCL);
     struct ifreq request = { 0 };
     struct request r;
-    int index = find_link(bridge), fd;
 
-    memset(&r, 0, sizeof(r));
-    r.head.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg));
-    r.head.nlmsg_type = RTM_GETADDR;
-    r.head.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-    r.u.address.ifa_family = AF_INET;
-    r.u.address.ifa_index = (unsigned)index;
-    exchange(&r);
-
-    index = find_link(bridge);
-    fd = hold(name, IFF_TUN_EXCL);
-    if (ioctl(fd, TUNSETOWNER, 0UL) < 0 || ioctl(fd, TUNSETGROUP, 0UL) < 0)
+    if (ioctl(fd, TUNSETOWNER, 0UL) < 0 || ioctl(fd, TUNSETGROUP, 0UL) < 0 ||
+        ioctl(fd, TUNSETPERSIST, 1UL) < 0)
         die("owner");
+    close(fd);
     snprintf(request.ifr_name, sizeof(request.ifr_name), "%.15s", name);
     if (ioctl(nl, SIOCGIFINDEX, &request) < 0)
         die("index");
     start_link(&r, RTM_NEWLINK, NLM_F_ACK, request.ifr_ifindex);
-    r.u.link.ifi_flags = r.u.link.ifi_change = IFF_UP;
-    put(&r, IFLA_ADDRESS, mac, sizeof(mac));
     put(&r, IFLA_MASTER, &index, 4);
-    if (exchange(&r) < 0 || ioctl(fd, TUNSETPERSIST, 1UL) < 0)
-        die("set up");
-    close(fd);
+    if (!isolated)
+        r.u.link.ifi_flags = r.u.link.ifi_change = IFF_UP;
+    if (exchange(&r) < 0)
+        die("master");
+    if (isolated) {
+        unsigned char yes = 1;
+        struct rtattr *info, *data;
+
+        start_link(&r, RTM_NEWLINK, NLM_F_ACK, request.ifr_ifindex);
+        r.u.link.ifi_flags = r.u.link.ifi_change = IFF_UP;
+        info = start_nest(&r, IFLA_LINKINFO);
+        put(&r, IFLA_INFO_SLAVE_KIND, "bridge", 6);
+        data = start_nest(&r, IFLA_INFO_SLAVE_DATA);
+        put(&r, IFLA_BRPORT_ISOLATED, &yes, 1);
+        end_nest(&r, data);
+        end_nest(&r, info);
+        if (exchange(&r) < 0)
+            die("isolated");
+    }
 }
 
 static void delete_tap(const char *name)
@@ -149,7 +168,9 @@ int main(void)
         int64_t start = now();
 
         if (sscanf(line, "tap %255s %255s", a, b) == 2)
-            create_tap(a, b);
+            create_tap(a, b, 0);
+        else if (sscanf(line, "port %255s %255s", a, b) == 2)
+            create_tap(a, b, 1);
         else if (sscanf(line, "delete %255s", a) == 1)
             delete_tap(a);
         else if (sscanf(line, "group %255s %d", a, &n) == 2)
