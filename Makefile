@@ -57,8 +57,8 @@ LUA_FILES := init alias api binary bodies calls config context endpoints error e
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
-	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases \
-	vm/partial vm/place vm/processes vm/record vm/recover vm/schema vm/snapshot vm/spec vm/statefiles vm/steps vm/stop vm/strays vm/uids \
+	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases vm/origin \
+	vm/partial vm/place vm/processes vm/record vm/recover vm/restore vm/schema vm/snapshot vm/spec vm/statefiles vm/steps vm/stop vm/strays vm/uids \
 	vm/upkeep vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

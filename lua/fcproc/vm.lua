@@ -15,7 +15,7 @@ local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local recover = require "fcproc.vm.recover"
-local snapshot = require "fcproc.vm.snapshot"
+local restoring = require "fcproc.vm.restore"
 local specs = require "fcproc.vm.spec"
 local steps = require "fcproc.vm.steps"
 local stop = require "fcproc.vm.stop"
@@ -169,32 +169,40 @@ local RESTORE = {
     local record = vm.journal.record
     record.paused = plan.spec.paused or nil
     local ok, err = prepare(vm, ctx, plan, fleet)
-    if not ok then return nil, snapshot.explain(err) end
+    if not ok then return nil, restoring.explain(err) end
     record.vcpus, record.mem_mib = plan.manifest.vcpus, plan.manifest.mem_mib
     return true
   end },
   { name = "drives", run = function(vm, ctx, plan)
     local ok, err = make_disks(vm, ctx, plan)
     if not ok then return nil, err end
-    return snapshot.place(vm, plan, ctx)
+    return restoring.place(vm, plan, ctx)
   end },
   { name = "network", run = make_network },
   { name = "start", run = function(vm, ctx, plan)
     local ok, err = start_machine(vm, plan, nil, ctx)
     if not ok then return nil, err end
-    return snapshot.load(vm, plan, ctx)
+    return restoring.load(vm, plan, ctx)
   end },
 }
 
 ---Launches a VM from a snapshot, with TAPs, addresses and a folder of its own.
+---
+---A snapshot is believed: its guest is whatever its author made it, and its state names files that
+---Firecracker opens. In a jail those are the jail's, and read-only drives, which the manifest names, are
+---used only when the jail's user may read them; drives = { id = path } says where they are instead, and
+---that is used as for a launch. Without a jail root's Firecracker opens them as root: so root restores
+---without one only from a folder that nobody else could write to, unless trust = true. Whoever made a
+---snapshot that is restored so can read and write any file of the host.
 ---@param manager fcproc.Manager
 ---@param path string  the snapshot's folder
 ---@param spec fcproc.RestoreSpec?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Vm? vm
 ---@return fcproc.Error? err  ERR_NOT_FOUND: there is no snapshot; ERR_PROTOCOL: its manifest is
----                           damaged; ERR_CONFLICT: another CPU, version or drive than the snapshot's;
----                           as fcproc.vm.launch's
+---                           damaged; ERR_CONFLICT: another CPU, version or drive than the snapshot's,
+---                           or it may be anybody's; ERR_PERMISSION: the jail's user can't read one of
+---                           its drives; as fcproc.vm.launch's
 function M.restore(manager, path, spec, ctx)
   options.argument(path, "string", "vm.restore", "path")
   local ok, err = manager:_check_open("vm.restore")
@@ -205,7 +213,7 @@ function M.restore(manager, path, spec, ctx)
   local fleet = {} -- of one
   plan, err = specs.plan(manager, spec or {}, true, ctx, fleet)
   if not plan then return nil, err end
-  ok, err = snapshot.plan(manager, path, plan, ctx)
+  ok, err = restoring.plan(manager, path, plan, ctx)
   if not ok then return nil, err end
   return build(manager, plan, fleet, ctx, RESTORE)
 end

@@ -64,6 +64,7 @@ describe("a restored VM", function()
 
   it("has all its interfaces, and shares the drives that nobody writes", function()
     local world <close> = support.bridged_world()
+    support.sh{ "chmod", "755", world.folder.path } -- the jail's user must be able to read it himself
     local base, path = world.folder:file("base"), world.folder:file("snap")
     support.write_file(base, content("base"))
     do

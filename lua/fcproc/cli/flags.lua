@@ -5,7 +5,8 @@ local M = {}
 
 -- Words of the library, each whole, and the command's.
 local words = {
-  { 'any_cpu = true', '--any-cpu' }, { 'uid = "auto"', '--jailer auto' },
+  { 'any_cpu = true', '--any-cpu' }, { 'trust = true', '--trust' },
+  { 'drives = { ID = path }', '--drive ID=PATH' }, { 'uid = "auto"', '--jailer auto' },
   { 'shared_uid = true', '"jailer": {"shared_uid": true} in a --spec file' },
   { 'allow_root = true', '"jailer": {"allow_root": true} in a --spec file' },
   { 'copy = "reflink"', '--drive PATH:copy' },

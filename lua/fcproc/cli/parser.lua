@@ -54,6 +54,12 @@ local function jail_user(text)
   return nil, ("malformed --jailer '%s': it is written like 1000:1000, or is auto"):format(text)
 end
 
+local function drive_path(text)
+  local key, value = text:match("^([^=]+)=(.+)$")
+  if key then return { key = key, value = value } end
+  return nil, ("malformed --drive '%s': of a snapshot it is written like base=/srv/base.ext4"):format(text)
+end
+
 local function key_and_value(text)
   local key, value = text:match("^([^=]+)=(.*)$")
   if key then return { key = key, value = value } end
@@ -146,6 +152,9 @@ local function add_vms(parser, command)
   add_launching(restore)
   restore:flag("--paused", "Do not let it run yet; only with --detach.")
   restore:flag("--any-cpu", "Though this host's CPU is another than the snapshot's.")
+  restore:option("--drive", "Where a read-only drive of the snapshot is; several may be given.")
+    :argname("<id=path>"):count("*"):convert(drive_path):target("drive_paths")
+  restore:flag("--trust", "As root and without a jail, though somebody else could have made it.")
   add_ladder(restore)
 
   command(parser, "ps", "List the VMs, alive and dead.")

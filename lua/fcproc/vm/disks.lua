@@ -4,6 +4,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local jailer = require "fcproc.jailer"
 local loop = require "fcproc.loop"
+local origins = require "fcproc.vm.origin"
 
 local M = {}
 
@@ -75,10 +76,16 @@ local function put_into_jail(from, to, jail, writable, ctx)
   return M.link_or_copy(from, to, jail, M.allows(file, jail, 4), expected, ctx)
 end
 
--- A copy of the VM's own, which is the jail user's then.
-local function copy_for(drive, to, jail, ctx)
-  local owner = jail and { uid = jail.uid, gid = jail.gid }
-  return M.copy(drive.path, to, drive.copy, PRIVATE, owner, ctx)
+-- A copy of the VM's own, which is the jail user's then. Of a snapshot's drive it is of the file that
+-- was looked at.
+local function copy_for(drive, planned, to, jail, ctx)
+  local opts = { uid = jail and jail.uid, gid = jail and jail.gid }
+  if planned.origin then
+    local file, err = core.stat(drive.path)
+    if not file then return nil, err end
+    opts.expected = origins.expected(planned.origin, file)
+  end
+  return M.copy(drive.path, to, drive.copy, PRIVATE, opts, ctx)
 end
 
 -- What a drive in a jail must be, which the VMM writes to, so that its contents may leave the jail.
@@ -148,7 +155,10 @@ function M.make(journal, plan, ctx)
   for i, drive in ipairs(record.drives) do
     local to = inside .. "/" .. drive.name
     if drive.copy then
-      ok, err = copy_for(drive, to, jail, ctx)
+      ok, err = copy_for(drive, plan.drives[i], to, jail, ctx)
+    elseif jail and plan.drives[i].named_by_manifest then
+      ok, err = M.link_or_copy(drive.path, to, jail, true, origins.named_by_manifest(jail), ctx)
+      if not ok then origins.explain_drive(drive.id, err) end
     elseif jail then
       ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)
     else

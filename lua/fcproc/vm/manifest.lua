@@ -174,8 +174,8 @@ function M.check(manager, path, manifest, any_cpu, ctx)
     end
   end
   for _, drive in ipairs(manifest.drives) do
-    local file = drive.read_only and drive.path or ("%s/%s"):format(path, drive.name)
-    if not core.stat(file, true) then
+    local file = ("%s/%s"):format(path, drive.name)
+    if not drive.read_only and not core.stat(file) then
       return conflict(path, "needs the drive '%s', and there is no %s", drive.id, file)
     end
   end

@@ -26,6 +26,8 @@ end
 M.restore.paused = "boolean"       -- do not resume it
 M.restore.copy = "string =reflink =sparse" -- how its drives are copied
 M.restore.any_cpu = "boolean"      -- though the CPU is another
+M.restore.drives = "table"         -- where its read-only drives are: id to path
+M.restore.trust = "boolean"        -- though somebody else could have made it
 
 M.drive = {
   path = "string !", id = "string", read_only = "boolean", root = "boolean",

@@ -11,7 +11,6 @@ local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
 local partials = require "fcproc.vm.partial"
 local statefiles = require "fcproc.vm.statefiles"
-local version_of = require "fcproc.version"
 
 local M = {}
 
@@ -231,97 +230,6 @@ function M.finish_interrupted(vm, ctx)
   if not ok then return nil, over end
   vm.manager:_log(started, "a snapshot that was cut off could not be undone", { id = vm.id,
     reason = err.message, paused = vm.journal.record.paused }, "warn")
-  return true
-end
-
--- ---- restoring -----------------------------------------------------------------------------
-
-local function plan_network(plan, manifest)
-  local given = plan.network
-  if #given > 0 and #given ~= #manifest.network then
-    return nil, errors.new{ code = "invalid", op = "vm.restore",
-      message = ("network: the snapshot has %d interfaces, the spec %d: give one for each, or none")
-        :format(#manifest.network, #given) }
-  end
-  for i, recorded in ipairs(manifest.network) do
-    local interface = given[i] or { index = i, attach = recorded.attach,
-      isolated = recorded.isolated }
-    interface.mac, interface.mtu = recorded.guest_mac, interface.mtu or recorded.mtu
-    interface.address = recorded.address or false -- the guest has it already
-    given[i] = interface
-  end
-  return true
-end
-
----Reads and checks a snapshot, and completes the plan of a restore with what it says.
----@param manager fcproc.Manager
----@param path string
----@param plan fcproc.VmPlan
----@param ctx fcproc.Context?
----@return true?
----@return fcproc.Error? err
-function M.plan(manager, path, plan, ctx)
-  local absolute, err = core.absolute_path(path)
-  if not absolute then return nil, err end
-  local manifest
-  manifest, err = manifests.read(absolute)
-  if not manifest then return nil, err end
-  local ok
-  ok, err = manifests.check(manager, absolute, manifest, plan.spec.any_cpu, ctx)
-  if not ok then return nil, err end
-  plan.manifest, plan.snapshot, plan.drives = manifest, absolute, {}
-  for i, drive in ipairs(manifest.drives) do
-    plan.drives[i] = { id = drive.id, name = drive.name, root = drive.root or false,
-      read_only = drive.read_only or false, path = drive.path }
-    if not drive.read_only then
-      plan.drives[i].path = absolute .. "/" .. drive.name
-      plan.drives[i].copy = plan.spec.copy or "reflink"
-    end
-  end
-  return plan_network(plan, manifest)
-end
-
----Says what to do when a restored guest's address is another VM's.
----@param err fcproc.Error  of choosing names and addresses
----@return fcproc.Error err
-function M.explain(err)
-  if err.owner and err.message:find("^network[%d%[%]]*%.[am]") then -- address, mac
-    err.message = err.message .. "; a restored guest keeps its address and MAC: stop that VM first, "
-      .. "or give the manager another network namespace and runtime_dir, or network = "
-      .. "{ attach = false }"
-  end
-  return err
-end
-
----Puts state and memory where a jailed VMM can read them.
----@param vm fcproc.Vm
----@param plan fcproc.VmPlan
----@param ctx fcproc.Context?
----@return true?
----@return fcproc.Error? err
-function M.place(vm, plan, ctx)
-  return statefiles.place(vm.journal.record, plan.snapshot, ctx)
-end
-
----Loads it into a Firecracker that has been started empty.
----@param vm fcproc.Vm
----@param plan fcproc.VmPlan
----@param ctx fcproc.Context?
----@return true?
----@return fcproc.Error? err
-function M.load(vm, plan, ctx)
-  local inside = vm.journal.record.jail and "" or plan.snapshot .. "/"
-  local body = { snapshot_path = inside .. "vmstate", resume_vm = not plan.spec.paused,
-    mem_backend = { backend_type = "File", backend_path = inside .. "memory" },
-    network_overrides = {} }
-  local tracking = version_of.at_least(vm.machine.version, "1.13") and "track_dirty_pages"
-    or "enable_diff_snapshots"
-  body[tracking] = plan.spec.track_dirty_pages
-  for i, tap in ipairs(vm.journal.record.taps) do
-    body.network_overrides[i] = { iface_id = "eth" .. (i - 1), host_dev_name = tap.name }
-  end
-  local ok, err = vm.machine:load_snapshot(body, ctx)
-  if not ok then return nil, vm.machine:failure("restore", err) end
   return true
 end
 

@@ -62,6 +62,8 @@ local M = {}
 ---@field paused boolean?           do not let it run yet
 ---@field copy ("reflink"|"sparse")?  how its drives are copied; default "reflink"
 ---@field any_cpu boolean?          though this host's CPU is another than the snapshot's
+---@field drives table<string, string>?  where its read-only drives are: path by id
+---@field trust boolean?            by root and without a jail, though somebody else could have made it
 
 ---@class fcproc.VmSpec
 ---@field id string?                1 to 64 letters, digits and dashes; default: a random one
@@ -167,6 +169,24 @@ local function check_access(check, drives, jail)
       end
     end
   end
+end
+
+-- Where a snapshot's read-only drives are, by their ids: used as for a launch.
+local function check_given(check, drives, jail)
+  local paths = {}
+  for id, path in pairs(drives or {}) do
+    local place = "drives." .. tostring(id)
+    if type(id) ~= "string" or type(path) ~= "string" then
+      check:add(place, "must be the path of a read-only drive by its id: drives = { root = \"/srv/base\" }")
+    else
+      local file = check:file(path, place, "file|block")
+      if file and jail and jail.uid and not disks.allows(file, jail, 4) then
+        check:add(place, "%s can't be read by uid %s; chown it", path, jail.uid)
+      end
+      paths[id] = file and file.path
+    end
+  end
+  return paths
 end
 
 -- ---- network -------------------------------------------------------------------------------
@@ -437,6 +457,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
+  if restoring then plan.given = check_given(check, spec.drives, plan.jailer) end
   if not restoring then check_machine(check, plan) end
   if check:failed() then return nil, check:error() end
   if not restoring then

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local disks = require "fcproc.vm.disks"
+local origins = require "fcproc.vm.origin"
 local outputs = require "fcproc.outputs"
 
 local M = {}
@@ -99,10 +100,11 @@ end
 ---read and, not owning them, never write them; else copies.
 ---@param record table
 ---@param folder string  the snapshot's
+---@param origin fcproc.Origin
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err
-function M.place(record, folder, ctx)
+function M.place(record, folder, origin, ctx)
   local jail = record.jail
   for _, name in ipairs(jail and M.NAMES or {}) do
     local from = folder .. "/" .. name
@@ -111,8 +113,8 @@ function M.place(record, folder, ctx)
     local reads_only = jail.uid ~= 0 and jail.uid ~= stat.uid and jail.gid == stat.gid
       and stat.mode & 63 == GROUP_READ & 63 -- 077: what group and others may
     local method
-    method, err = disks.link_or_copy(from, jail.root .. "/" .. name, jail, reads_only, { id = stat.id },
-      ctx)
+    method, err = disks.link_or_copy(from, jail.root .. "/" .. name, jail, reads_only,
+      origins.expected(origin, stat), ctx)
     if not method then return nil, err end
     jail.placed[name] = method
   end
