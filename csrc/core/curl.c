@@ -3,6 +3,7 @@
  * Loads libcurl, once for the whole process, as the dynamic linker would have at its start.
  */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 
 #include "curl.h"
@@ -41,10 +42,19 @@ const struct curl_functions *curl(void)
     return &functions;
 }
 
+/* The errno of there being none, which dlopen(3) keeps to itself; else 0. */
+static int lacks_descriptors(void)
+{
+    cleanup_fd int fd = open("/", O_PATH | O_CLOEXEC);
+
+    return fd < 0 && is_shortage(-errno) ? errno : 0;
+}
+
 static int load(fcproc_error *err)
 {
     static const char *const names[] = { "libcurl.so.4", "libcurl-gnutls.so.4" };
     void *library = NULL;
+    int why;
 
     for (size_t i = 0; i < ELEMENTS(names) && !library; i++)
         library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE);
@@ -57,9 +67,15 @@ static int load(fcproc_error *err)
                              symbols[i].name);
         memcpy((char *)&functions + symbols[i].offset, &symbol, sizeof(symbol));
     }
-    if (!library)
+    if (!library) {
+        const char *text = dlerror();
+
+        why = lacks_descriptors();
+        if (why != 0)
+            return error_errno(err, "api.request", why, "libcurl can't be loaded");
         return error_set(err, FCPROC_ERR_UNSUPPORTED, "api.request", 0,
-                         "libcurl can't be loaded (Debian: apt install libcurl4): %s", dlerror());
+                         "libcurl can't be loaded (Debian: apt install libcurl4): %s", text);
+    }
     if (functions.global_init(CURL_GLOBAL_ALL) != CURLE_OK)
         return error_nomem(err, "api.request");
     return 0;

@@ -15,11 +15,26 @@ local manager = assert(fcproc.new{ firecracker_bin = arg[2], runtime_dir = arg[1
 assert(manager:ensure_bridge())
 local ours = assert(fcproc.vm.launch(manager, { id = "ours" }))
 local free = assert(fcproc.vm.launch(manager, { id = "free", network = true }))
+-- Of the same folder, but elsewhere: it must find the VMs' namespace.
+local stranger_manager = assert(fcproc.new{ firecracker_bin = arg[2], runtime_dir = arg[1],
+  bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24 })
 local sock, pid = free.machine.files.socket, free:pid()
 local process = assert(fcproc.process(pid))
 local identity = assert(process:identity())
 local stranger = assert(fcproc.spawn({ "sleep", "600" }, { stdout = "null" }))
 assert(free:detach())
+
+-- One who writes to a file that has nothing else to tell of it, as another user.
+local drive = arg[1] .. "/.drive"
+do
+  local file = assert(io.open(drive, "w"))
+  file:close()
+end
+local core = require "fcproc.core"
+assert(core.own_file(drive, nil, 64123))
+local writer = assert(fcproc.spawn({ "sleep", "600" }, { stdout = { file = drive }, uid = 64123 }))
+local drive_stat = assert(core.stat(drive))
+local inuse = require "fcproc.vm.inuse"
 
 local function bad_unless(ok, format, ...)
   if not ok then error(format:format(...), 0) end
@@ -174,6 +189,30 @@ local calls = {
       bad_unless(#assert(fcproc.vm.reclaim(manager)).failed == 0, "its rest can't be reclaimed")
     end)
   end },
+  { "who has what a lease stands for", function()
+    local owner = { manager = manager, folder = arg[1], id = "nobody" }
+    for _, name in ipairs{ "uid-64123", ("drive-%d-%d"):format(drive_stat.dev, drive_stat.ino) } do
+      bad_unless(inuse.by(name, owner), "nobody has %s", name)
+    end
+  end },
+  { "reclaim of a dead one", function()
+    -- Dead, with a TAP in a namespace that another manager has to find.
+    afterwards(function()
+      local report = assert(fcproc.vm.reclaim(manager))
+      bad_unless(#report.failed == 0, "its rest can't be reclaimed")
+      local taps = assert(manager:list_taps())
+      bad_unless(#taps == 1, "%d TAPs are there, and one VM has one", #taps)
+    end)
+    local report = right(nil, fcproc.vm.reclaim(stranger_manager))
+    for _, failed in ipairs(report and report.failed or {}) do right(nil, nil, failed.left[1].err) end
+  end, function()
+    local vm = assert(fcproc.vm.launch(manager, { id = "dead", network = true }))
+    local vmm = assert(fcproc.process(assert(vm.machine.process:identity())))
+    assert(vm:detach())
+    assert(vmm:signal("KILL"))
+    assert(vmm:wait(10))
+    vmm:close()
+  end },
   { "doctor", function() fcproc.doctor.run(manager) end },
 }
 
@@ -181,6 +220,7 @@ local bad = {}
 for _, call in ipairs(calls) do
   for n = 0, MOST_FREE do
     local ctx <close> = assert(fcproc.context{ timeout = 60 })
+    if call[3] then call[3]() end
     local ok, problem = few.with(n, call[2], ctx)
     if not ok then bad[#bad + 1] = ("%s with %d free: %s"):format(call[1], n, tostring(problem)) end
     for _, fn in ipairs(later) do fn() end
@@ -191,11 +231,14 @@ for _, call in ipairs(calls) do
     end
   end
 end
-stranger:signal("KILL")
-stranger:wait(10)
+for _, one in ipairs{ stranger, writer } do
+  one:signal("KILL")
+  one:wait(10)
+end
 local vm = fcproc.vm.adopt(manager, "free")
 if not vm then bad[#bad + 1] = "the VM is not to be found any more" end
 if vm then vm:kill() end
 ours:kill()
 manager:close()
+stranger_manager:close()
 print(#bad == 0 and "ok" or table.concat(bad, "\n"))

@@ -78,10 +78,12 @@ local function namespace_of(manager, record)
   if not lost and record.netns == namespaces.of(manager) then
     return manager.closed and manager_in(manager, manager.config.netns) or manager
   end
-  local netns = namespaces.find(record.netns, record.netns_name)
-  local other = netns and manager_in(manager, netns)
+  local netns, err = namespaces.find(record.netns, record.netns_name)
+  local other
+  if netns then other, err = manager_in(manager, netns) end
   if other then return other, netns end
   if netns then netns:close() end
+  return nil, nil, err
 end
 
 -- The TAPs that we made for these VMs: those whose names are leased to them; and where a lease was lost,
@@ -171,14 +173,14 @@ local function remove_network(there, group, leases, ctx, left)
 end
 
 -- Their namespace is not to be found: it went with the last that held it, or who does is not seen.
-local function note_unseen(group, left)
-  if processes.all_seen() then return end
+local function note_unseen(group, left, err)
+  if not err and processes.all_seen() then return end
   for _, journal in ipairs(group) do
     local names = {}
     for _, tap in ipairs(journal.record.taps or {}) do
       if not tap.keep then names[#names + 1] = tap.name end
     end
-    note(left, journal.id, "TAPs " .. table.concat(names, " "), #names == 0, errors.new{
+    note(left, journal.id, "TAPs " .. table.concat(names, " "), #names == 0, err or errors.new{
       code = "not_found", op = "vm.reclaim", message = "their network namespace can't be seen from this "
         .. "PID namespace: try again in the host's own" })
   end
@@ -193,13 +195,13 @@ local function remove_networks(manager, list, leases, ctx, left)
     table.insert(by_namespace[key], journal)
   end
   for _, group in pairs(by_namespace) do
-    local there, netns = namespace_of(manager, group[1].record)
+    local there, netns, err = namespace_of(manager, group[1].record)
     if there then
       remove_network(there, group, leases, ctx, left)
       if there ~= manager then there:close() end
       if netns then netns:close() end
     elseif not journals.is_of_earlier_boot(group[1].record) then
-      note_unseen(group, left)
+      note_unseen(group, left, err)
     end
   end
 end
@@ -233,9 +235,11 @@ local function check_jail(jail)
   local pid
   for _ = 1, CGROUP_TRIES do
     if not core.uid_in_use(jail.uid) then return true end
-    local found <close> = core.open_by_root(jail.root)
-    pid = found and found:pid() or jail.auto and processes.of_user(jail.uid)
-    if not pid then return true end
+    local found <close>, unseen = core.open_by_root(jail.root)
+    pid = found and found:pid()
+    if not found and unseen.code ~= "not_found" then return nil, unseen end
+    if not found and jail.auto then pid, _, unseen = processes.of_user(jail.uid) end
+    if not pid then return unseen == nil or unseen.code == "not_found" or nil, unseen end
     core.poll_many({}, {}, CGROUP_PAUSE)
   end
   return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = pid,

@@ -17,23 +17,27 @@ local function uid_by(_, uid)
   local used, err = core.uid_in_use(math.tointeger(tonumber(uid)))
   if used == nil then return err.message end
   if not used then return end
-  local pid, name = processes.of_user(tonumber(uid))
+  local pid, name, unseen = processes.of_user(tonumber(uid))
+  if unseen then return unseen.message end
   return pid and ("pid %d (%s) has it"):format(pid, name)
 end
 
 local function drive_by(_, dev, ino)
   if not processes.all_seen() then return UNSEEN end
   dev, ino = tonumber(dev), tonumber(ino)
-  for path, stat, pid in processes.descriptors() do
+  local look = {}
+  for path, stat, pid in processes.descriptors(look) do
     local link = stat.dev == dev and stat.ino == ino and core.stat(path)
     if link and link.mode & WRITES ~= 0 then return ("pid %d writes to it"):format(pid) end
   end
+  return look.err and look.err.message
 end
 
 -- Of its address and MAC the VM's TAPs tell.
 local function network_by(owner, number, tap)
   number = math.tointeger(tonumber(number))
-  local netns <close> = namespaces.find(number, nil, owner.manager)
+  local netns <close>, unseen = namespaces.find(number, nil, owner.manager)
+  if unseen then return unseen.message end
   if not netns then return not processes.all_seen() and UNSEEN or nil end
   local net <close>, err = core.net(netns)
   local taps

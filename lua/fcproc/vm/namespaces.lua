@@ -18,9 +18,9 @@ function M.of(manager)
   return stat and stat.ino or 0
 end
 
-local function open(path, number)
+local function open(look, path, number)
   local stat = core.stat(path, true)
-  local netns = stat and stat.ino == number and core.netns(path)
+  local netns = stat and stat.ino == number and processes.seen(look, nil, core.netns(path))
   if not netns then return end
   stat = core.stat(("/proc/self/fd/%d"):format(netns:fd()), true)
   if stat and stat.ino == number then return netns end
@@ -28,10 +28,11 @@ local function open(path, number)
 end
 
 -- Where it is mounted, also outside of /run/netns.
-local function mounted(number)
-  for line in (core.read_file("/proc/self/mountinfo") or ""):gmatch("[^\n]+") do
+local function mounted(look, number)
+  local mounts = processes.seen(look, "", core.read_file("/proc/self/mountinfo"))
+  for line in mounts:gmatch("[^\n]+") do
     local root, point = line:match("^%d+ %d+ %S+ (%S+) (%S+)")
-    if root == ("net:[%d]"):format(number) then return open(point, number) end
+    if root == ("net:[%d]"):format(number) then return open(look, point, number) end
   end
 end
 
@@ -40,20 +41,23 @@ end
 ---@param number integer
 ---@param name string?
 ---@param manager fcproc.Manager?  whose own it may be
----@return fcproc.Netns?  nil: it went with the last that held it, or can't be seen from here
+---@return fcproc.Netns? netns  nil: it went with the last that held it, or can't be seen from here
+---@return fcproc.Error? err      whether it is there could not be found out
 function M.find(number, name, manager)
-  local found = manager and open(own_path(manager), number)
-    or name and open(name:find("/", 1, true) and name or "/run/netns/" .. name, number)
-    or mounted(number)
+  local look = {}
+  local found = manager and open(look, own_path(manager), number)
+    or name and open(look, name:find("/", 1, true) and name or "/run/netns/" .. name, number)
+    or mounted(look, number)
   if found then return found end
-  for pid in processes.each() do
-    found = open(("/proc/%d/ns/net"):format(pid), number)
+  for pid in processes.each(look) do
+    found = open(look, ("/proc/%d/ns/net"):format(pid), number)
     if found then return found end
   end
-  for path, stat in processes.descriptors() do
-    found = stat.ino == number and open(path, number)
+  for path, stat in processes.descriptors(look) do
+    found = stat.ino == number and open(look, path, number)
     if found then return found end
   end
+  return nil, look.err
 end
 
 return M

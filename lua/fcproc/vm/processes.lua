@@ -1,6 +1,8 @@
--- All processes of the host, and what they have open, as far as /proc shows them.
+-- All processes of the host, and what they have open, as far as /proc shows them. What is not found may
+-- be there all the same when we lacked descriptors to look: a look that is given gets that error.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 
 local M = {}
 
@@ -13,10 +15,23 @@ function M.all_seen()
   return stat ~= nil and stat.ino == HOSTS_OWN
 end
 
+---@class fcproc.Look
+---@field err fcproc.Error?  why not all was seen
+
+-- The value, or an empty one; the look is told when it was we who could not look.
+local function seen(look, missing, value, err)
+  if value ~= nil then return value end
+  if look and errors.lacks_descriptors(err) then look.err = look.err or err end
+  return missing
+end
+
+M.seen = seen
+
 ---The pids.
+---@param look fcproc.Look?
 ---@return fun(): integer?
-function M.each()
-  local entries, at = core.list_dir("/proc") or {}, 0
+function M.each(look)
+  local entries, at = seen(look, {}, core.list_dir("/proc")), 0
   return function()
     repeat at = at + 1 until not entries[at] or entries[at].name:find("^%d+$")
     return entries[at] and math.tointeger(tonumber(entries[at].name))
@@ -24,12 +39,13 @@ function M.each()
 end
 
 ---Descriptors of all processes that we may look at: where each is, and what it leads to.
+---@param look fcproc.Look?
 ---@return fun(): string?, table?, integer?  path, stat, pid
-function M.descriptors()
+function M.descriptors(look)
   return coroutine.wrap(function()
-    for pid in M.each() do
+    for pid in M.each(look) do
       local folder = ("/proc/%d/fd"):format(pid)
-      for _, entry in ipairs(core.list_dir(folder) or {}) do
+      for _, entry in ipairs(seen(look, {}, core.list_dir(folder))) do
         local path = folder .. "/" .. entry.name
         local stat = core.stat(path, true)
         if stat then coroutine.yield(path, stat, pid) end
@@ -42,12 +58,15 @@ end
 ---@param uid integer
 ---@return integer? pid
 ---@return string? name
+---@return fcproc.Error? err  whether there is one could not be found out
 function M.of_user(uid)
-  for pid in M.each() do
-    local status = core.read_file(("/proc/%d/status"):format(pid)) or ""
+  local look = {}
+  for pid in M.each(look) do
+    local status = seen(look, "", core.read_file(("/proc/%d/status"):format(pid)))
     local name, state, real = status:match("^Name:%s*([^\n]*).-\nState:%s*(%a).-\nUid:%s*(%d+)")
     if tonumber(real) == uid and state ~= "Z" and state ~= "X" then return pid, name end
   end
+  return nil, nil, look.err
 end
 
 return M
