@@ -144,7 +144,7 @@ int unix_open_at(int dir_fd, const char *name, struct stat *ret);
 void unix_link(int socket_fd, char buf[SOCKET_LINK_SIZE]);
 /* Non-blocking connect to a unix stream socket. Returns the descriptor or -errno, as above. */
 int unix_connect(const char *path);
-/* The same, with one look-up less for a socket that has stood there for a second. */
+/* The same, with one look-up less for a socket that has stood there for a moment. */
 int unix_connect_settled(const char *path);
 /* Who listened (SO_PEERCRED); 0: a process that our PID namespace can't see. 0 or -errno. */
 int unix_peer_pid(int fd, pid_t *ret);

@@ -74,11 +74,23 @@ int unix_connect(const char *path)
     return connect_to(&address);
 }
 
+/* Was the file changed before that time of the kernel's coarse clock, beyond doubt? A change that comes
+ * later is stamped with that clock or a finer one, which is at most cut to what the file system keeps:
+ * whole seconds, or some tenths of a microsecond. */
+static bool is_older(const struct timespec *changed, const struct timespec *time)
+{
+    enum { MARGIN_NS = 10 * NS_PER_MS };
+    int64_t seconds = (int64_t)time->tv_sec - changed->tv_sec;
+
+    if (changed->tv_nsec == 0)
+        return seconds > 0;
+    return seconds > 1 || (seconds >= 0 && seconds * 1000 * NS_PER_MS + time->tv_nsec -
+                                                   changed->tv_nsec > MARGIN_NS);
+}
+
 /* A file that comes to stand at a path gets there by its creation, a rename or a link, and each of
  * them changes its ctime. So a socket that is at the path after the connect, with a ctime from
- * before, was there all the time, and no link was followed. Whole seconds are compared, which is all
- * that some file systems keep; both clocks are the kernel's coarse one, which no rename that comes
- * later can be behind. */
+ * before, was there all the time, and no link was followed. */
 int unix_connect_settled(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -93,7 +105,7 @@ int unix_connect_settled(const char *path)
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &before);
     fd = connect_to(&address);
     if (fd >= 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-        st.st_ctim.tv_sec < before.tv_sec)
+        is_older(&st.st_ctim, &before))
         return take_fd(&fd);
     close_fd(&fd);
     return unix_connect(path);

@@ -31,6 +31,14 @@ local function is_running(vm)
   assert.are.equal("Running", answer.state)
 end
 
+-- What the journal of "evil" says, changed.
+local function change_record(world, change)
+  local path = world.manager.config.runtime_dir .. "/evil/vm.json"
+  local record = cjson.decode(support.read_file(path))
+  change(record)
+  support.write_file(path, (cjson.encode(record):gsub("(%d+)%.0+([,}])", "%1%2")))
+end
+
 -- ---- a socket that leads elsewhere -------------------------------------------------------------
 
 -- What the jail's user can put in the place of his socket. Each answers with what is to be ended with it.
@@ -163,10 +171,7 @@ describe("a jail's user who moves his socket", function()
         must(evil:detach())
         os.remove(sock)
         support.sh{ "ln", victim:record().files.socket, sock }
-        local path = world.manager.config.runtime_dir .. "/evil/vm.json"
-        local record = cjson.decode(support.read_file(path))
-        record.state, record.process = "starting", nil
-        support.write_file(path, (cjson.encode(record):gsub("(%d+)%.0+([,}])", "%1%2")))
+        change_record(world, function(record) record.state, record.process = "starting", nil end)
         local evils <close> = must(fcproc.process(pid))
         cli.ok(world, command, "evil")
         assert.is_false(evils:alive())
@@ -279,6 +284,18 @@ describe("a VMM that answers in the way", function()
     assert.are.equal("timeout", report.steps[1].outcome)
     assert.is_true(report.steps[1].sent > 0)
     assert.are.equal("sigterm", report.step)
+  end)
+
+  it("'stuck', in the middle of a snapshot that its manager did not live to end, is stopped", function()
+    local world <close> = world_of("stuck")
+    must(launch(world):detach())
+    change_record(world, function(record)
+      record.snapshot, record.resume = world.folder:file("s.evil.partial"), true
+    end)
+    local vm <close> = must(fcproc.vm.adopt(world.fake, "evil"))
+    assert.are.equal("paused", must(vm:info()).state)
+    assert.are.equal("sigterm", must(vm:stop(QUICK)).step)
+    assert.are.same({}, must(fcproc.vm.list(world.fake)))
   end)
 
   it("'silent' is killed by the command at once, and seen by it before", function()

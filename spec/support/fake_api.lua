@@ -94,6 +94,10 @@ local modes = {
   running = function(client) -- it is sound, but obeys nobody
     client:write(http("200 OK", '{"id":"x","state":"Running","vmm_version":"1.12.1"}'))
   end,
+  stuck = function(client, request) -- paused, and stays so
+    client:write(request.method ~= "GET" and http("400 Bad Request", '{"fault_message":"no"}')
+      or http("200 OK", '{"id":"x","state":"Paused","vmm_version":"1.12.1"}'))
+  end,
   mirror = function(client, request) client:write(mirror(request)) end,
   interim = function(client, request)
     client:write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\n"

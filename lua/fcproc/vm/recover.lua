@@ -103,7 +103,7 @@ local function take_over(vm, ctx)
   if state then
     local undone
     undone, err = snapshot.finish_interrupted(vm, ctx)
-    if not undone and err.op ~= "api.request" then return nil, err end
+    if undone then err = nil elseif err.op ~= "api.request" then return nil, err end
     if interrupted then paused = record.paused else paused = state == "Paused" or nil end
   end
   if err then
