@@ -23,7 +23,7 @@ local M = {}
 ---@field machine fcproc.Machine?  nil while it is being made
 ---@field hooks table<string, function>
 ---@field snapshotting boolean?  a snapshot is being made
----@field unfinished boolean?  its launch was cut off, and it was taken only to be killed
+---@field unfinished boolean?  it was taken over, and its launch may have been cut off
 ---@field report fcproc.StopReport?  once it has been stopped
 local Vm = {}
 Vm.__index = Vm

@@ -156,8 +156,9 @@ local function take(manager, id, ctx, to_kill)
   end
   if not process then return nil, err or dead(journal, nil, elsewhere) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
+  vm.unfinished = record.state ~= "running"
   if to_kill then
-    vm.unfinished, handed_out = record.state ~= "running", true
+    handed_out = true
     return vm
   end
   ok, err = take_over(vm, ctx)
