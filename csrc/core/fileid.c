@@ -5,9 +5,11 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 #include "file.h"
 
@@ -125,9 +127,16 @@ int file_open_expected(const char *op, const char *path, int flags,
 /* ---- final ---- */
 
 /* Nobody has it open for writing, and nobody a writable mapping of it: else the kernel refuses a
- * lease for reading. So does a file system that has no leases. */
+ * lease for reading. So does a file system that has no leases. Not told is who has pinned its pages, as
+ * a buffer of io_uring that outlives descriptor and mapping. File systems on a disk refuse that, since
+ * Linux 6.5; those in memory don't, so they can't tell. */
 static bool has_no_writer(int fd)
 {
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0 || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC ||
+        fs.f_type == HUGETLBFS_MAGIC)
+        return false;
     /* Who opens it for writing meanwhile breaks the lease, for which there is a signal: one that
      * does nothing, instead of SIGIO, which ends the process. */
     if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, F_RDLCK) < 0)

@@ -259,7 +259,7 @@ FCPROC_CHECKED int fcproc_file_own(const char *path, const struct fcproc_expecte
                                    int64_t uid, int64_t gid, int mode, fcproc_error *err);
 /* The same for a file that nobody is to change from now on. *ret_sealed: nobody has it open for
  * writing or a writable mapping of it, and it has no second name. Else, and where the file system
- * can't tell (it has no leases), a copy is what nobody else can change. */
+ * can't tell (it has no leases, or is in memory), a copy is what nobody else can change. */
 FCPROC_CHECKED int fcproc_file_seal(const char *path, const struct fcproc_expected *expected,
                                     int64_t uid, int64_t gid, mode_t mode, bool *ret_sealed,
                                     fcproc_error *err);
