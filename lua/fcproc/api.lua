@@ -17,11 +17,7 @@ local DEFAULT_TIMEOUT = 60
 local Client = {}
 Client.__index = Client
 
--- A server's own words, as a line or two for a terminal and a log: it may be of anybody's making.
-local MOST_WORDS = 1000 -- bytes
-local function readable(text)
-  return (text:sub(1, MOST_WORDS):gsub("[^\n\32-\126\128-\255]", "?"))
-end
+local MOST_WORDS = 1000 -- bytes of a server's own: it may be of anybody's making
 
 local function api_error(path, method, target, status, body)
   local decoded = cjson.decode(body)
@@ -31,7 +27,7 @@ local function api_error(path, method, target, status, body)
   return errors.new{
     code = "api", op = "api.request", status = status, path = path,
     message = ("%s %s on %s was answered with %d: %s"):format(method, target, path, status,
-      readable(text)),
+      errors.shown(text:sub(1, MOST_WORDS))),
   }
 end
 

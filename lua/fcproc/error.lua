@@ -69,6 +69,21 @@ function M.new(fields)
   return setmetatable(fields, metatable)
 end
 
+-- What a terminal obeys: the ASCII controls but the line's end and the tab, and UTF-8's of 0x80 to 0x9f.
+local CONTROLS = { "[%z\1-\8\11-\31\127]", "\xc2[\x80-\x9f]" }
+
+---A guest's or a VMM's words, fit to be shown in a message: "\x1b" for what a terminal would obey.
+---@param text string
+---@return string
+function M.shown(text)
+  for _, pattern in ipairs(CONTROLS) do
+    text = text:gsub(pattern, function(found)
+      return (found:gsub(".", function(byte) return ("\\x%02x"):format(byte:byte()) end))
+    end)
+  end
+  return text
+end
+
 local ENFILE, EMFILE = 23, 24
 
 ---Did it, or what caused it, come from the process or the host having no descriptor to give?

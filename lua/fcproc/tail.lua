@@ -1,6 +1,7 @@
 -- The ends of files that a VM writes: its log and its console.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 
 local M = {}
@@ -20,13 +21,13 @@ function M.lines(output, lines)
   return table.concat(kept, "\n", math.max(1, #kept - (lines or LINES) + 1))
 end
 
----Several, each under its title.
+---Several, each under its title, as a message may show them.
 ---@param list { [1]: string, [2]: fcproc.Output }[]  title and file
 ---@return string
 function M.of(list)
   local parts = {}
   for _, entry in ipairs(list) do
-    local text = M.lines(entry[2])
+    local text = errors.shown(M.lines(entry[2]))
     if text ~= "" then parts[#parts + 1] = ("%s:\n%s"):format(entry[1], text) end
   end
   return table.concat(parts, "\n")

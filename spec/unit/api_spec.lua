@@ -48,6 +48,7 @@ describe("a request to a server that misbehaves", function()
     { "no_json", "protocol", "is no JSON" },
     { "too_many", "api", "was answered with 503: Too many open connections", 503 },
     { "fault", "api", "was answered with 400: no such thing", 400 },
+    { "escapes", "api", "was answered with 400: \\x1b]0;owned\\x07 no", 400 },
     { "wordless", "api", "was answered with 500: no reason given", 500 },
     { "elsewhere", "api", "was answered with 302: over there", 302 },
   }

@@ -4,6 +4,7 @@ local support = require "spec.support"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local fcproc = require "fcproc"
+local tail = require "fcproc.tail"
 
 local fails = support.fails
 
@@ -86,6 +87,15 @@ describe("an error", function()
       assert.is_false(fcproc.is_error(value))
     end
     assert.is_false(fcproc.is_error(nil))
+  end)
+
+  it("shows a guest's words without what a terminal obeys", function()
+    assert.are.equal("a\n\tb \\x1b[2J\\x1b]0;owned\\x07 \\x00 \\x7f \\x0d \\xc2\\x9b1m Gr\xc3\xbc\xc3\x9fe",
+      errors.shown("a\n\tb \27[2J\27]0;owned\7 \0 \127 \r \xc2\x9b1m Gr\xc3\xbc\xc3\x9fe"))
+    local dir <close> = support.folder()
+    support.write_file(dir:file("console"), "hello \27[31mred\r\n")
+    assert.are.equal("console:\nhello \\x1b[31mred", tail.of{ { "console", { path = dir:file("console") } } })
+    assert.are.equal("hello \27[31mred", tail.lines{ path = dir:file("console") }) -- what was asked for
   end)
 
   it("goes through assert and error as it is", function()
