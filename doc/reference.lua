@@ -37,7 +37,7 @@ local function sections()
   local list = {
     { title = "The module", call = "fcproc.", of = fcproc,
       text = "`local fcproc = require \"fcproc\"`", object = "fcproc",
-      fields = "VERSION codes ERR_* vm doctor", class = "fcproc.core", only = pick"now" },
+      fields = "VERSION codes vm doctor", class = "fcproc.core", only = pick"now" },
     { title = "A manager", call = "manager:", of = require("fcproc.manager").Manager,
       text = "What `fcproc.new` returns. Many coroutines may share one.", object = "fcproc.Manager",
       fields = "runner" },

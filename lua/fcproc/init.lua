@@ -17,8 +17,8 @@ local runner = require "fcproc.runner"
 
 ---@class fcproc
 ---@field VERSION string
----@field codes { name: string, code: string, meaning: string }[]  all codes of errors
----@field ERR_* fcproc.Error  a sentinel for each: ERR_BUSY, ERR_NOT_FOUND, ...
+---@field codes { name: string, code: string, meaning: string }[]  all codes of errors; fcproc.ERR_BUSY and
+---                      so on are sentinels for them
 ---@field vm table<string, function>      VMs; loaded when it is first used
 ---@field doctor table<string, function>  the checks of a host; loaded when it is first used
 local M = {

@@ -79,6 +79,41 @@ return M]])
     names("runner:", getmetatable(manager.runner).__index)
   end)
 
+  it("has every field that a table of options may have, and no other", function()
+    local dir <close> = support.folder()
+    local manager <close> = support.must(fcproc.new{ runtime_dir = dir:file("run"), bridge_name = "fcbr0",
+      firecracker_bin = support.firecracker() })
+    local _, types = reference.read()
+    local fields = {}
+    for _, class in ipairs(types) do
+      local names = {}
+      for i, field in ipairs(class.fields) do names[i] = field.name end
+      table.sort(names)
+      fields[class.name] = table.concat(names, ", ")
+    end
+    local function raised(...) return select(2, pcall(...)) end
+    local function refused(spec) return fcproc.vm.launch(manager, spec) end
+    for class, fn in pairs{
+      Config = function() return raised(fcproc.new, { bogus = 1 }) end,
+      ContextOptions = function() return raised(fcproc.context, { bogus = 1 }) end,
+      SpawnOptions = function() return raised(fcproc.spawn, { "true" }, { bogus = 1 }) end,
+      RunOptions = function() return raised(manager.runner.run, manager.runner, {}, { bogus = 1 }) end,
+      TapOptions = function() return raised(manager.create_tap, manager, "t", { bogus = 1 }) end,
+      DoctorOptions = function() return raised(fcproc.doctor.run, manager, { bogus = 1 }) end,
+      VmSpec = function() return select(2, refused{ bogus = 1 }).message end,
+      DriveSpec = function() return select(2, refused{ drives = { { bogus = 1 } } }).message end,
+      NetworkSpec = function() return select(2, refused{ network = { bogus = 1 } }).message end,
+      JailerSpec = function() return select(2, refused{ jailer = { bogus = 1 } }).message end,
+      RestoreSpec = function()
+        return select(2, fcproc.vm.restore(manager, dir.path, { bogus = 1 })).message
+      end,
+    } do
+      local known = tostring(fn()):match("bogus.-known: ([%l_, ]+)")
+      assert.is_truthy(known, class)
+      assert.are.equal(known, fields["fcproc." .. class], class)
+    end
+  end)
+
   it("has examples that are Lua", function()
     local count, lines = 0, {}
     for line in support.read_file("doc/reference.md"):gmatch("([^\n]*)\n") do
