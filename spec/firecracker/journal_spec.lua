@@ -106,6 +106,19 @@ describe("a process that only a journal names", function()
     assert.is_false((inside.process:in_folder(dir:file("in"))))
   end)
 
+  it("and that is not in the VM's place gets no way out of the host", function()
+    local world <close> = traces.world()
+    local victim <close> = bystander()
+    local record = record_of(world, victim.identity)
+    record.taps = { { name = "idle0", guest_mac = "06:00:00:00:00:01", attach = true, nat = "up0",
+      address = "172.30.0.9" } }
+    put_dead(world, record)
+    must(world.manager:create_tap("idle0", { alias = ("fcproc:%s/%s"):format(run_of(world), world.id) }))
+    assert.are.same({}, must(fcproc.vm.missing_nat(world.manager)))
+    must(fcproc.vm.ensure_nat(world.manager))
+    assert.are.equal("", support.sh({ "nft", "list", "ruleset" }, { netns = world.netns }))
+  end)
+
   it("may be just starting: then nothing is done until that must be over", function()
     local world <close> = traces.world()
     local victim <close> = bystander()

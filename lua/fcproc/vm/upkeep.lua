@@ -13,6 +13,7 @@ local core = require "fcproc.core"
 local journals = require "fcproc.vm.journal"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.vm.nat"
+local place = require "fcproc.vm.place"
 
 local M = {}
 
@@ -43,7 +44,7 @@ end
 local function lives(record)
   local identity = record.process or record.launcher
   local process <close> = identity and core.process(identity)
-  return process and process:alive() or false
+  return process ~= nil and place.holds(record, process) == true
 end
 
 -- The NAT of the record's VM if it runs, on this bridge, in this namespace.
