@@ -52,12 +52,12 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op ctxwait linger pathwait path executable filecommon file fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
 	ids life child gate spawn command netlink link tap tapreset removal curl unixhttp guest host signal terminal
 BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal
-LUA_FILES := init alias api binary bodies calls config context endpoints error exit fields finally guest hash identity \
-	jailer json launch loop machine manager options outputs process runner tail version waiters \
+LUA_FILES := init alias api binary bodies calls cgroup config context endpoints error exit fields finally guest hash identity \
+	jailer json launch loop machine manager mounts options outputs process runner tail version waiters \
 	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/run cli/spec cli/vms \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
-	vm/journal vm/lease vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases vm/origin \
+	vm/journal vm/lease vm/life vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases vm/origin \
 	vm/partial vm/place vm/processes vm/record vm/recover vm/restore vm/schema vm/snapshot vm/spec vm/statefiles vm/steps vm/stop vm/strays vm/uids \
 	vm/upkeep vm/uplinks
 GUEST :=

@@ -126,6 +126,18 @@ int file_open_expected(const char *op, const char *path, int flags,
 
 /* ---- final ---- */
 
+/* Whether the kernel grants a lease, which is given back at once. 0 or -errno: -EAGAIN when others have
+ * the file open against it. */
+static int try_lease(int fd, int kind)
+{
+    /* Who opens it meanwhile breaks the lease, for which there is a signal: one that does nothing,
+     * instead of SIGIO, which ends the process. */
+    if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, kind) < 0)
+        return -errno;
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+    return 0;
+}
+
 /* Nobody has it open for writing, and nobody a writable mapping of it: else the kernel refuses a
  * lease for reading. So does a file system that has no leases. Not told is who has pinned its pages, as
  * a buffer of io_uring that outlives descriptor and mapping. File systems on a disk refuse that, since
@@ -134,15 +146,23 @@ static bool has_no_writer(int fd)
 {
     struct statfs fs;
 
-    if (fstatfs(fd, &fs) < 0 || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC ||
-        fs.f_type == HUGETLBFS_MAGIC)
-        return false;
-    /* Who opens it for writing meanwhile breaks the lease, for which there is a signal: one that
-     * does nothing, instead of SIGIO, which ends the process. */
-    if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, F_RDLCK) < 0)
-        return false;
-    (void)fcntl(fd, F_SETLEASE, F_UNLCK);
-    return true;
+    return fstatfs(fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC &&
+           fs.f_type != HUGETLBFS_MAGIC && try_lease(fd, F_RDLCK) == 0;
+}
+
+FCPROC_API int fcproc_file_in_use(const char *path, bool *ret, fcproc_error *err)
+{
+    static const char op[] = "file.in_use";
+    cleanup_fd int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+
+    *ret = false;
+    if (fd < 0 && errno == ENOENT)
+        return 0;
+    if (fd < 0)
+        return file_error(err, op, errno, "can't open the file %s", path);
+    *ret = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && try_lease(fd, F_WRLCK) == -EAGAIN;
+    return 0;
 }
 
 FCPROC_API int fcproc_file_seal(const char *path, const struct fcproc_expected *expected,

@@ -129,6 +129,7 @@ static struct spawn_gate *gate_new(const struct fcproc_spawn *spec, const struct
     g->child.moved = (int *)(void *)at;
     g->child.spec = &g->spec;
     g->child.stack_top = g->stack + CHILD_STACK_SIZE;
+    g->child.stack_size = CHILD_STACK_SIZE;
     return g;
 }
 

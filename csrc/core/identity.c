@@ -271,9 +271,13 @@ static int open_newest(const struct wanted *w, const char *op, fcproc_process **
     uint64_t newest_start = 0;
     pid_t newest_pid = 0;
     struct dirent *entry;
-    DIR *proc = opendir("/proc");
-    int r = proc ? 0 : -errno;
+    int r = proc_check_ours(op, err);
+    DIR *proc;
 
+    if (r < 0)
+        return r;
+    proc = opendir("/proc");
+    r = proc ? 0 : -errno;
     while (r >= 0 && (errno = 0, entry = readdir(proc))) {
         pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
 

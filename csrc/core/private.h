@@ -179,6 +179,8 @@ enum { PROC_FLAG_EXITING = 0x4 }; /* PF_EXITING, include/linux/sched.h */
 int proc_parse_stat(const char *text, struct proc_stat *ret);
 int proc_read_stat(pid_t pid, struct proc_stat *ret);
 int proc_read_boot_id(char ret[37]);
+/* Does /proc show our own PID namespace? Else its numbers are not ours. 0, or a code. */
+int proc_check_ours(const char *op, fcproc_error *err);
 /* The argument after name ("--api-sock") in a NUL-separated command line, or NULL. */
 const char *proc_argument_after(const char *cmdline, size_t len, const char *name);
 /* The whole command line, malloc'ed; its length, or -errno. */

@@ -75,6 +75,16 @@ int proc_read_stat(pid_t pid, struct proc_stat *ret)
     return n < 0 ? (int)n : proc_parse_stat(text, ret);
 }
 
+int proc_check_ours(const char *op, fcproc_error *err)
+{
+    char self[16] = "";
+
+    if (readlink("/proc/self", self, sizeof(self) - 1) > 0 && strtol(self, NULL, 10) == getpid())
+        return 0;
+    return error_set(err, FCPROC_ERR_UNSUPPORTED, op, 0,
+                     "/proc is not that of our own PID namespace; mount it (unshare --mount-proc)");
+}
+
 int proc_read_boot_id(char ret[37])
 {
     /* The same for as long as the kernel runs, so for this process's life. */

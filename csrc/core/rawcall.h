@@ -8,6 +8,7 @@
 #ifndef FCPROC_RAWCALL_H
 #define FCPROC_RAWCALL_H
 
+#include <stdint.h>
 #include <sys/syscall.h>
 
 #if defined(__has_attribute)
@@ -31,6 +32,15 @@
 
 /* What raw_clone starts: fn(arg) on its own stack. It must not return. */
 typedef void raw_main(void *arg);
+
+/* clone3(2) as of Linux 5.7; it names the stack by its lowest byte. */
+struct raw_clone_args {
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
+    uint64_t set_tid, set_tid_size, cgroup;
+};
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP UINT64_C(0x200000000)
+#endif
 
 #if defined(__x86_64__) && defined(__LP64__)
 
@@ -69,6 +79,28 @@ RAW_CODE static inline long raw_clone(unsigned long flags, void *stack_top, int 
                      : "=a"(r)
                      : "0"((long)SYS_clone), "D"(flags), "S"(stack_top), "d"(ret_pidfd),
                        "r"(child_tid), "r"(tls), "r"(child_fn), "r"(child_arg)
+                     : "rcx", "r11", "memory", "cc");
+    return r;
+}
+
+/* The same by clone3(2). */
+RAW_CODE static inline long raw_clone3(const struct raw_clone_args *args, raw_main *fn, void *arg)
+{
+    register raw_main *child_fn __asm__("r12") = fn;
+    register void *child_arg __asm__("r13") = arg;
+    long r;
+
+    __asm__ volatile("syscall\n\t"
+                     "test %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xor %%ebp, %%ebp\n\t"
+                     "mov %%r13, %%rdi\n\t"
+                     "call *%%r12\n\t"
+                     "hlt\n"
+                     "1:"
+                     : "=a"(r)
+                     : "0"((long)SYS_clone3), "D"(args), "S"(sizeof(*args)), "r"(child_fn),
+                       "r"(child_arg)
                      : "rcx", "r11", "memory", "cc");
     return r;
 }
@@ -114,6 +146,28 @@ RAW_CODE static inline long raw_clone(unsigned long flags, void *stack_top, int 
                      : "+r"(x0)
                      : "r"(number), "r"(stack), "r"(pidfd), "r"(tls), "r"(child_tid),
                        "r"(child_fn), "r"(child_arg)
+                     : "memory", "cc");
+    return x0;
+}
+
+RAW_CODE static inline long raw_clone3(const struct raw_clone_args *args, raw_main *fn, void *arg)
+{
+    register long number __asm__("x8") = SYS_clone3;
+    register long x0 __asm__("x0") = (long)args;
+    register long size __asm__("x1") = sizeof(*args);
+    register raw_main *child_fn __asm__("x20") = fn;
+    register void *child_arg __asm__("x21") = arg;
+
+    __asm__ volatile("svc #0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, xzr\n\t"
+                     "mov x30, xzr\n\t"
+                     "mov x0, x21\n\t"
+                     "blr x20\n\t"
+                     "brk #1\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(number), "r"(size), "r"(child_fn), "r"(child_arg)
                      : "memory", "cc");
     return x0;
 }

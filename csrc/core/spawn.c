@@ -2,6 +2,7 @@
  *
  * Starts a process without a shell.
  */
+#include <fcntl.h>
 #include <limits.h>
 
 #include "spawn.h"
@@ -43,8 +44,10 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
                             fcproc_error *err)
 {
     char file[PATH_MAX];
-    struct child child = { .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF };
+    struct child child = { .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF,
+                           .cgroup_fd = -EBADF };
     fcproc_process *process = NULL;
+    cleanup_fd int cgroup_fd = -EBADF;
     int r = check_spec(spec, err);
 
     if (r < 0)
@@ -62,6 +65,9 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
     r = process_new(0, -EBADF, true, &process, err); /* before there is a child to lose */
     if (r < 0)
         return r;
+    if (spec->cgroup) /* where it can't be, it is not: the caller looks */
+        cgroup_fd = open(spec->cgroup, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    child.cgroup_fd = cgroup_fd;
     r = spawn_start(spec, &child, process, err);
     if (r < 0) {
         fcproc_process_close(process);

@@ -31,6 +31,7 @@ struct child {
     const struct fcproc_spawn *spec;
     const char *file;
     int netns_fd; /* negative: none */
+    int cgroup_fd; /* negative: the caller's */
     const char *paths[3]; /* what to open for a stream; NULL: it is streams[i] already */
     int streams[3];
     bool joined; /* stderr is stdout */
@@ -39,13 +40,14 @@ struct child {
      * there, too: a byte opens the gate, end of file ends the child. */
     int channel;
     void *stack_top;
+    size_t stack_size;
 };
 
 /* In child.c. Without a gate it returns when the child has executed, or ended. 0 or -errno. */
 int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd);
 
 /* In gate.c. Starts the child as spec says; returns when it has executed, or with a gate at once. What
- * it completes in child is file, streams and netns_fd. */
+ * it completes in child is file, streams, netns_fd and cgroup_fd. */
 int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                 fcproc_process *process, fcproc_error *err);
 

@@ -263,6 +263,9 @@ FCPROC_CHECKED int fcproc_file_own(const char *path, const struct fcproc_expecte
 FCPROC_CHECKED int fcproc_file_seal(const char *path, const struct fcproc_expected *expected,
                                     int64_t uid, int64_t gid, mode_t mode, bool *ret_sealed,
                                     fcproc_error *err);
+/* Does anybody have the regular file open? What can't have a lease (a device, some file systems) tells
+ * nothing: then it is not. A missing file neither. */
+FCPROC_CHECKED int fcproc_file_in_use(const char *path, bool *ret, fcproc_error *err);
 /* Missing is fine; a folder is FCPROC_ERR_CONFLICT. */
 FCPROC_CHECKED int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err);
 
@@ -346,6 +349,8 @@ struct fcproc_identity {
     uint64_t inode;      /* of its pidfd: unique in a boot since Linux 6.9; 0: not known. A tick
                           * is 10 ms, in which a number can be used twice */
     char boot_id[37];
+    uint64_t pid_ns, time_ns; /* the namespaces, by their inodes, in which pid and start_time hold;
+                               * 0: not known, as in an identity of an earlier version */
 };
 
 struct fcproc_exit {
@@ -355,7 +360,9 @@ struct fcproc_exit {
 };
 
 FCPROC_CHECKED int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error *err);
-/* FCPROC_ERR_NOT_FOUND when that very process is gone, whoever has its number now. */
+/* FCPROC_ERR_NOT_FOUND when that very process is gone, whoever has its number now. Where its numbers
+ * don't hold, in another PID or time namespace, FCPROC_ERR_UNSUPPORTED: it may live. With an inode
+ * the start time does not matter. */
 FCPROC_CHECKED int fcproc_process_open_identity(const struct fcproc_identity *id,
                                                 fcproc_process **ret, fcproc_error *err);
 /* The live process that listens on the unix socket (the peer's credentials, as listen(2) took
@@ -488,6 +495,9 @@ struct fcproc_spawn {
     const fcproc_netns *netns;
     unsigned without;
     bool gate; /* executes nothing until fcproc_process_release */
+    /* A cgroup of version 2 that it shall be born in; NULL: the caller's. Where the kernel refuses that,
+     * it is born in the caller's all the same: ask fcproc_cgroup_holds. */
+    const char *cgroup;
 };
 
 #define FCPROC_SPAWN_INIT { .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 }

@@ -248,6 +248,18 @@ static int l_seal_file(lua_State *L)
     return 1;
 }
 
+/* core.file_in_use(path) -> boolean */
+static int l_file_in_use(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool used;
+
+    if (fcproc_file_in_use(bind_check_string(L, 1), &used, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, used);
+    return 1;
+}
+
 /* core.remove_file(path) -> removed */
 static int l_remove_file(lua_State *L)
 {
@@ -452,6 +464,7 @@ void bind_open_file(lua_State *L)
         { "write_file", l_write_file },
         { "own_file", l_own_file },
         { "seal_file", l_seal_file },
+        { "file_in_use", l_file_in_use },
         { "remove_file", l_remove_file },
         { "remove_tree", l_remove_tree },
         { "punch_file", l_punch_file },

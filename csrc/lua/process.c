@@ -33,7 +33,7 @@ static int finish_process(lua_State *L, struct bind_handle *h, int r, fcproc_pro
     return 1;
 }
 
-/* core.process(pid) or core.process({pid, start_time, boot_id, inode?}) */
+/* core.process(pid) or core.process({pid, start_time, boot_id, inode?, pid_ns?, time_ns?}) */
 static int l_process(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
@@ -50,10 +50,14 @@ static int l_process(lua_State *L)
         lua_getfield(L, 1, "start_time");
         lua_getfield(L, 1, "boot_id");
         lua_getfield(L, 1, "inode");
+        lua_getfield(L, 1, "pid_ns");
+        lua_getfield(L, 1, "time_ns");
         id.pid = bind_check_pid(L, 2);
         id.start_time = (uint64_t)luaL_checkinteger(L, 3);
         boot_id = bind_check_string(L, 4);
         id.inode = (uint64_t)luaL_optinteger(L, 5, 0);
+        id.pid_ns = (uint64_t)luaL_optinteger(L, 6, 0);
+        id.time_ns = (uint64_t)luaL_optinteger(L, 7, 0);
         strncpy(id.boot_id, boot_id, sizeof(id.boot_id) - 1);
         h = bind_new(L, TYPE_PROCESS);
         r = fcproc_process_open_identity(&id, &p, &err);
@@ -147,17 +151,23 @@ static int l_process_identity(lua_State *L)
 
     if (fcproc_process_identity(bind_check(L, 1, TYPE_PROCESS), &id, &err) < 0)
         return bind_fail(L, &err);
-    lua_createtable(L, 0, 4);
+    struct {
+        const char *name;
+        uint64_t value;
+    } known[] = { { "inode", id.inode }, { "pid_ns", id.pid_ns }, { "time_ns", id.time_ns } };
+
+    lua_createtable(L, 0, 6);
     lua_pushinteger(L, id.pid);
     lua_setfield(L, -2, "pid");
     lua_pushinteger(L, (lua_Integer)id.start_time);
     lua_setfield(L, -2, "start_time");
     lua_pushstring(L, id.boot_id);
     lua_setfield(L, -2, "boot_id");
-    if (id.inode) {
-        lua_pushinteger(L, (lua_Integer)id.inode);
-        lua_setfield(L, -2, "inode");
-    }
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (known[i].value) {
+            lua_pushinteger(L, (lua_Integer)known[i].value);
+            lua_setfield(L, -2, known[i].name);
+        }
     return 1;
 }
 

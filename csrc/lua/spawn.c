@@ -99,6 +99,7 @@ static int read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
     spec->argv = list_field(L, table, "argv");
     spec->envp = list_field(L, table, "env");
     spec->cwd = bind_field_string(L, table, "cwd");
+    spec->cgroup = bind_field_string(L, table, "cgroup");
     spec->streams[0] = stream_field(L, table, "stdin", FCPROC_STDIO_NULL);
     spec->streams[1] = stream_field(L, table, "stdout", FCPROC_STDIO_INHERIT);
     spec->streams[2] = stream_field(L, table, "stderr", FCPROC_STDIO_INHERIT);

@@ -72,6 +72,8 @@ function Operation:close() end
 ---@field start_time integer  clock ticks after boot
 ---@field boot_id string
 ---@field inode integer?  of its pidfd, unique in a boot (Linux 6.9)
+---@field pid_ns integer?   the namespaces in which pid and start_time hold, by their inodes
+---@field time_ns integer?
 
 ---@class fcproc.Process  a process held by its pidfd
 local Process = {}
@@ -435,6 +437,11 @@ function core.own_file(path, uid, gid, mode, expected) end
 ---@param expected fcproc.Expected?
 ---@return boolean? sealed, fcproc.Error?
 function core.seal_file(path, uid, gid, mode, expected) end
+
+---Does anybody have the regular file open? What can't tell (a device, some file systems) is not.
+---@param path string
+---@return boolean?, fcproc.Error?
+function core.file_in_use(path) end
 
 ---Removes a file, link or socket; false: nothing was there. A folder is ERR_CONFLICT.
 ---@param path string

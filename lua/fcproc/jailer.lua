@@ -1,7 +1,9 @@
--- The jailer: its arguments, where it puts its root, and the cgroups that it makes.
+-- The jailer: its arguments, where it puts its root, and the cgroups that it is told to use.
 
+local cgroup = require "fcproc.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local mounts = require "fcproc.mounts"
 local process = require "fcproc.process"
 
 local M = {}
@@ -16,6 +18,7 @@ local M = {}
 ---@field cgroups table<string, string>?  file to value: { ["cpu.shares"] = "512" }
 ---@field cgroup_version (1|2)?  default: what this host has
 ---@field parent_cgroup string?  default: "fcproc"
+---@field own_cgroup string      what the VM's own cgroup is called
 ---@field limits table<string, integer>?  { no_file = n, fsize = bytes }
 
 ---How a machine with this jailer runs; nil: without one.
@@ -106,21 +109,6 @@ end
 
 -- ---- where it can be -------------------------------------------------------------------------
 
--- The mounts: where each is, its file system, its own options and those of the file system.
-local function mounts()
-  local found = {}
-  local file <close> = io.open("/proc/self/mountinfo")
-  for line in file and file:lines() or function() end do
-    local point, own, kind, options = line:match(
-      "^%d+ %d+ %S+ %S+ (%S+) (%S+).- %- (%S+) %S+ (%S+)")
-    if point then
-      point = point:gsub("\\(%d%d%d)", function(code) return string.char(tonumber(code, 8)) end)
-      found[#found + 1] = { point = point, own = own, kind = kind, options = options }
-    end
-  end
-  return found
-end
-
 ---Can a jail be in the folder? It holds device files and a program.
 ---@param folder string  absolute; it need not be there yet
 ---@return true?
@@ -129,7 +117,7 @@ function M.check_place(folder)
   while not core.stat(folder) do folder = folder:match("^(.*)/[^/]*$") end
   folder = folder == "" and "/" or core.absolute_path(folder) or folder
   local best = { point = "", own = "" }
-  for _, mount in ipairs(mounts()) do
+  for _, mount in ipairs(mounts.list()) do
     local under = mount.point == "/" or (folder .. "/"):find(mount.point .. "/", 1, true) == 1
     if under and #mount.point >= #best.point then best = mount end -- the last one hides the others
   end
@@ -144,24 +132,15 @@ end
 
 -- ---- cgroups ---------------------------------------------------------------------------------
 
--- Where each cgroup hierarchy is mounted: controller to folder, and "" to the unified one.
-local function hierarchies()
-  local found = {}
-  for _, mount in ipairs(mounts()) do
-    if mount.kind == "cgroup2" then
-      found[""] = found[""] or mount.point
-    elseif mount.kind == "cgroup" then
-      for option in mount.options:gmatch("[^,]+") do found[option] = found[option] or mount.point end
-    end
-  end
-  return found
-end
-
 local function controller_of(file)
   return file:match("^([%w_]+)%.")
 end
 
-local PARENT = "fcproc" -- the folder of all our cgroups, unless another is asked for
+-- Of version 2 a process is in one cgroup only, so that of the jailer is inside of the VM's own.
+local function parent_of(jail, version)
+  local parent = jail.parent_cgroup or cgroup.PARENT
+  return version == 2 and parent .. "/" .. jail.own_cgroup or parent
+end
 
 -- The names of the files, sorted.
 local function files_of(jail)
@@ -180,7 +159,7 @@ end
 function M.cgroups(jail, id)
   local files = files_of(jail)
   if #files == 0 then return 2, {}, {} end
-  local mounted, folders, folder_of, seen = hierarchies(), {}, {}, {}
+  local mounted, folders, folder_of, seen = cgroup.hierarchies(), {}, {}, {}
   local version = jail.cgroup_version or (mounted[controller_of(files[1]) or ""] and 1 or 2)
   for _, file in ipairs(files) do
     local point = mounted[version == 1 and controller_of(file) or ""]
@@ -189,57 +168,12 @@ function M.cgroups(jail, id)
         message = ("jailer.cgroups: no cgroup v%d hierarchy is mounted for %s: is it a file of v%d? "
           .. "(see /proc/self/mountinfo)"):format(version, file, 3 - version) }
     end
-    local folder = ("%s/%s/%s"):format(point, jail.parent_cgroup or PARENT, id)
+    local folder = ("%s/%s/%s"):format(point, parent_of(jail, version), id)
     folder_of[file] = folder
     if not seen[folder] then folders[#folders + 1] = folder end
     seen[folder] = true
   end
   return version, folders, folder_of
-end
-
----Makes the cgroups that are in our own parent folder: so nobody who removes that when he leaves
----takes it away from under a jailer. In a parent of the caller's the jailer makes them.
----@param folders string[]  as cgroups() gave them
----@return true?
----@return fcproc.Error? err
-function M.make_cgroups(folders)
-  for _, folder in ipairs(folders) do
-    local parent = folder:match("^(.*/" .. PARENT .. ")/[^/]+$")
-    local made, err = not parent, nil
-    for _ = 1, parent and 10 or 0 do
-      made, err = core.make_dir(parent, 493) -- 0755, as all there
-      if made ~= nil then made, err = core.make_dir(folder, 493) end
-      if made ~= nil or err.code ~= "not_found" then break end
-    end
-    if made == nil then return nil, err end
-  end
-  return true
-end
-
-local function is_in_hierarchy(folder)
-  for _, point in pairs(hierarchies()) do
-    if folder:sub(1, #point + 1) == point .. "/" then return true end
-  end
-  return false
-end
-
----Removes a cgroup, and our own parent folder when it was the last.
----@param folder string
----@return true?
----@return fcproc.Error? err
-function M.remove_cgroup(folder)
-  if not is_in_hierarchy(folder) then
-    return nil, errors.new{ code = "conflict", op = "jailer.cgroups", path = folder,
-      message = folder .. " is in no mounted cgroup hierarchy, and was not touched" }
-  end
-  local ok, message, errno = os.remove(folder)
-  if not ok and errno ~= 2 then -- ENOENT
-    return nil, errors.new{ code = errno == 16 and "busy" or "system", op = "jailer.cgroups",
-      errno = errno, path = folder, message = "can't remove the cgroup " .. message }
-  end
-  local parent = folder:match("^(.*/" .. PARENT .. ")/[^/]+$")
-  if parent then os.remove(parent) end -- refused as long as another is in it
-  return true
 end
 
 ---The command line up to Firecracker's own arguments.
@@ -257,7 +191,7 @@ function M.arguments(jail, firecracker, id)
     for _, argument in ipairs{ ... } do argv[#argv + 1] = tostring(argument) end
   end
   if next(jail.cgroups or {}) then
-    add("--cgroup-version", version, "--parent-cgroup", jail.parent_cgroup or PARENT)
+    add("--cgroup-version", version, "--parent-cgroup", parent_of(jail, version))
     for _, file in ipairs(files_of(jail)) do add("--cgroup", file .. "=" .. jail.cgroups[file]) end
   end
   for name, value in pairs(jail.limits or {}) do

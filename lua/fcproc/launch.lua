@@ -32,6 +32,7 @@ M.QUIET = { Off = true, Error = true, Warning = true }
 ---                               false for none; default: the built-in ones
 ---@field arguments string[]?     more of Firecracker's own
 ---@field timeout number?         seconds, default 10
+---@field cgroup string?          where it shall be born, if that can be
 ---@field before_release (fun(launcher: fcproc.Process): true?, fcproc.Error?)?
 ---       called while the process waits at its gate: to write down who it is
 
@@ -119,7 +120,7 @@ function M.prepare(manager, opts)
   local out = deaf and "null" or { file = opts.files.console }
   return {
     argv = argv, stdout = out, stderr = out, env = {}, session = true, netns = manager.config.netns,
-    cwd = opts.files.folder, gate = opts.before_release and true or nil,
+    cwd = opts.files.folder, gate = opts.before_release and true or nil, cgroup = opts.cgroup,
     -- Sockets are born 0600. The jailer makes folders, which need their x.
     umask = opts.jailer and 63 or 127,
     without = manager.config.without,

@@ -1,6 +1,7 @@
 -- VMs: from a spec table to a running VM, taking over one that runs, and removing what dead ones
 -- left. Everything that is made is written into the VM's journal first.
 
+local cgroup = require "fcproc.cgroup"
 local choose = require "fcproc.vm.choose"
 local core = require "fcproc.core"
 local disks = require "fcproc.vm.disks"
@@ -10,6 +11,7 @@ local fleets = require "fcproc.vm.fleet"
 local host = require "fcproc.vm.host"
 local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
+local lives = require "fcproc.vm.life"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
@@ -35,18 +37,46 @@ local function describe_in(record, plan)
   record.seccomp = spec.seccomp == false and "off" or nil
 end
 
--- Into the cgroup of the spec, which outlives that of this process.
-local function enter_cgroup(path, pid)
-  local file, reason = io.open(path .. "/cgroup.procs", "w")
-  local ok = file
-  if file then
-    file:setvbuf("no")
-    ok, reason = file:write(pid)
-    file:close()
+-- The process at its gate is in the cgroup of its own, or is put into one, in the best hierarchy where
+-- that can be done. Without any the launch goes on, as in a container that may not write there.
+local function confine(vm, plan, pid)
+  local started, record, reason = core.now(), vm.journal.record, nil
+  local jail = record.jail
+  if jail.cgroup and core.cgroup_holds(cgroup.start(jail), pid) then return true end
+  local places = cgroup.places(vm.journal.folder, plan.id, plan.spec.cgroup)
+  if jail.cgroups[1] and cgroup.is_inside(jail, jail.cgroups[1]) then places = { jail.cgroup } end
+  for _, folder in ipairs(places) do
+    if jail.cgroup ~= folder then
+      jail.cgroup = folder
+      local saved, unsaved = vm.journal:save("starting")
+      if not saved then return nil, unsaved end
+    end
+    local start = cgroup.start(jail)
+    local ok, err = cgroup.make(start)
+    if ok ~= nil then ok, err = cgroup.enter(start, pid) end
+    if ok then return true end
+    if errors.lacks_descriptors(err) then return nil, err end
+    reason = reason or err.message
+    cgroup.leave(folder)
   end
-  if ok then return true end
-  return nil, errors.new{ code = "invalid", op = "vm.launch", path = path, pid = pid,
-    message = ("cgroup: pid %d can't be put into %s: %s"):format(pid, path, reason) }
+  jail.cgroup, record.warnings = nil, record.warnings or {}
+  table.insert(record.warnings, { name = "cgroup", message = ("the jail has no cgroup of its own, so "
+    .. "other processes of its user may outlive the VM: %s"):format(reason or "none is mounted"),
+    fix = "mount a cgroup hierarchy that fcproc can write to" })
+  vm.manager:_log(started, "the jail has no cgroup of its own", { id = plan.id, reason = reason }, "warn")
+  return true
+end
+
+-- Into the cgroups that hold it. What is inside of the spec's, in the same hierarchy, is in that as well.
+local function enter_cgroups(vm, plan, pid)
+  local outer = plan.spec.cgroup
+  local ok, err = true, nil
+  if plan.jailer then ok, err = confine(vm, plan, pid) end
+  local own = plan.jailer and vm.journal.record.jail.cgroup
+  if ok and outer and not (own and own:find(outer .. "/", 1, true) == 1) then
+    ok, err = cgroup.enter(outer, pid)
+  end
+  return ok, err
 end
 
 -- Starts the VMM. It waits at a gate until its identity is in the journal.
@@ -56,14 +86,14 @@ local function start_machine(vm, plan, config, ctx)
     id = plan.id, binary = plan.binary, files = journal.record.files, config = config,
     boot = spec.boot, metadata = spec.mmds and spec.mmds.data, jailer = plan.jailer,
     log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
-    timeout = spec.timeout,
+    timeout = spec.timeout, cgroup = plan.jailer and cgroup.start(journal.record.jail) or nil,
     before_release = function(launcher)
       local identity, reason = launcher:identity()
       if not identity then return nil, reason end
-      journal.record.launcher = identity
+      journal.record.launcher = lives.seal(identity)
       local ok
       ok, reason = journal:save("starting")
-      if ok and spec.cgroup then ok, reason = enter_cgroup(spec.cgroup, identity.pid) end
+      if ok then ok, reason = enter_cgroups(vm, plan, identity.pid) end
       return ok, reason
     end,
   }, ctx)
@@ -73,8 +103,10 @@ local function start_machine(vm, plan, config, ctx)
   local ok
   ok, err = jailer.check_cgroups(plan.jailer, plan.id, machine.process:pid())
   if not ok then return nil, err end
-  journal.record.process, err = machine.process:identity()
-  if not journal.record.process then return nil, machine:failure("start", err) end
+  local identity
+  identity, err = machine.process:identity()
+  if not identity then return nil, machine:failure("start", err) end
+  journal.record.process = lives.seal(identity)
   return journal:save("running")
 end
 

@@ -17,7 +17,7 @@ local SHAPES = {
 
 local function jailed(shape)
   return { uid = 1234, gid = 1234, daemonize = shape.daemonize, new_pid_ns = shape.new_pid_ns,
-    cgroups = { ["pids.max"] = "64" }, parent_cgroup = "fcproc-spec" }
+    cgroups = { ["pids.max"] = "64" }, parent_cgroup = traces.PARENT }
 end
 
 -- After a crash: reclaim, and when the VM lives, adopt and end it, or reclaim once it died.

@@ -147,9 +147,11 @@ describe("the cgroup of a jail", function()
     local _ <close> = setmetatable({}, { __close = function() os.remove(parent) end })
     local vm <close> = must(limited(world, { ["pids.max"] = "40" },
       { parent_cgroup = parent:match("[^/]+$") }))
-    assert.are.equal("40\n", support.read_file(parent .. "/" .. vm.id .. "/pids.max"))
+    local folder = vm:record().jail.cgroups[1]
+    assert.are.equal(1, folder:find(parent .. "/", 1, true), folder)
+    assert.are.equal("40\n", support.read_file(folder .. "/pids.max"))
     must(vm:stop())
-    fails("not_found", core.stat(parent .. "/" .. vm.id))
+    fails("not_found", core.stat(folder))
     assert.is_truthy(core.stat(parent))
   end)
 

@@ -233,6 +233,7 @@ describe("what a journal names", function()
   it("as its cgroup is removed in a cgroup hierarchy alone", function()
     local world <close> = traces.world()
     local record = record_of(world, nil, true)
+    record.boot_id = support.read_file("/proc/sys/kernel/random/boot_id"):match("%S+")
     local path = world.folder:file(world.id)
     support.sh{ "mkdir", path }
     record.jail.cgroups = { path }

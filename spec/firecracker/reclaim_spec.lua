@@ -43,7 +43,8 @@ describe("reclaim", function()
 
   it("has nothing to do where there is nothing", function()
     local world <close> = support.world()
-    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, taps = 0, nat = 0 },
+    assert.are.same({ reclaimed = {}, alive = {}, busy = {}, unknown = {}, failed = {}, leases = 0, taps = 0,
+      nat = 0 },
       must(fcproc.vm.reclaim(world.manager)))
     assert.is_nil(core.stat(world.manager.config.runtime_dir))
   end)

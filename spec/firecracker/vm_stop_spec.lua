@@ -55,6 +55,23 @@ describe("stopping a VM", function()
     end
   end)
 
+  it("asks no more often than a guest bears, and keeps to each step's time", function()
+    -- More than 7 presses in 2 s, and systemd reboots by force.
+    local vm <close> = vms.ready(world, { boot_args = "fcproc.ignore_cad" })
+    local steps = must(vm:stop{ { "ctrl_alt_del", 0.3 }, { "ctrl_alt_del", 2.4 }, { "wait", 0.2 },
+      { "sigkill", 5 } }).steps
+    for i, most in ipairs{ { 0.3, 2 }, { 2.4, 4 }, { 0.2 } } do
+      local limit, sent = table.unpack(most)
+      assert.are.equal(sent, steps[i].sent)
+      assert.is_true(steps[i].took >= limit and steps[i].took < limit + 0.25, steps[i].took)
+    end
+    -- Nor does one that answers nothing hold it up.
+    local stopped <close> = vms.ready(world, {})
+    must(stopped.machine.process:signal("STOP"))
+    steps = must(stopped:stop{ { "ctrl_alt_del", 0.5 }, { "sigterm", 0.2 }, { "sigkill", 5 } }).steps
+    assert.is_true(steps[1].took < 0.75 and steps[2].took < 0.45, steps[1].took + steps[2].took)
+  end)
+
   it("works though its manager was closed, with which nothing else goes on", function()
     for _, netns in ipairs{ world.netns, "/proc/self/fd/" .. world.netns:fd() } do
       local config = world.manager.config

@@ -3,6 +3,7 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
+local traces = require "spec.support.traces"
 local check = require "luassert" -- outside of specs `assert` is the plain one
 
 local must, fails = support.must, support.fails
@@ -23,8 +24,18 @@ function M.jail(jailer, spec)
   return all
 end
 
+-- Cgroups of VMs of our ids; there may be those of another suite.
+local function own_cgroups()
+  local found = {}
+  for _, id in ipairs{ "vm", M.own_id() } do
+    for _, folder in ipairs(traces.own_cgroups(id)) do found[folder] = true end
+  end
+  return found
+end
+
 ---The same, launched.
 function M.launch(world, ...)
+  world.cgroups_before = world.cgroups_before or own_cgroups()
   return fcproc.vm.launch(world.manager, M.jail(...))
 end
 
@@ -75,8 +86,9 @@ local LIMITS = {
 ---Limits of a version, as many as this host has controllers for in it.
 ---@param version 1|2
 ---@return table<string, string|integer> groups  as jailer.cgroups
----@return { hierarchy: string, path: string, shown: string }[] limits  for each: its controller, or ""
----for version 2; the file that holds it for the VM of own_id(); and what that file then says
+---@return { hierarchy: string, point: string, file: string, shown: string }[] limits  for each: its
+---controller, or "" for version 2; where that hierarchy is mounted; the file that holds it; and what that
+---file then says
 function M.limits(version)
   local v1, v2, offered = M.hierarchies()
   local groups, limits = {}, {}
@@ -88,7 +100,7 @@ function M.limits(version)
     if point then
       groups[file] = value
       limits[#limits + 1] = { hierarchy = version == 1 and controller or "", shown = shown .. "\n",
-        path = ("%s/fcproc/%s/%s"):format(point, M.own_id(), file) }
+        point = point, file = file }
     end
   end
   return groups, limits
@@ -102,18 +114,23 @@ function M.assert_limited(vm, limits)
     for name in (names .. ","):gmatch("([^,]*),") do member[name] = path end
   end
   for _, limit in ipairs(limits) do
-    check.are.equal("/fcproc/" .. vm.id, member[limit.hierarchy], limit.path)
-    check.are.equal(limit.shown, support.read_file(limit.path), limit.path)
-    local folder = limit.path:match("^(.*)/")
+    -- A process is in one cgroup of version 2 only, so that is inside of the VM's own.
+    local inner = limit.hierarchy == "" and vm:record().jail.cgroup:match("[^/]+$") .. "/" or ""
+    local below = ("/fcproc/%s%s"):format(inner, vm.id)
+    local folder = limit.point .. below
+    check.are.equal(below, member[limit.hierarchy], limit.file)
+    check.are.equal(limit.shown, support.read_file(folder .. "/" .. limit.file), limit.file)
     if not seen[folder] then folders[#folders + 1] = folder end
     seen[folder] = true
   end
   table.sort(folders)
-  check.are.same(folders, M.cgroups())
-  check.are.equal(#folders, #vm:record().jail.cgroups)
+  local known = table.move(vm:record().jail.cgroups, 1, #folders, 1, {})
+  table.sort(known)
+  check.are.same(folders, known)
+  if not folders[1]:find(vm:record().jail.cgroup, 1, true) then check.are.same(folders, M.cgroups()) end
 end
 
----The cgroups of the VM of that id, in all hierarchies.
+---The cgroups of version 1 that a jailer made for the VM of that id, in all hierarchies.
 function M.cgroups()
   local v1, v2 = M.hierarchies()
   local points, found = {}, {} -- several controllers may share one
@@ -139,6 +156,9 @@ end
 
 ---Nothing of the VM is left on the host.
 function M.assert_gone(world, root)
+  for folder in pairs(world.cgroups_before and own_cgroups() or {}) do
+    check.is_true(world.cgroups_before[folder], folder)
+  end
   check.are.same({}, (support.leases(world)))
   check.are.same({}, must(core.list_dir(world.folder:file("run/.fcproc/locks"))))
   check.are.same({ { name = ".fcproc", type = "dir" } }, must(core.list_dir(world.folder:file("run"))))

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fcproc.h"
@@ -296,6 +297,54 @@ static int call_command(void)
     return finish(r, op);
 }
 
+/* With a process in it, which is killed without cgroup.kill, too. */
+static int call_cgroup(void)
+{
+    const char *const argv[] = { "/bin/sleep", "60", NULL };
+    const char *point = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup"
+                                                                        : "/sys/fs/cgroup/unified";
+    struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
+    fcproc_process *p = NULL;
+    fcproc_op *op = NULL;
+    char path[128];
+    bool holds;
+    int r;
+
+    (void)snprintf(path, sizeof(path), "%s/fcproc-oom-%d", point, getpid());
+    (void)mkdir(path, 0755);
+    spec.argv = argv;
+    spec.cgroup = path;
+    r = fcproc_spawn(&spec, &p, NULL);
+    if (r == 0)
+        r = fcproc_cgroup_holds(path, fcproc_process_pid(p), &holds, NULL);
+    if (r == 0)
+        r = fcproc_cgroup_remove(path, OWN_TIMEOUT_MS, FCPROC_WITHOUT_CGROUP_KILL, NULL, &op, NULL);
+    r = finish(r, op);
+    if (p && r < 0)
+        (void)!fcproc_process_signal(p, SIGKILL, NULL);
+    if (p) {
+        int fd = fcproc_process_pidfd(p);
+
+        (void)!fcproc_poll(&fd, NULL, 1, OWN_TIMEOUT_MS, NULL);
+    }
+    fcproc_process_close(p);
+    return r;
+}
+
+static int after_cgroup(int r)
+{
+    char path[128];
+
+    (void)r;
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(path, sizeof(path), "/sys/fs/cgroup%s/fcproc-oom-%d", i ? "/unified" : "",
+                       getpid());
+        for (int tries = 0; rmdir(path) < 0 && errno == EBUSY && tries < 1000; tries++)
+            (void)!fcproc_poll(NULL, NULL, 0, 1, NULL);
+    }
+    return 0;
+}
+
 static int call_netns(void)
 {
     fcproc_netns *ns = NULL;
@@ -566,6 +615,7 @@ int main(int argc, char **argv)
         { "match", NULL, call_match, NULL, false },
         { "spawn", NULL, call_spawn, NULL, false },
         { "command", NULL, call_command, NULL, false },
+        { "cgroup", NULL, call_cgroup, after_cgroup, false },
         { "netns", NULL, call_netns, NULL, true },
         { "new bridge", NULL, call_new_bridge, after_new_bridge, false },
         { "old bridge", NULL, call_old_bridge, NULL, false },

@@ -121,6 +121,7 @@ end, function()
   collectgarbage() -- a lock that found no owner goes
   remove_files()
 end)
+add("file_in_use", function() assert(fine(core.file_in_use(firecracker))) end)
 add("cgroup_holds remove_cgroup", function()
   assert(core.cgroup_holds(dir .. "/none") == false)
   complete(core.remove_cgroup(dir .. "/none", 1, 0, ctx))

@@ -3,6 +3,7 @@
 
 local support = require "spec.support"
 local core = require "fcproc.core"
+local cgroup = require "fcproc.cgroup"
 local cjson = require "cjson"
 local fcproc = require "fcproc"
 
@@ -43,12 +44,29 @@ function M.hierarchies()
   return points, unified
 end
 
--- The folders that jailers make, but for their common parent.
-local function cgroups(_, lines)
+---The parent of the cgroups that jailers make for this suite, and for no other on this host.
+M.PARENT = "fcproc-spec-" .. support.own_pid()
+
+---Cgroups that VMs of that id have of their own.
+function M.own_cgroups(id)
+  local found = {}
   for _, point in ipairs(M.hierarchies()) do
-    for _, entry in ipairs(core.list_dir(point .. "/fcproc-spec") or {}) do
+    for _, entry in ipairs(core.list_dir(point .. "/" .. cgroup.PARENT) or {}) do
+      if entry.type == "dir" and entry.name:match("^([%w%-]+)%.%x+$") == id then
+        found[#found + 1] = ("%s/%s/%s"):format(point, cgroup.PARENT, entry.name)
+      end
+    end
+  end
+  return found
+end
+
+-- The same, and the folders that jailers make, but for their common parent.
+local function cgroups(world, lines)
+  for _, folder in ipairs(M.own_cgroups(world.id)) do lines[#lines + 1] = "cgroup " .. folder end
+  for _, point in ipairs(M.hierarchies()) do
+    for _, entry in ipairs(core.list_dir(point .. "/" .. M.PARENT) or {}) do
       if entry.type == "dir" then
-        lines[#lines + 1] = ("cgroup %s/fcproc-spec/%s"):format(point, entry.name)
+        lines[#lines + 1] = ("cgroup %s/%s/%s"):format(point, M.PARENT, entry.name)
       end
     end
   end
@@ -95,7 +113,7 @@ end
 
 ---Gives the specs' own cgroup back, if the jailer made one.
 function M.drop_cgroups()
-  for _, point in ipairs(M.hierarchies()) do os.remove(point .. "/fcproc-spec") end
+  for _, point in ipairs(M.hierarchies()) do os.remove(point .. "/" .. M.PARENT) end
 end
 
 ---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the

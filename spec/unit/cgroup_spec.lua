@@ -155,3 +155,29 @@ assert(err.message:find("this very process", 1, true), err.message)
     assert.is_truthy(core.stat(group.path))
   end)
 end)
+
+describe("a child's cgroup", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function starts_in(path, gate)
+    local process <close> = must(core.spawn{ argv = { "/bin/sleep", "60" }, stdout = "null",
+      stderr = "null", gate = gate, cgroup = path })
+    local is_in = core.cgroup_holds(path, process:pid())
+    must(process:signal("KILL"))
+    must(process:wait(5))
+    return is_in
+  end
+
+  it("is the one that it was born in, before it executes anything", function()
+    local v1, v2 = jails.hierarchies()
+    assert.is_truthy(v2, "this needs a cgroup2 mount")
+    local group <close> = cgroup(v2)
+    for _, gate in ipairs{ true, false } do assert.is_true(starts_in(group.path, gate)) end
+    -- Where the kernel can't, it is started all the same.
+    local older <close> = cgroup(v1.pids, "-v1")
+    for _, path in ipairs{ older.path, "/nonexistent/cgroup", "/tmp" } do
+      assert.is_falsy(starts_in(path, true))
+    end
+  end)
+end)

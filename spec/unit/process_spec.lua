@@ -64,15 +64,33 @@ describe("a process", function()
     local process, ending <close> = sleeper()
     assert.is_truthy(ending)
     local identity = must(process:identity())
-    for key, value in pairs{ start_time = identity.start_time + 1, inode = 12345,
-      boot_id = "00000000-0000-0000-0000-000000000000" } do
-      local other = { pid = identity.pid, start_time = identity.start_time,
-        boot_id = identity.boot_id, inode = identity.inode, [key] = value }
-      if identity[key] then fails("not_found", fcproc.process(other)) end
+    local function changed(change)
+      local other = {}
+      for key, value in pairs(identity) do other[key] = value end
+      for key, value in pairs(change) do other[key] = value or nil end
+      return fcproc.process(other)
+    end
+    local boot_id = "00000000-0000-0000-0000-000000000000"
+    fails("not_found", changed{ boot_id = boot_id })
+    fails("not_found", changed{ boot_id = boot_id, pid_ns = 1 })
+    fails("not_found", changed{ inode = false, start_time = identity.start_time + 1 })
+    fails("not_found", changed{ inode = false, pid_ns = false, start_time = identity.start_time + 1 })
+    -- What was noted down in another namespace can't be told, which is no death.
+    local err = fails("unsupported", changed{ pid_ns = identity.pid_ns + 1 })
+    assert.is_truthy(err.message:find("another PID namespace", 1, true), err.message)
+    if identity.time_ns then
+      fails("unsupported", changed{ inode = false, time_ns = identity.time_ns + 1 })
+    end
+    if identity.inode then -- it says more than the start time, in any time namespace
+      fails("not_found", changed{ inode = 12345 })
+      for _, change in ipairs{ { start_time = identity.start_time + 1 }, { time_ns = 1 } } do
+        local found <close> = must(changed(change))
+        assert.are.equal(identity.pid, found:pid())
+      end
     end
     must(process:signal("KILL"))
     must(process:wait(10))
-    local err = fails("not_found", fcproc.process(identity))
+    err = fails("not_found", fcproc.process(identity))
     assert.are.equal(identity.pid, err.pid)
     fails("not_found", process:identity())
   end)
@@ -115,11 +133,11 @@ describe("a process", function()
       mount -t proc -o hidepid=2 proc /proc
       exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0" -e "$1"]], support.lua, ([[
       local core = require "fcproc.core"
-      local p, err = core.process{ pid = %d, start_time = %d, boot_id = %q, inode = %d }
+      local p, err = core.process{ pid = %d, start_time = %d, boot_id = %q }
       print(p, err.code, err.errno)
       p = assert(core.process(%d))
       print(select(2, p:identity()).code, select(2, p:matches("/bin/sleep", "/x")).code, p:alive())
-      ]]):format(identity.pid, identity.start_time, identity.boot_id, identity.inode or 0, identity.pid) }
+      ]]):format(identity.pid, identity.start_time, identity.boot_id, identity.pid) }
     assert.are.equal("nil\tpermission\t13\npermission\tpermission\ttrue\n", text)
   end)
 

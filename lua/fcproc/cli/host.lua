@@ -21,15 +21,20 @@ local LIST = { kind = "list" }
 ---@return integer|true|nil done
 ---@return fcproc.Error? err
 function M.reclaim(cli)
-  local report, err = vms.reclaim(cli.manager, cli.ctx)
+  local report, err = vms.reclaim(cli.manager, { unknown = cli.args.unknown }, cli.ctx)
   if not report then return nil, err end
+  for _, entry in ipairs(report.unknown) do
+    cli.output:note("%s", tostring(entry.err))
+    entry.err = output.plain(entry.err)
+  end
   for _, failed in ipairs(report.failed) do
     for _, entry in ipairs(failed.left) do
       cli.output:note("%s: %s stays: %s", failed.id, entry.what, tostring(entry.err))
     end
     failed.left = output.left(failed.left)
   end
-  local types = { fields = { reclaimed = LIST, alive = LIST, busy = LIST, failed = LIST } }
+  local types = { fields = { reclaimed = LIST, alive = LIST, busy = LIST, failed = LIST,
+    unknown = LIST } }
   cli.output:result(report, types, function()
     local lines = {}
     for _, id in ipairs(report.reclaimed) do lines[#lines + 1] = ("%s: reclaimed\n"):format(id) end
@@ -45,7 +50,7 @@ function M.reclaim(cli)
     end
     return table.concat(lines)
   end)
-  return #report.failed == 0 and true or 1
+  return #report.failed + #report.unknown == 0 and true or 1
 end
 
 -- ---- the bridge ----------------------------------------------------------------------------

@@ -25,7 +25,9 @@ end
 ---@return string
 function M.line(id, report)
   local how = report.step == "gone" and "it had ended" or ("ended by %s"):format(report.step)
-  return ("%s: %s after %.0f ms, all of it is removed%s"):format(id, how, report.took * 1000,
+  local others = report.others and (", with %d other process%s of its jail"):format(report.others,
+    report.others == 1 and "" or "es") or ""
+  return ("%s: %s after %.0f ms%s, all of it is removed%s"):format(id, how, report.took * 1000, others,
     report.description and " (" .. report.description .. ")" or "")
 end
 

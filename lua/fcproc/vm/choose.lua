@@ -2,6 +2,7 @@
 -- anything is made.
 
 local address = require "fcproc.vm.address"
+local cgroup = require "fcproc.cgroup"
 local core = require "fcproc.core"
 local jailer = require "fcproc.jailer"
 local launch = require "fcproc.launch"
@@ -95,11 +96,14 @@ local function choose_jail(journal, taking, plan, fleet)
     journal.manager:_log(core.now(), "the jail's user is root: whoever breaks into Firecracker leaves "
       .. "its jail", { id = plan.id }, "warn")
   end
+  jail.own_cgroup = cgroup.name(journal.folder, plan.id)
   local version, folders = jailer.cgroups(jail, plan.id)
   if not version then return nil, folders end
   jail.base = journal.folder .. "/jail"
   journal.record.jail = { root = jailer.root(jail, plan.binary, plan.id), uid = jail.uid, gid = jail.gid,
-    cgroups = folders, auto = asked == "auto" or nil }
+    cgroups = folders, auto = asked == "auto" or nil,
+    cgroup = version == 2 and folders[1] and folders[1]:match("^(.*)/")
+      or cgroup.places(journal.folder, plan.id, plan.spec.cgroup)[1] }
   return true
 end
 

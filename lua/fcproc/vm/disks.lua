@@ -1,8 +1,8 @@
 -- A VM's disks: links to files, or copies; and what a jail needs in it.
 
+local cgroup = require "fcproc.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local jailer = require "fcproc.jailer"
 local loop = require "fcproc.loop"
 local origins = require "fcproc.vm.origin"
 
@@ -127,8 +127,14 @@ local function make_jail(journal, jail)
     if made == nil then return nil, err end
   end
   local ok, err = core.own_file(jail.root, jail.uid, jail.gid)
-  if ok then ok, err = jailer.make_cgroups(jail.cgroups) end
-  return ok, err
+  if not ok then return nil, err end
+  for _, folder in ipairs(jail.cgroups) do
+    local made
+    made, err = cgroup.make(folder)
+    if made == nil then return nil, err end
+  end
+  if jail.cgroup then cgroup.make(cgroup.start(jail)) end -- if it can be, which the start sees to
+  return true
 end
 
 ---The VM's disks, and what a jail needs besides.

@@ -43,15 +43,19 @@ end
 
 -- host.remove; what lacked descriptors once more, one VM at a time.
 local function remove(manager, list, ctx)
-  local left = host.remove(manager, list, ctx)
-  if #list < 2 or not any_lacking(left) then return left end
+  local left, others = host.remove(manager, list, ctx)
+  if #list < 2 or not any_lacking(left) then return left, others end
   local still = {}
   for _, journal in ipairs(list) do
     local own = left_of(left, journal.id)
-    if any_lacking(own) then own = host.remove(manager, { journal }, ctx) end
+    if any_lacking(own) then
+      local more
+      own, more = host.remove(manager, { journal }, ctx)
+      others[journal.id] = others[journal.id] or more[journal.id]
+    end
     append(still, own)
   end
-  return still
+  return still, others
 end
 
 -- ---- stopping ------------------------------------------------------------------------------
@@ -133,14 +137,14 @@ local function clean_up(work, last)
   local kept = {}
   for manager, list in pairs(by_manager) do
     local own <close> = core.context(nil, CLEANUP_LIMIT, work.ctx and work.ctx:waiter())
-    local all = remove(manager, list, own)
+    local all, others = remove(manager, list, own)
     for _, i in ipairs(work.ended) do
       local vm = work.vms[i]
       local left = vm.manager == manager and left_of(all, vm.id)
       if left and not last and any_lacking(left) then
         kept[#kept + 1] = i
       elseif left then
-        vm:_forget(work.reports[i], left)
+        vm:_forget(work.reports[i], left, others[vm.id])
         if #left > 0 then work.failure = work.failure or vm:_leftover_error(work.reports[i]) end
       end
     end
@@ -212,7 +216,7 @@ local function remove_failed(vm, ctx)
   -- What a jailer started, and left behind when there was no descriptor to find it by.
   if jail then ended, err = jailer.kill_all(jail.root, vm.manager.config.without, ctx) end
   if not ended then return { { id = vm.id, what = "its process", err = err } } end
-  return host.remove(vm.manager, { vm.journal }, ctx)
+  return (host.remove(vm.manager, { vm.journal }, ctx))
 end
 
 ---Removes what a VM has that did not come to be, and whose process has been killed.

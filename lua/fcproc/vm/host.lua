@@ -3,9 +3,9 @@
 
 local aliases = require "fcproc.alias"
 local address = require "fcproc.vm.address"
+local cgroup = require "fcproc.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local jailer = require "fcproc.jailer"
 local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
@@ -19,7 +19,7 @@ local uplinks = require "fcproc.vm.uplinks"
 
 local M = {}
 
-local CGROUP_TRIES, CGROUP_PAUSE = 50, 0.002 -- seconds
+local JAIL_TRIES, JAIL_PAUSE = 50, 0.002 -- seconds
 local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
 -- ---- network -------------------------------------------------------------------------------
@@ -124,6 +124,9 @@ function M.rebuild(manager, id)
   local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
     files = launch.files(folder, jail), shape = { jailed = jail ~= nil or nil },
     jail = jail, created = os.time() }
+  for _, place in ipairs(jail and cgroup.places(folder, id) or {}) do
+    if core.stat(place) then jail.cgroup = jail.cgroup or place end
+  end
   for i = 0, MOST_INTERFACES - 1 do
     derived[address.tap_name(manager.config.runtime_dir, id, i)] = true
   end
@@ -206,17 +209,6 @@ local function remove_networks(manager, list, leases, ctx, left)
   end
 end
 
--- The last process that left a cgroup may be in it for a moment yet.
-local function remove_cgroup(folder)
-  local ok, err
-  for _ = 1, CGROUP_TRIES do
-    ok, err = jailer.remove_cgroup(folder)
-    if ok or err.code ~= "busy" then break end
-    core.poll_many({}, {}, CGROUP_PAUSE)
-  end
-  return ok, err
-end
-
 -- A record tells all of them, but one that was rebuilt, or that an earlier fcproc has written.
 local function leases_of(journal, leases)
   local record = journal.record
@@ -233,14 +225,14 @@ end
 local function check_jail(jail)
   if not jail.uid or jail.uid == 0 then return true end
   local pid
-  for _ = 1, CGROUP_TRIES do
+  for _ = 1, JAIL_TRIES do
     if not core.uid_in_use(jail.uid) then return true end
     local found <close>, unseen = core.open_by_root(jail.root)
     pid = found and found:pid()
     if not found and unseen.code ~= "not_found" then return nil, unseen end
     if not found and jail.auto then pid, _, unseen = processes.of_user(jail.uid) end
     if not pid then return unseen == nil or unseen.code == "not_found" or nil, unseen end
-    core.poll_many({}, {}, CGROUP_PAUSE)
+    core.poll_many({}, {}, JAIL_PAUSE)
   end
   return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = pid,
     message = ("pid %d is in it yet, or has its uid %d: end it"):format(pid, jail.uid) }
@@ -251,9 +243,6 @@ end
 local function remove_rest(journal, leases, names, left)
   local record, before, id = journal.record, #left, journal.id
   if record.snapshot then note(left, id, record.snapshot, partials.remove(record.snapshot, id)) end
-  for _, folder in ipairs(record.jail and record.jail.cgroups or {}) do
-    note(left, id, folder, remove_cgroup(folder))
-  end
   if record.jail and not journals.is_of_earlier_boot(record) then
     note(left, id, "the jail " .. record.jail.root, check_jail(record.jail))
   end
@@ -263,25 +252,46 @@ local function remove_rest(journal, leases, names, left)
   note(left, id, journal.folder, journal:remove())
 end
 
+-- First, so that nobody is left who has their TAPs and disks: ends all who are in the cgroups of the VMs'
+-- own. Those of which none is left, and how many there were.
+local function end_cgroups(manager, list, ctx, left)
+  local ended, others = {}, {}
+  for _, journal in ipairs(list) do
+    local record, id = journal.record, journal.id
+    local jail = not journals.is_of_earlier_boot(record) and record.jail -- else they went with the boot
+    local killed, err = 0, nil
+    if jail then killed, err = cgroup.remove_all(jail, manager.config.without, ctx) end
+    if killed then
+      ended[#ended + 1], others[id] = journal, killed > 0 and killed or nil
+    else
+      note(left, id, err.path, nil, err)
+    end
+  end
+  return ended, others
+end
+
 ---Removes what VMs that have ended have on the host. What could not be removed stays in the
 ---journal of its VM, for reclaim.
 ---@param manager fcproc.Manager
 ---@param list fcproc.Journal[]
 ---@param ctx fcproc.Context?
 ---@return fcproc.Left[] left  empty: nothing is left
+---@return table<string, integer> others  by id: how many other processes were in its cgroups, and killed
 function M.remove(manager, list, ctx)
   local left, lost = {}, false -- a lease of a TAP may have to be taken again
-  for _, journal in ipairs(list) do
+  local ended, others = end_cgroups(manager, list, ctx, left)
+  local before = #left
+  for _, journal in ipairs(ended) do
     lost = lost or journal.record.rebuilt or (journal.record.taps or {})[1] ~= nil
   end
   local leases, err = lease.open(manager, lost)
   if not leases then
-    for _, journal in ipairs(list) do note(left, journal.id, "its leases", nil, err) end
-    return left
+    for _, journal in ipairs(ended) do note(left, journal.id, "its leases", nil, err) end
+    return left, others
   end
-  remove_networks(manager, list, leases, ctx, left)
-  if #left > 0 then return left end
-  for _, journal in ipairs(list) do
+  remove_networks(manager, ended, leases, ctx, left)
+  if #left > before then return left, others end
+  for _, journal in ipairs(ended) do
     local names
     names, err = leases_of(journal, leases)
     if names then
@@ -290,7 +300,7 @@ function M.remove(manager, list, ctx)
       note(left, journal.id, "its leases", nil, err)
     end
   end
-  return left
+  return left, others
 end
 
 return M

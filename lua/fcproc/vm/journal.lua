@@ -101,7 +101,10 @@ end
 ---@return integer? pid
 function M.holder(manager, id)
   local record = M.read(manager, id)
-  local pid = record and record.manager
+  local pid, identity = record and record.manager, record and (record.process or record.launcher)
+  local here = core.stat("/proc/self/ns/pid", true)
+  -- Its number is of the namespace where the VM's was noted down.
+  if identity and identity.pid_ns and not (here and here.ino == identity.pid_ns) then return nil end
   return pid and core.stat(("/proc/%d"):format(pid)) and pid or nil
 end
 

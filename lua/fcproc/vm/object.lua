@@ -352,8 +352,9 @@ function Vm:_close_machine()
 end
 
 -- Closes what is held, after its things on the host are gone or have been written down.
-function Vm:_forget(report, left)
+function Vm:_forget(report, left, others)
   report.left = left
+  report.others = others and (report.others or 0) + others or report.others
   self:_let_go()
   self:_close_machine()
   if #left > 0 then self.journal:close() end
@@ -378,8 +379,8 @@ local function stop_now(self, ladder, ctx)
   ok, err = steps.run(self, "cleanup", function()
     -- Not in the caller's context: half a clean-up helps nobody.
     local own <close> = core.context(nil, CLEANUP_LIMIT, ctx and ctx:waiter())
-    local left = host.remove(self.manager, { self.journal }, own)
-    self:_forget(report, left)
+    local left, others = host.remove(self.manager, { self.journal }, own)
+    self:_forget(report, left, others[self.id])
     report.cleanup_took = core.now() - began
     if #left > 0 then return nil, self:_leftover_error(report) end
     return true

@@ -1,13 +1,13 @@
 -- Which process is the VM's, when nobody here has started it. A journal names one by its identity, and
 -- a journal may be of anybody's making, or come with a folder that was copied, shared or restored. So
 -- it must also be in the VM's place: the folder below the VM's own where its VMM lives is its working
--- folder or its root. That holds for a child at its gate (which is Lua), a jailer on its way into the
--- jail, and after the program was upgraded; its executable would tell none of them.
+-- folder or its root, or it is in the VM's cgroup. That holds for a child at its gate (which is Lua), a
+-- jailer on its way into the jail, and after the program was upgraded; its executable would tell none
+-- of them.
 
+local cgroup = require "fcproc.cgroup"
 local core = require "fcproc.core"
-local errors = require "fcproc.error"
 local jailer = require "fcproc.jailer"
-local launch = require "fcproc.launch"
 
 local M = {}
 
@@ -18,18 +18,23 @@ local M = {}
 ---@return boolean? yes
 ---@return fcproc.Error? err  it could not be found out
 function M.holds(record, process)
-  return process:in_folder(record.files.folder)
+  local here, err = process:in_folder(record.files.folder)
+  if here or not record.jail then return here, err end
+  local inside, unseen = cgroup.has(record, process:pid())
+  -- It had the number before, and has it yet: it was this one.
+  if inside and process:alive() then return true end
+  return here, err or unseen
 end
 
--- A child enters its folder right before it comes to its gate, where it waits until it has been written
--- down: one that was released, and whose manager has died since, may be a moment short of it.
-local function may_be_on_its_way(record)
-  return record.state == "starting" and math.abs(os.time() - record.created) <= launch.TIMEOUT
-end
-
--- The live process that was opened, if it is the VM's. Else err, when that could not be found out; and
--- "elsewhere", with its pid, or "ended".
-local function checked(record, process, err)
+---The live process that was opened, if it is the VM's; else it is closed.
+---@param record table
+---@param process fcproc.Process?
+---@param err fcproc.Error?  why it could not be opened
+---@return fcproc.Process?
+---@return fcproc.Error? err  whether it lives could not be found out
+---@return ("elsewhere"|"ended")? is
+---@return integer? pid  of the one that is elsewhere
+function M.checked(record, process, err)
   if not process then
     -- What it tells may mean that it lives and can't be seen: too few descriptors, no permission.
     return nil, err.code ~= "not_found" and err or nil
@@ -42,35 +47,16 @@ local function checked(record, process, err)
   return nil, unseen, not unseen and "elsewhere" or nil, pid
 end
 
--- Whoever has the jail as its root. A jailer that forks leaves a process behind that ends, and forks three
--- times at most.
-local function in_jail(record)
+---Whoever has the jail as its root. A jailer that forks leaves a process behind that ends, and forks three
+---times at most.
+---@param record table
+---@return fcproc.Process?
+---@return fcproc.Error? err  whether there is one could not be found out
+function M.in_jail(record)
   for _ = 1, 4 do
-    local process, err, is = checked(record, jailer.find(record.jail.root))
+    local process, err, is = M.checked(record, jailer.find(record.jail.root))
     if is ~= "ended" then return process, err end
   end
-end
-
----The VMM of a record, if it lives. Its own identity; or what was spawned, which without a jailer is
----the VMM; or, when a crash came before the VMM was written down, whoever has the jail as its root.
----Without a journal, whoever listens on its socket.
----@param record table
----@return fcproc.Process? process
----@return fcproc.Error? err  whether it lives could not be found out
----@return integer? elsewhere  the journal names this process, and it is not in the VM's place
-function M.find(record)
-  local identity, process, err, is, pid = record.process or record.launcher, nil, nil, nil, nil
-  if identity then process, err, is, pid = checked(record, core.process(identity)) end
-  local elsewhere = is == "elsewhere" and pid or nil
-  if process or err or record.process then return process, err, elsewhere end
-  if elsewhere and may_be_on_its_way(record) then
-    return nil, errors.new{ code = "busy", op = "vm.find", pid = elsewhere,
-      message = ("the VM '%s' may be just starting, as pid %d; try again in %d s"):format(record.id,
-        elsewhere, launch.TIMEOUT) }
-  end
-  if record.jail then process, err = in_jail(record) end
-  if not process and not err and record.rebuilt then process, err = M.listener(record) end
-  return process, err, elsewhere
 end
 
 ---Who listens on the VM's socket, if it is the VM's.
@@ -78,9 +64,10 @@ end
 ---@param without integer?
 ---@return fcproc.Process? process
 ---@return fcproc.Error? err  whether anybody does could not be found out
+---@return ("elsewhere"|"ended")? is
 function M.listener(record, without)
-  local process, err = checked(record, core.open_listener(record.files.socket, without))
-  return process, err
+  local process, err, is = M.checked(record, core.open_listener(record.files.socket, without))
+  return process, err, is
 end
 
 return M

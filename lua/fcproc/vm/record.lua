@@ -7,6 +7,7 @@
 -- fact is true. What can be worked out from the VM's id and folder is worked out (see places), and
 -- what names something outside of them is proved where it is used.
 
+local cgroups = require "fcproc.cgroup"
 local core = require "fcproc.core"
 local fields = require "fcproc.fields"
 local json = require "fcproc.json"
@@ -78,7 +79,7 @@ local placed = one_of("reflink", "sparse", "link", "symlink")
 
 local boot_id = string_with("^[%x-]+$", 36, "a boot's id")
 local identity = object{ pid = required(integer(1, 0x7fffffff)), start_time = required(number),
-  boot_id = required(boot_id), inode = number }
+  boot_id = required(boot_id), inode = number, pid_ns = number, time_ns = number, sum = word }
 
 local tap = object({
   name = required(interface), guest_mac = mac, mac = mac, attach = flag, isolated = flag,
@@ -110,6 +111,7 @@ local journal = object{
   taps = required(list(tap)), drives = required(list(drive)),
   leases = list(lease),
   jail = object{ root = required(path), uid = U32, gid = U32, auto = flag, cgroups = list(path),
+    cgroup = path,
     placed = { kind = "map", name = check_name, of = placed },
     made = { kind = "map", name = check_name, of = file_id } },
   snapshot = path, resume = flag,
@@ -166,10 +168,18 @@ local function places(record, folder, id)
     -- All that is taken from it is the name of the program, which is a name below the folder.
     local program = jail.root:match("/jail/([^/]+)/" .. id:gsub("%-", "%%-") .. "/root$")
     if not program then return "jail.root must be the jail's root in the VM's folder" end
-    jail.root, jail.cgroups = ("%s/jail/%s/%s/root"):format(folder, program, id), jail.cgroups or {}
+    jail.root = ("%s/jail/%s/%s/root"):format(folder, program, id)
+    jail.cgroups = jail.cgroups or {}
     jail.uid = jail.uid or (core.stat(jail.root) or {}).uid -- which its user can't give away
     for i, cgroup in ipairs(jail.cgroups) do
       if cgroup:match("[^/]+$") ~= id then return ("jail.cgroups[%d] must be that of '%s'"):format(i, id) end
+    end
+    -- That of another folder, of which this one is a copy, is not its own.
+    if jail.cgroup and jail.cgroup:match("[^/]+$") ~= cgroups.name(folder, id) then
+      for i = #jail.cgroups, 1, -1 do
+        if cgroups.is_inside(jail, jail.cgroups[i]) then table.remove(jail.cgroups, i) end
+      end
+      jail.cgroup = nil
     end
   end
   record.files, record.shape.jailed = launch.files(folder, jail), jail and true or nil

@@ -8,6 +8,7 @@ local host = require "fcproc.vm.host"
 local journals = require "fcproc.vm.journal"
 local launch = require "fcproc.launch"
 local lease = require "fcproc.vm.lease"
+local lives = require "fcproc.vm.life"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
@@ -41,7 +42,8 @@ end
 local function find_in_jail(manager, record)
   local process, err = place.listener(record, manager.config.without)
   if process or errors.lacks_descriptors(err) then return process, err end
-  return place.find(record)
+  local life = lives.of(record, manager.config.without)
+  return life.process, life.err
 end
 
 -- A VM whose manager died while it started may not listen yet, and behind a jailer the process may
@@ -61,9 +63,9 @@ local function wait_until_started(manager, record, process, ctx)
     process:close()
     if not done then return nil, listens end
     if listens then return find_in_jail(manager, record) end
-    local err
-    process, err = place.find(record)
-    if err then return nil, err end
+    local life = lives.of(record, manager.config.without)
+    process = life.process
+    if not process then return nil, life.err end
   end
 end
 
@@ -119,8 +121,10 @@ local function take_over(vm, ctx)
     return true
   end
   record.manager, record.paused = own, paused
-  record.process, err = vm.machine.process:identity()
-  if not record.process then return nil, err end
+  local identity
+  identity, err = vm.machine.process:identity()
+  if not identity then return nil, err end
+  record.process = lives.seal(identity)
   vm.journal:try_save("running")
   return true
 end
@@ -149,12 +153,14 @@ local function take(manager, id, ctx, to_kill)
   record, err = record_of(manager, id, journal.record, err)
   if not record then return nil, err end
   journal.record = record
-  local process, elsewhere
-  process, err, elsewhere = place.find(record)
-  if process and record.state ~= "running" and not to_kill then
+  local life <close> = lives.of(record, manager.config.without)
+  if life.state ~= "alive" then return nil, life.err or dead(journal, nil, life.elsewhere) end
+  if not life.process then return nil, life.err end
+  local process = life:take()
+  if record.state ~= "running" and not to_kill then
     process, err = wait_until_started(manager, record, process, ctx)
   end
-  if not process then return nil, err or dead(journal, nil, elsewhere) end
+  if not process then return nil, err or dead(journal) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
   vm.unfinished = record.state ~= "running"
   if to_kill then
@@ -204,20 +210,18 @@ end
 ---@field state "running"|"paused"|"dead"|"making"|"unknown"  paused: by vm:pause, a restore, or a snapshot
 ---                                                           whose manager died (adopt lets it go on);
 ---                                                           unknown: err says why
----@field err fcproc.Error?  why nobody can tell more
+---@field err fcproc.Error?  why nobody can tell more; also of one that runs and is out
+---                           of reach, in another PID namespace
 ---@field pid integer?       the VMM's
 ---@field address string?    the first of the guest's
 ---@field created integer?  seconds since 1970
 ---@field managed boolean   a manager has it in its hands
 
-local function state_of(record, process, managed)
+local function state_of(record, life, managed)
   local cut_off = record.snapshot and not managed -- in the middle of a snapshot
-  if process then return (record.paused or cut_off) and "paused" or "running" end
-  return managed and "making" or "dead"
-end
-
-local function find_of(record)
-  if record then return place.find(record) end
+  if life.state == "alive" then return (record.paused or cut_off) and "paused" or "running" end
+  if managed and (life.state == "dead" or life.err.code == "busy") then return "making" end
+  return life.state
 end
 
 ---All VMs of the runtime folder, alive or dead. None of them is disturbed.
@@ -236,12 +240,11 @@ function M.list(manager, ctx)
   for _, id in ipairs(ids) do
     local managed = journals.is_locked(manager, id)
     local record, problem = record_of(manager, id, journals.read(manager, id))
-    local process <close>, unseen = find_of(record)
-    -- What a manager has in its hands is on its way.
-    problem = problem or not (managed and unseen and unseen.code == "busy") and unseen or nil
-    local summary = { id = id, created = record and record.created, managed = managed,
-      state = problem and "unknown" or state_of(record, process, managed),
-      pid = process and process:pid(), err = problem }
+    local life <close> = record and lives.of(record, manager.config.without)
+    local state = life and state_of(record, life, managed) or "unknown"
+    local process = life and life.process
+    local summary = { id = id, created = record and record.created, managed = managed, state = state,
+      pid = process and process:pid(), err = problem or state ~= "making" and life.err or nil }
     record = record or {}
     for _, tap in ipairs(record.taps or {}) do summary.address = summary.address or tap.address end
     list[#list + 1] = summary
@@ -282,8 +285,9 @@ end
 ---@field drives fcproc.VmDrive[]
 ---@field files table<string, string>  folder, socket, console, log, metrics: where they are on the host
 ---@field jail table<string, any>?  root, uid, gid, cgroups, ...
----@field warnings fcproc.VmWarning[]?  what kept it from its uplink when it was launched; and "nat", when it
----                          runs and the kernel has lost its NAT
+---@field warnings fcproc.VmWarning[]?  what kept it from its uplink when it was launched; "cgroup", when
+---                                      its jail has none of its own; and "nat", when it runs and the
+---                                      kernel has lost its NAT
 ---@field exit fcproc.Exit?  how a dead one ended, when that can be known ...
 ---@field description string?  ... and in a sentence
 ---@field manager integer?  the pid of who has it in his hands
@@ -305,9 +309,9 @@ local function look(manager, id, ctx, ask)
   local record
   record, err = record_of(manager, id, journals.read(manager, id))
   if not record then return nil, err end
-  local process
-  process, err = place.find(record)
-  if err then return nil, err end
+  local life <close> = lives.of(record, manager.config.without)
+  if life.err then return nil, life.err end
+  local process = life:take()
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
   local _ <close> = finally(function()
     if vm.machine then vm.machine:close() end
@@ -351,17 +355,19 @@ end
 ---@field reclaimed string[]  VMs of which nothing is left
 ---@field alive string[]      VMs that run, and were not touched
 ---@field busy string[]       in the hands of a manager
+---@field unknown { id: string, err: fcproc.Error }[]  that may live, and were not touched: err says why
 ---@field failed { id: string, left: fcproc.Left[] }[]  VMs that are dead, and of which this stays
 ---@field leases integer      leases without a VM that were dropped
 ---@field taps integer        TAPs without a VM that were removed
 ---@field nat integer         guests' NAT without a VM that was removed
 
--- "dead" with its journal and lock; "alive", "busy", "gone"; or "failed" with why.
-local function open_dead(manager, id)
+-- "dead" with its journal and lock; "alive", "busy", "gone"; or "unknown" or "failed" with why. Of one that
+-- is unknown somebody may have said that it is dead.
+local function open_dead(manager, id, said_to_be_dead)
   do -- first without the lock, which somebody may just want to take for a VM that lives
     local record = record_of(manager, id, journals.read(manager, id))
-    local process <close> = record and place.find(record)
-    if process then return "alive" end
+    local life <close> = record and lives.of(record, manager.config.without)
+    if life and life.state == "alive" then return "alive" end
   end
   local journal, err = journals.open(manager, id)
   if not journal then
@@ -369,35 +375,40 @@ local function open_dead(manager, id)
     if err.code == "not_found" then return "gone" end
     return "failed", err
   end
-  local process, unseen, elsewhere
   journal.record, err = record_of(manager, id, journal.record, err)
-  if journal.record then process, unseen, elsewhere = place.find(journal.record) end
-  if elsewhere then
-    manager:_log(core.now(), ELSEWHERE:format(elsewhere), { id = id, pid = elsewhere }, "warn")
+  local life <close> = journal.record and lives.of(journal.record, manager.config.without)
+  local state = life and life.state or "failed"
+  if life and life.elsewhere then
+    manager:_log(core.now(), ELSEWHERE:format(life.elsewhere), { id = id, pid = life.elsewhere }, "warn")
   end
-  if journal.record and not process and not unseen then return "dead", journal end
-  if process then process:close() end
+  if state == "unknown" and life.err.code ~= "unsupported" then state = "failed" end
+  if state == "dead" or state == "unknown" and said_to_be_dead then return "dead", journal end
   journal:close()
-  if process then return "alive" end
-  return "failed", err or unseen
+  return state, err or life.err
 end
 
 -- What an earlier try or a crash left of one that is dead.
-local function reclaim_one(manager, id, report, ctx)
-  local state, journal = open_dead(manager, id)
-  if report[state] and state ~= "failed" then
-    table.insert(report[state], id)
-  elseif state == "dead" then
-    local left = host.remove(manager, { journal }, ctx)
+local function reclaim_one(manager, id, report, ctx, said_to_be_dead)
+  local state, found = open_dead(manager, id, said_to_be_dead)
+  if state == "dead" then
+    local left = host.remove(manager, { found }, ctx)
     if #left == 0 then
       table.insert(report.reclaimed, id)
     else
-      journal:close()
+      found:close()
       table.insert(report.failed, { id = id, left = left })
     end
   elseif state == "failed" then
-    table.insert(report.failed, { id = id, left = { { id = id, what = "vm.json", err = journal } } })
+    table.insert(report.failed, { id = id, left = { { id = id, what = "vm.json", err = found } } })
+  elseif state == "unknown" then
+    table.insert(report.unknown, { id = id, err = found })
+  elseif report[state] then
+    table.insert(report[state], id)
   end
+end
+
+local function new_report()
+  return { reclaimed = {}, alive = {}, busy = {}, unknown = {}, failed = {}, leases = 0, taps = 0, nat = 0 }
 end
 
 ---Removes what one dead VM left.
@@ -407,9 +418,10 @@ end
 ---@return true?
 ---@return fcproc.Error? err  with left; ERR_BUSY, ERR_CONFLICT: it lives after all
 function M.remove_dead(manager, id, ctx)
-  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {} }
+  local report = new_report()
   reclaim_one(manager, id, report, ctx)
-  local failed = report.failed[1]
+  local failed, unknown = report.failed[1], report.unknown[1]
+  if unknown then return nil, unknown.err end
   if failed then
     local first = failed.left[1]
     return nil, errors.new{ code = first.err.code, op = "vm.reclaim", cause = first.err, left = failed.left,
@@ -446,14 +458,23 @@ local function sweep_rest(manager, report, ctx)
   return true
 end
 
+---@class fcproc.ReclaimOptions
+---@field unknown string[]?  the ids of VMs that can't be judged from here, and that the caller knows to be
+---                          dead. One that is seen to live stays all the same
+
 ---Removes all that dead VMs left: TAPs, NAT, jails, cgroups, leases, folders. VMs that run and VMs
----that a manager has in its hands are not touched, nor is what fcproc has not made.
+---that a manager has in its hands are not touched, nor is what fcproc has not made. What can't be judged,
+---as from another PID namespace, stays.
 ---@param manager fcproc.Manager
+---@param opts fcproc.ReclaimOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.Reclaimed? report
 ---@return fcproc.Error? err  ERR_CONFLICT, ERR_PERMISSION: the runtime folder is not ours alone; what
 ---                           could not be removed of a single VM is in the report
-function M.reclaim(manager, ctx)
+---@overload fun(manager: fcproc.Manager, ctx: fcproc.Context): fcproc.Reclaimed?, fcproc.Error?
+function M.reclaim(manager, opts, ctx)
+  if type(opts) == "userdata" and ctx == nil then opts, ctx = nil, opts end
+  options.check(opts, { unknown = "table" }, "vm.reclaim")
   local ok, err = manager:_check_open("vm.reclaim")
   if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
@@ -461,11 +482,12 @@ function M.reclaim(manager, ctx)
   local ids
   ids, err = journals.ids(manager)
   if not ids then return nil, err end
-  local report = { reclaimed = {}, alive = {}, busy = {}, failed = {}, leases = 0, taps = 0, nat = 0 }
+  local report, said_to_be_dead = new_report(), {}
+  for _, id in ipairs(opts and opts.unknown or {}) do said_to_be_dead[id] = true end
   for _, id in ipairs(ids) do
     ok, err = loop.check(ctx)
     if not ok then return nil, err end
-    reclaim_one(manager, id, report, ctx)
+    reclaim_one(manager, id, report, ctx, said_to_be_dead[id])
   end
   journals.sweep(manager)
   ok, err = sweep_rest(manager, report, ctx)

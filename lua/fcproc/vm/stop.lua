@@ -23,6 +23,7 @@ local M = {}
 ---@field took number      seconds, without the clean-up
 ---@field cleanup_took number?  seconds
 ---@field left fcproc.Left[]  what could not be removed
+---@field others integer?      how many other processes were in the jail's cgroup, and killed
 
 ---The default ladder: name, and seconds until the next.
 M.LADDER = { { "ctrl_alt_del", 10 }, { "sigterm", 3 }, { "sigkill", 5 } }

@@ -1,0 +1,27 @@
+-- What is mounted here.
+
+local M = {}
+
+---@class fcproc.Mount
+---@field point string    where
+---@field own string      its own options: "rw,nodev"
+---@field kind string     its file system
+---@field options string  that one's options
+
+---All mounts; of two at one point the later hides the earlier.
+---@return fcproc.Mount[]
+function M.list()
+  local found = {}
+  local file <close> = io.open("/proc/self/mountinfo")
+  for line in file and file:lines() or function() end do
+    local point, own, kind, options = line:match(
+      "^%d+ %d+ %S+ %S+ (%S+) (%S+).- %- (%S+) %S+ (%S+)")
+    if point then
+      point = point:gsub("\\(%d%d%d)", function(code) return string.char(tonumber(code, 8)) end)
+      found[#found + 1] = { point = point, own = own, kind = kind, options = options }
+    end
+  end
+  return found
+end
+
+return M
