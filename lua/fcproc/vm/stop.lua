@@ -66,22 +66,29 @@ local function hangs_after_reset(machine, err, step)
   return true
 end
 
----The guest is asked, again and again.
+-- What keeps a guest from hearing it. Nothing: it may be pressed; else the rung's answer.
+local function look(machine, ctx, step, vm)
+  local limited <close> = core.context(ctx, ANSWER_LIMIT)
+  local state, err = machine:state(limited)
+  if state == "Paused" and machine:resume(ctx) then vm:_note_paused(false) end
+  if state == "Not started" then return "skip", "its guest was never started" end
+  if err and hangs_after_reset(machine, err, step) then return false end
+  if err and UNASKABLE[err.code] and not errors.lacks_descriptors(err) then
+    local gone, exit = machine:ended_by(err, ctx)
+    if gone then return true, exit end
+    return "skip", "it can't be asked: " .. err.message
+  end
+end
+
+---The guest is asked, again and again. One that is known to run is not looked at before the first time.
 function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
   local began, presses = core.now(), 0
   local bounded <close> = core.context(ctx or core.default_context(), limit)
-  do
-    local look <close> = core.context(bounded, ANSWER_LIMIT)
-    local state, err = machine:state(look)
-    if state == "Paused" and machine:resume(bounded) then vm:_note_paused(false) end
-    if state == "Not started" then return "skip", "its guest was never started" end
-    if err and hangs_after_reset(machine, err, step) then return false end
-    if err and UNASKABLE[err.code] and not errors.lacks_descriptors(err) then
-      local gone, exit = machine:ended_by(err, bounded)
-      if gone then return true, exit end
-      return "skip", "it can't be asked: " .. err.message
-    end
+  local looked = not machine.started or vm.journal.record.paused
+  if looked then
+    local answer, more = look(machine, bounded, step, vm)
+    if answer ~= nil then return answer, more end
   end
   while true do
     local press <close> = core.context(bounded, ANSWER_LIMIT)
@@ -93,9 +100,15 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
     presses = presses + 1
     local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
     local until_press = math.min(next_press, limit) - (core.now() - began)
-    local gone, exit = wait(machine, math.max(until_press, 0), ctx)
-    if gone or gone == nil then return gone, exit end
+    local gone, exit
+    if ok or looked then gone, exit = wait(machine, math.max(until_press, 0), ctx) end
+    if gone or (ok or looked) and gone == nil then return gone, exit end
     if next_press >= limit then return false end
+    if not looked then
+      looked = true
+      local answer, more = look(machine, bounded, step, vm)
+      if answer ~= nil then return answer, more end
+    end
   end
 end
 
