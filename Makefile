@@ -58,7 +58,7 @@ LUA_FILES := init alias api binary bodies calls cgroup config context endpoints 
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	vm vm/address vm/boot vm/choose vm/console vm/disks vm/fleet vm/forwarding vm/host vm/inuse \
 	vm/journal vm/lease vm/life vm/manifest vm/namespaces vm/nat vm/natrules vm/natstate vm/nft vm/object vm/oldleases vm/origin \
-	vm/partial vm/place vm/processes vm/record vm/recover vm/restore vm/schema vm/snapshot vm/spec vm/statefiles vm/steps vm/stop vm/strays vm/uids \
+	vm/partial vm/place vm/processes vm/record vm/reclaim vm/recover vm/restore vm/schema vm/snapshot vm/spec vm/statefiles vm/steps vm/stop vm/strays vm/uids \
 	vm/upkeep vm/uplinks
 GUEST :=
 ifeq ($(shell uname -m),x86_64)

@@ -16,6 +16,7 @@ local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
+local reclaim = require "fcproc.vm.reclaim"
 local recover = require "fcproc.vm.recover"
 local restoring = require "fcproc.vm.restore"
 local specs = require "fcproc.vm.spec"
@@ -252,8 +253,8 @@ end
 
 -- ---- what others have left -----------------------------------------------------------------
 
-M.adopt, M.list, M.reclaim = recover.adopt, recover.list, recover.reclaim
-M.adopt_to_kill, M.remove_dead = recover.adopt_to_kill, recover.remove_dead
+M.adopt, M.list, M.reclaim = recover.adopt, recover.list, reclaim.reclaim
+M.adopt_to_kill, M.remove_dead = recover.adopt_to_kill, reclaim.remove_dead
 M.inspect, M.facts = recover.inspect, recover.facts
 
 -- Others restart their firewall, and take ours with theirs.

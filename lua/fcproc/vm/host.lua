@@ -144,6 +144,19 @@ function M.rebuild(manager, id)
   return record
 end
 
+---The record of a journal, or one made up from what else there is.
+---@param manager fcproc.Manager
+---@param id string
+---@param record table?  as journals.read gave it
+---@param err fcproc.Error?
+---@return table? record
+---@return fcproc.Error? err  hands off
+function M.record_of(manager, id, record, err)
+  if record then return record end
+  if err.code == "not_found" or err.code == "protocol" then return M.rebuild(manager, id) end
+  return nil, err
+end
+
 ---@class fcproc.Left  what could not be removed
 ---@field id string?  the VM's; nil: of several
 ---@field what string  "the TAP fc12ab", "its cgroup": for people

@@ -13,6 +13,9 @@ local processes = require "fcproc.vm.processes"
 
 local M = {}
 
+M.ELSEWHERE = "pid %d, which its journal names, is alive and not in its folder: it is none of its "
+  .. "processes, and was not touched"
+
 local EREMOTE = 66
 
 ---@class fcproc.Life
