@@ -2,17 +2,17 @@
 -- process it is, asking it, and telling why it did not start. What a VM needs around it (network,
 -- disks, a journal) is vm/.
 
-local calls = require "fcproc.calls"
+local calls = require "fcproc.machine.calls"
 local api = require "fcproc.api"
 local core = require "fcproc.core"
-local endpoints = require "fcproc.endpoints"
+local endpoints = require "fcproc.machine.endpoints"
 local errors = require "fcproc.error"
-local exits = require "fcproc.exit"
+local exits = require "fcproc.machine.exit"
 local finally = require "fcproc.finally"
-local jailer = require "fcproc.jailer"
-local launch = require "fcproc.launch"
+local jailer = require "fcproc.machine.jailer"
+local launch = require "fcproc.machine.launch"
 local loop = require "fcproc.loop"
-local outputs = require "fcproc.outputs"
+local outputs = require "fcproc.machine.outputs"
 local process = require "fcproc.process"
 local tail = require "fcproc.tail"
 

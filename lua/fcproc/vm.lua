@@ -1,28 +1,28 @@
 -- VMs: from a spec table to a running VM, taking over one that runs, and removing what dead ones
 -- left. Everything that is made is written into the VM's journal first.
 
-local cgroup = require "fcproc.cgroup"
-local choose = require "fcproc.vm.choose"
+local cgroup = require "fcproc.machine.cgroup"
+local choose = require "fcproc.resources.choose"
 local core = require "fcproc.core"
-local disks = require "fcproc.vm.disks"
+local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local fleets = require "fcproc.vm.fleet"
-local host = require "fcproc.vm.host"
-local jailer = require "fcproc.jailer"
-local journals = require "fcproc.vm.journal"
-local lives = require "fcproc.vm.life"
+local host = require "fcproc.resources.host"
+local jailer = require "fcproc.machine.jailer"
+local journals = require "fcproc.resources.journal"
+local lives = require "fcproc.resources.life"
 local loop = require "fcproc.loop"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
-local reclaim = require "fcproc.vm.reclaim"
+local reclaim = require "fcproc.resources.reclaim"
 local recover = require "fcproc.vm.recover"
 local restoring = require "fcproc.vm.restore"
 local specs = require "fcproc.vm.spec"
-local steps = require "fcproc.vm.steps"
+local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
-local upkeep = require "fcproc.vm.upkeep"
+local upkeep = require "fcproc.resources.upkeep"
 
 local M = {}
 

@@ -2,7 +2,7 @@
 
 local support = require "spec.support"
 local bare_vm = require "spec.support.bare"
-local endpoints = require "fcproc.endpoints"
+local endpoints = require "fcproc.machine.endpoints"
 local fcproc = require "fcproc"
 local json = require "fcproc.json"
 

@@ -3,9 +3,9 @@
 
 local support = require "spec.support"
 local bare_vm = require "spec.support.bare"
-local endpoints = require "fcproc.endpoints"
+local endpoints = require "fcproc.machine.endpoints"
 local fcproc = require "fcproc"
-local judge = require "fcproc.fields"
+local judge = require "fcproc.machine.fields"
 
 local must, fails = support.must, support.fails
 local VERSION = "1.12.1"

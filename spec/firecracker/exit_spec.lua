@@ -1,7 +1,7 @@
 -- How the real Firecracker and jailer end, and whether exit.lua tells it.
 
 local support = require "spec.support"
-local exit = require "fcproc.exit"
+local exit = require "fcproc.machine.exit"
 local fcproc = require "fcproc"
 
 local must = support.must

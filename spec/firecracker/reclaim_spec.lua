@@ -6,9 +6,9 @@ local support = require "spec.support"
 local traces = require "spec.support.traces"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
-local lease = require "fcproc.vm.lease"
-local namespaces = require "fcproc.vm.namespaces"
-local nat = require "fcproc.vm.nat"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local nat = require "fcproc.network.nat"
 
 local must = support.must
 

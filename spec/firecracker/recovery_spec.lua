@@ -5,7 +5,7 @@ local support = require "spec.support"
 local traces = require "spec.support.traces"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
-local lease = require "fcproc.vm.lease"
+local lease = require "fcproc.resources.lease"
 
 local must, fails = support.must, support.fails
 

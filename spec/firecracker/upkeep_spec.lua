@@ -7,7 +7,7 @@ local guests = require "spec.support.guests"
 local helper = require "spec.support.doctor"
 local doctor = require "fcproc.doctor"
 local fcproc = require "fcproc"
-local nat = require "fcproc.vm.nat"
+local nat = require "fcproc.network.nat"
 
 local must = support.must
 local MISSING = "the kernel has lost rules of NAT"

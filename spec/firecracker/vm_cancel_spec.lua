@@ -120,7 +120,7 @@ describe("a launch", function()
 
   it("survives the stop of a VM that hangs: the request's outcome is unknown, then it works again", function()
     local vm <close> = vms.ready(world, { network = true })
-    local machine, endpoints = vm.machine, require "fcproc.endpoints"
+    local machine, endpoints = vm.machine, require "fcproc.machine.endpoints"
     must(machine.process:signal("STOP"))
     local limit = endpoints.limit
     endpoints.limit = function() return 0.05 end -- seconds, instead of 35

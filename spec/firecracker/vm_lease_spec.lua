@@ -6,7 +6,7 @@ local support = require "spec.support"
 local vms = require "spec.support.vms"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
-local lease = require "fcproc.vm.lease"
+local lease = require "fcproc.resources.lease"
 
 local must, fails = support.must, support.fails
 

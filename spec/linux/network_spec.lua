@@ -3,7 +3,7 @@
 local support = require "spec.support"
 local linux = require "spec.support.linux"
 local fcproc = require "fcproc"
-local nat = require "fcproc.vm.nat"
+local nat = require "fcproc.network.nat"
 
 local must = support.must
 

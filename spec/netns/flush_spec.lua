@@ -3,7 +3,7 @@
 
 local support = require "spec.support"
 local guests = require "spec.support.guests"
-local nat = require "fcproc.vm.nat"
+local nat = require "fcproc.network.nat"
 
 local must = support.must
 local in_host, nft, ruleset = guests.in_host, guests.nft, guests.ruleset

@@ -4,7 +4,7 @@
 local support = require "spec.support"
 local guests = require "spec.support.guests"
 local fcproc = require "fcproc"
-local nat = require "fcproc.vm.nat"
+local nat = require "fcproc.network.nat"
 
 local must, fails, raises = support.must, support.fails, support.raises
 

@@ -1,8 +1,8 @@
 -- A real Firecracker with nothing configured, for specs of its API: `local vm <close> = bare(world)`.
 
 local support = require "spec.support"
-local calls = require "fcproc.calls"
-local endpoints = require "fcproc.endpoints"
+local calls = require "fcproc.machine.calls"
+local endpoints = require "fcproc.machine.endpoints"
 local fcproc = require "fcproc"
 
 local must = support.must

@@ -34,7 +34,7 @@ local core = require "fcproc.core"
 assert(core.own_file(drive, nil, 64123))
 local writer = assert(fcproc.spawn({ "sleep", "600" }, { stdout = { file = drive }, uid = 64123 }))
 local drive_stat = assert(core.stat(drive))
-local inuse = require "fcproc.vm.inuse"
+local inuse = require "fcproc.resources.inuse"
 
 local function bad_unless(ok, format, ...)
   if not ok then error(format:format(...), 0) end

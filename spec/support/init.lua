@@ -4,7 +4,7 @@
 local cjson = require "cjson"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
-local lease = require "fcproc.vm.lease"
+local lease = require "fcproc.resources.lease"
 
 local M = {}
 

@@ -3,7 +3,7 @@
 
 local support = require "spec.support"
 local core = require "fcproc.core"
-local cgroup = require "fcproc.cgroup"
+local cgroup = require "fcproc.machine.cgroup"
 local cjson = require "cjson"
 local fcproc = require "fcproc"
 

@@ -1,7 +1,7 @@
 -- The addresses of guests: arithmetic, names derived from ids, the kernel's ip= argument.
 
 local support = require "spec.support"
-local address = require "fcproc.vm.address"
+local address = require "fcproc.network.address"
 
 local must, fails, raises = support.must, support.fails, support.raises
 

@@ -1,8 +1,8 @@
 -- The typed calls, without a Firecracker: what they ask for, and that nobody is left out.
 
 local support = require "spec.support"
-local calls = require "fcproc.calls"
-local endpoints = require "fcproc.endpoints"
+local calls = require "fcproc.machine.calls"
+local endpoints = require "fcproc.machine.endpoints"
 local json = require "fcproc.json"
 
 local must, fails = support.must, support.fails
@@ -32,7 +32,7 @@ describe("the typed calls", function()
       reached[name] = nil
     end
     assert.is_nil(next(reached))
-    for name in support.read_file("lua/fcproc/calls.lua"):gmatch("%-%-%-@field ([%w_]+) fcproc%.") do
+    for name in support.read_file("lua/fcproc/machine/calls.lua"):gmatch("%-%-%-@field ([%w_]+) fcproc%.") do
       annotated[name] = true
     end
     for name in pairs(calls.methods) do assert.is_true(annotated[name], name .. " is not annotated") end

@@ -2,8 +2,8 @@
 -- its limit and its text. What the real Firecracker says to the same is in firecracker/calls_spec.
 
 local support = require "spec.support"
-local bodies = require "fcproc.bodies"
-local endpoints = require "fcproc.endpoints"
+local bodies = require "fcproc.machine.bodies"
+local endpoints = require "fcproc.machine.endpoints"
 local json = require "fcproc.json"
 
 local must, fails = support.must, support.fails

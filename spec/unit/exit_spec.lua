@@ -1,6 +1,6 @@
 -- What the end of a Firecracker means, in words.
 
-local exit = require "fcproc.exit"
+local exit = require "fcproc.machine.exit"
 
 local function says(text, ended, context)
   local sentence = exit.describe(ended, context)

@@ -5,9 +5,9 @@ local support = require "spec.support"
 local mounts = require "spec.support.mounts"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
-local lease = require "fcproc.vm.lease"
-local namespaces = require "fcproc.vm.namespaces"
-local uids = require "fcproc.vm.uids"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local uids = require "fcproc.resources.uids"
 
 local must, fails = support.must, support.fails
 
@@ -100,7 +100,7 @@ describe("a lease", function()
       local dir <close> = support.folder()
       mounts(dir, "mount -t tmpfs none /run; " .. case[1], ([[
         local manager = must(require "fcproc".new{ runtime_dir = dir .. "/run" })
-        local lease = require "fcproc.vm.lease"
+        local lease = require "fcproc.resources.lease"
         local err = fails("conflict", lease.open(manager, true))
         assert(err.message:find(%q, 1, true), err.message)
       ]]):format(case[2]))
@@ -116,7 +116,7 @@ describe("a lease", function()
           if level == "warn" then lines[#lines + 1] = message end
         end })
       must(manager:ensure_socket_dir())
-      local lease = require "fcproc.vm.lease"
+      local lease = require "fcproc.resources.lease"
       local leases = must(lease.open(manager, true))
       must(leases:take("drive-1-2", "web"))
       assert(core.read_link(dir .. "/run/.host/leases/drive-1-2") == dir .. "/run/web")
@@ -134,7 +134,7 @@ describe("a lease", function()
       local manager = assert(require "fcproc".new{ runtime_dir = "%s/run" })
       print(manager.config.host_dir)
       assert(manager:ensure_socket_dir())
-      local leases = assert(require "fcproc.vm.lease".open(manager, true))
+      local leases = assert(require "fcproc.resources.lease".open(manager, true))
       assert(leases:take("drive-1-2", "web"))
       assert(leases:release("drive-1-2", "web"))
     ]]):format(dir.path)
@@ -246,7 +246,7 @@ describe("a stale lease", function()
     local world <close> = support.world()
     local leases = own(world)
     local script = ([[
-      local fcproc, lease = require "fcproc", require "fcproc.vm.lease"
+      local fcproc, lease = require "fcproc", require "fcproc.resources.lease"
       local manager = assert(fcproc.new{ runtime_dir = %q, bridge_name = "fcbr0" })
       local leases, id, name, won = assert(lease.open(manager, true)), arg[1], arg[2], 0
       for _ = 1, 300 do
@@ -376,8 +376,8 @@ describe("a uid", function()
       mounts(dir, etc:format(file, file), ([[
         local manager = must(require "fcproc".new{ runtime_dir = dir .. "/run",
           jailer_uids = { first = %d, count = 2 } })
-        local leases = must(require "fcproc.vm.lease".open(manager, true))
-        local uid, _, name = require "fcproc.vm.uids".take(leases, "a", { uid = "auto" }, {})
+        local leases = must(require "fcproc.resources.lease".open(manager, true))
+        local uid, _, name = require "fcproc.resources.uids".take(leases, "a", { uid = "auto" }, {})
         assert(uid == %d, tostring(uid))
         must(leases:release(name, "a"))
       ]]):format(UID, UID + 1))
@@ -388,7 +388,7 @@ describe("a uid", function()
     local world <close> = support.world()
     local leases = own(world)
     local script = ([[
-      local fcproc, lease, core = require "fcproc", require "fcproc.vm.lease", require "fcproc.core"
+      local fcproc, lease, core = require "fcproc", require "fcproc.resources.lease", require "fcproc.core"
       local manager = assert(fcproc.new{ runtime_dir = %q, bridge_name = "fcbr0" })
       local leases, id = assert(lease.open(manager, true)), arg[1]
       local marks, uid, won = arg[2], arg[3], 0

@@ -6,7 +6,7 @@ local records = require "spec.support.records"
 local support = require "spec.support"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
-local journals = require "fcproc.vm.journal"
+local journals = require "fcproc.resources.journal"
 local manifests = require "fcproc.vm.manifest"
 
 local must, fails = support.must, support.fails

@@ -5,7 +5,7 @@ local support = require "spec.support"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
 local loop = require "fcproc.loop"
-local journals = require "fcproc.vm.journal"
+local journals = require "fcproc.resources.journal"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 

@@ -5,7 +5,7 @@
 local core = require "fcproc.core"
 local managers = require "fcproc.manager"
 local ruleset = require "fcproc.doctor.ruleset"
-local upkeep = require "fcproc.vm.upkeep"
+local upkeep = require "fcproc.resources.upkeep"
 
 local M = {}
 

@@ -1,10 +1,10 @@
 -- What Firecracker is told of a VM: its configuration, with names relative to the working folder, and
 -- its version's refusals in the words of the spec.
 
-local bodies = require "fcproc.bodies"
-local endpoints = require "fcproc.endpoints"
-local fields = require "fcproc.fields"
-local version_of = require "fcproc.version"
+local bodies = require "fcproc.machine.bodies"
+local endpoints = require "fcproc.machine.endpoints"
+local fields = require "fcproc.machine.fields"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 

@@ -5,11 +5,11 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local host = require "fcproc.vm.host"
-local jailer = require "fcproc.jailer"
+local host = require "fcproc.resources.host"
+local jailer = require "fcproc.machine.jailer"
 local loop = require "fcproc.loop"
 local process = require "fcproc.process"
-local steps = require "fcproc.vm.steps"
+local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
 
 local M = {}

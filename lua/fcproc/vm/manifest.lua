@@ -3,8 +3,8 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
-local records = require "fcproc.vm.record"
-local version_of = require "fcproc.version"
+local records = require "fcproc.resources.record"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 

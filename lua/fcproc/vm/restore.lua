@@ -4,9 +4,9 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local manifests = require "fcproc.vm.manifest"
-local origins = require "fcproc.vm.origin"
+local origins = require "fcproc.resources.origin"
 local statefiles = require "fcproc.vm.statefiles"
-local version_of = require "fcproc.version"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 

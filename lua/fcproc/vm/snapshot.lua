@@ -3,13 +3,13 @@
 -- folder, so a restored VM uses the files of its own folder.
 
 local core = require "fcproc.core"
-local disks = require "fcproc.vm.disks"
+local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
-local partials = require "fcproc.vm.partial"
+local partials = require "fcproc.resources.partial"
 local statefiles = require "fcproc.vm.statefiles"
 
 local M = {}

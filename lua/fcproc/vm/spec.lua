@@ -1,12 +1,12 @@
 -- A VM's spec: what may be in it, and what Firecracker is told. The whole of it is checked before
 -- anything is made, and every mistake comes back with its place: "drives[2].path: no such file".
 
-local address = require "fcproc.vm.address"
+local address = require "fcproc.network.address"
 local boot = require "fcproc.vm.boot"
 local core = require "fcproc.core"
-local disks = require "fcproc.vm.disks"
+local disks = require "fcproc.resources.disks"
 local guest = require "fcproc.guest"
-local jailer = require "fcproc.jailer"
+local jailer = require "fcproc.machine.jailer"
 local schema = require "fcproc.vm.schema"
 
 local M = {}

@@ -2,9 +2,9 @@
 -- them where its user may move and replace everything, and may hold open what he likes.
 
 local core = require "fcproc.core"
-local disks = require "fcproc.vm.disks"
-local origins = require "fcproc.vm.origin"
-local outputs = require "fcproc.outputs"
+local disks = require "fcproc.resources.disks"
+local origins = require "fcproc.resources.origin"
+local outputs = require "fcproc.machine.outputs"
 
 local M = {}
 

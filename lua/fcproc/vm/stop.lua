@@ -3,7 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local outputs = require "fcproc.outputs"
+local outputs = require "fcproc.machine.outputs"
 
 local M = {}
 

@@ -3,8 +3,8 @@
 -- as the VM does: a manager of that fcproc may have it yet.
 
 local core = require "fcproc.core"
-local journals = require "fcproc.vm.journal"
-local namespaces = require "fcproc.vm.namespaces"
+local journals = require "fcproc.resources.journal"
+local namespaces = require "fcproc.resources.namespaces"
 
 -- "ip-172.30.0.5" as it is called on the host.
 local function name_of(manager, record, old)

@@ -2,14 +2,14 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local host = require "fcproc.vm.host"
-local journals = require "fcproc.vm.journal"
-local lease = require "fcproc.vm.lease"
-local lives = require "fcproc.vm.life"
+local host = require "fcproc.resources.host"
+local journals = require "fcproc.resources.journal"
+local lease = require "fcproc.resources.lease"
+local lives = require "fcproc.resources.life"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
-local strays = require "fcproc.vm.strays"
-local upkeep = require "fcproc.vm.upkeep"
+local strays = require "fcproc.resources.strays"
+local upkeep = require "fcproc.resources.upkeep"
 
 local M = {}
 

@@ -10,10 +10,10 @@
 
 local aliases = require "fcproc.alias"
 local core = require "fcproc.core"
-local journals = require "fcproc.vm.journal"
+local journals = require "fcproc.resources.journal"
 local loop = require "fcproc.loop"
-local nat = require "fcproc.vm.nat"
-local place = require "fcproc.vm.place"
+local nat = require "fcproc.network.nat"
+local place = require "fcproc.resources.place"
 
 local M = {}
 

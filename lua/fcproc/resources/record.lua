@@ -7,11 +7,11 @@
 -- fact is true. What can be worked out from the VM's id and folder is worked out (see places), and
 -- what names something outside of them is proved where it is used.
 
-local cgroups = require "fcproc.cgroup"
+local cgroups = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
-local fields = require "fcproc.fields"
+local fields = require "fcproc.machine.fields"
 local json = require "fcproc.json"
-local launch = require "fcproc.launch"
+local launch = require "fcproc.machine.launch"
 
 local M = {}
 

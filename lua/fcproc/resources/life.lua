@@ -2,14 +2,14 @@
 -- hold, and where they don't by signs of life that hold everywhere. Only what is proved to be dead is
 -- dead; what can be neither is unknown, and nobody touches it.
 
-local cgroup = require "fcproc.cgroup"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local hash = require "fcproc.hash"
-local launch = require "fcproc.launch"
+local launch = require "fcproc.machine.launch"
 local loop = require "fcproc.loop"
-local place = require "fcproc.vm.place"
-local processes = require "fcproc.vm.processes"
+local place = require "fcproc.resources.place"
+local processes = require "fcproc.resources.processes"
 
 local M = {}
 

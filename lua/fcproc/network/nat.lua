@@ -9,15 +9,15 @@
 -- `guest`, and the kernel refuses to delete a chain that something jumps to. So when another process
 -- adds a guest after we have looked, our transaction fails as a whole, and we look again.
 
-local address = require "fcproc.vm.address"
+local address = require "fcproc.network.address"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local forwarding = require "fcproc.vm.forwarding"
+local forwarding = require "fcproc.network.forwarding"
 local loop = require "fcproc.loop"
-local nft = require "fcproc.vm.nft"
+local nft = require "fcproc.network.nft"
 local options = require "fcproc.options"
-local rules = require "fcproc.vm.natrules"
-local states = require "fcproc.vm.natstate"
+local rules = require "fcproc.network.natrules"
+local states = require "fcproc.network.natstate"
 
 local M = {}
 

@@ -5,9 +5,9 @@
 -- jailer on its way into the jail, and after the program was upgraded; its executable would tell none
 -- of them.
 
-local cgroup = require "fcproc.cgroup"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
-local jailer = require "fcproc.jailer"
+local jailer = require "fcproc.machine.jailer"
 
 local M = {}
 

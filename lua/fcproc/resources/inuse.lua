@@ -3,8 +3,8 @@
 
 local aliases = require "fcproc.alias"
 local core = require "fcproc.core"
-local namespaces = require "fcproc.vm.namespaces"
-local processes = require "fcproc.vm.processes"
+local namespaces = require "fcproc.resources.namespaces"
+local processes = require "fcproc.resources.processes"
 
 local M = {}
 

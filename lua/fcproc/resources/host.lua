@@ -2,20 +2,20 @@
 -- made next, and removed in reverse; removing what is not there is a success. Its disks are in disks.lua.
 
 local aliases = require "fcproc.alias"
-local address = require "fcproc.vm.address"
-local cgroup = require "fcproc.cgroup"
+local address = require "fcproc.network.address"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local journals = require "fcproc.vm.journal"
-local launch = require "fcproc.launch"
-local lease = require "fcproc.vm.lease"
-local namespaces = require "fcproc.vm.namespaces"
-local nat = require "fcproc.vm.nat"
-local partials = require "fcproc.vm.partial"
-local processes = require "fcproc.vm.processes"
-local strays = require "fcproc.vm.strays"
-local upkeep = require "fcproc.vm.upkeep"
-local uplinks = require "fcproc.vm.uplinks"
+local journals = require "fcproc.resources.journal"
+local launch = require "fcproc.machine.launch"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local nat = require "fcproc.network.nat"
+local partials = require "fcproc.resources.partial"
+local processes = require "fcproc.resources.processes"
+local strays = require "fcproc.resources.strays"
+local upkeep = require "fcproc.resources.upkeep"
+local uplinks = require "fcproc.network.uplinks"
 
 local M = {}
 

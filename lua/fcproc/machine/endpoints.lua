@@ -2,12 +2,12 @@
 -- long each may take, and a check in front of the request, so that a mistake is told at once and
 -- in words that name the field, the version and the way out. No request is made here.
 
-local bodies = require "fcproc.bodies"
+local bodies = require "fcproc.machine.bodies"
 local errors = require "fcproc.error"
-local fields = require "fcproc.fields"
+local fields = require "fcproc.machine.fields"
 local json = require "fcproc.json"
 local options = require "fcproc.options"
-local version_of = require "fcproc.version"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 

@@ -1,14 +1,14 @@
 -- What a VM will have on the host: the names and numbers, each leased and put into the record, before
 -- anything is made.
 
-local address = require "fcproc.vm.address"
-local cgroup = require "fcproc.cgroup"
+local address = require "fcproc.network.address"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
-local jailer = require "fcproc.jailer"
-local launch = require "fcproc.launch"
-local lease = require "fcproc.vm.lease"
-local namespaces = require "fcproc.vm.namespaces"
-local uids = require "fcproc.vm.uids"
+local jailer = require "fcproc.machine.jailer"
+local launch = require "fcproc.machine.launch"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local uids = require "fcproc.resources.uids"
 
 local M = {}
 

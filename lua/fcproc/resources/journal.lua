@@ -10,7 +10,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
-local records = require "fcproc.vm.record"
+local records = require "fcproc.resources.record"
 
 local M = {}
 

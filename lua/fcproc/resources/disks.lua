@@ -1,10 +1,10 @@
 -- A VM's disks: links to files, or copies; and what a jail needs in it.
 
-local cgroup = require "fcproc.cgroup"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
-local origins = require "fcproc.vm.origin"
+local origins = require "fcproc.resources.origin"
 
 local M = {}
 

@@ -2,7 +2,7 @@
 
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
-local version_of = require "fcproc.version"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 

@@ -4,7 +4,7 @@
 local core = require "fcproc.core"
 local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
-local nat = require "fcproc.vm.nat"
+local nat = require "fcproc.network.nat"
 
 local M = {}
 

@@ -1,7 +1,7 @@
 -- Network namespaces by their number, which is all that a journal or a lease can say of one.
 
 local core = require "fcproc.core"
-local processes = require "fcproc.vm.processes"
+local processes = require "fcproc.resources.processes"
 
 local M = {}
 

@@ -3,10 +3,10 @@
 -- that holds them can be restored in any other folder.
 
 local core = require "fcproc.core"
-local endpoints = require "fcproc.endpoints"
-local jailer = require "fcproc.jailer"
+local endpoints = require "fcproc.machine.endpoints"
+local jailer = require "fcproc.machine.jailer"
 local json = require "fcproc.json"
-local outputs = require "fcproc.outputs"
+local outputs = require "fcproc.machine.outputs"
 
 local M = {}
 

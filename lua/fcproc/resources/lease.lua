@@ -11,13 +11,13 @@
 -- goes. So one whose folder is not there is stale; but as that may have been removed by hand, also what
 -- it stands for must not be in use.
 
-local address = require "fcproc.vm.address"
+local address = require "fcproc.network.address"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local hash = require "fcproc.hash"
-local inuse = require "fcproc.vm.inuse"
-local journals = require "fcproc.vm.journal"
-local take_old = require "fcproc.vm.oldleases"
+local inuse = require "fcproc.resources.inuse"
+local journals = require "fcproc.resources.journal"
+local take_old = require "fcproc.resources.oldleases"
 
 local M = {}
 

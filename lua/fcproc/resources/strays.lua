@@ -3,9 +3,9 @@
 
 local aliases = require "fcproc.alias"
 local errors = require "fcproc.error"
-local journals = require "fcproc.vm.journal"
-local lease = require "fcproc.vm.lease"
-local namespaces = require "fcproc.vm.namespaces"
+local journals = require "fcproc.resources.journal"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
 
 local M = {}
 

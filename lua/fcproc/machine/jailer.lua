@@ -1,6 +1,6 @@
 -- The jailer: its arguments, where it puts its root, and the cgroups that it is told to use.
 
-local cgroup = require "fcproc.cgroup"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local mounts = require "fcproc.mounts"

@@ -1,8 +1,8 @@
 -- What the kernel holds of NAT's tables: the guests, and whether all is there that belongs to one.
 -- Somebody's `nft flush ruleset` takes all of it, another's script a table or a chain.
 
-local nft = require "fcproc.vm.nft"
-local rules = require "fcproc.vm.natrules"
+local nft = require "fcproc.network.nft"
+local rules = require "fcproc.network.natrules"
 
 local M = {}
 

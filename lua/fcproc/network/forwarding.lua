@@ -2,7 +2,7 @@
 -- a router, and other people's firewalls are theirs.
 
 local errors = require "fcproc.error"
-local nft = require "fcproc.vm.nft"
+local nft = require "fcproc.network.nft"
 
 local M = {}
 
