@@ -167,7 +167,8 @@ describe("every public function", function()
 
   -- Where the facade's functions and the methods of what they return are written.
   local places = {}
-  for name in ("api context doctor error guest init loop manager manager/identity process runner"):gmatch("%S+") do
+  local named = "api context doctor error guest init loop manager manager/identity process runner"
+  for name in named:gmatch("%S+") do
     places["lua/fcproc/" .. name .. ".lua"] = true
   end
   -- In those files, but shared by our own files only.
