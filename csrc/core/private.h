@@ -137,8 +137,8 @@ int path_split(const char *path, struct split_path *ret);
 enum { SOCKET_LINK_SIZE = 32 };
 #define UNIX_IS_LINK "%s is a symbolic link, which is not followed: name the socket itself"
 
-/* An O_PATH descriptor of the socket file; -ELOOP: it is a symbolic link; -ECONNREFUSED: another
- * kind of file, as connect(2) says; or -errno. ret may be NULL. */
+/* An O_PATH descriptor of the socket file; -ELOOP: it is a symbolic link; -ENOTSOCK: another kind of
+ * file; or -errno. ret may be NULL. */
 int unix_open_at(int dir_fd, const char *name, struct stat *ret);
 /* The path that leads to that very file, for sun_path. */
 void unix_link(int socket_fd, char buf[SOCKET_LINK_SIZE]);

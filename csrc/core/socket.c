@@ -41,7 +41,7 @@ int unix_open_at(int dir_fd, const char *name, struct stat *ret)
     if (S_ISLNK(st.st_mode))
         return -ELOOP;
     if (!S_ISSOCK(st.st_mode))
-        return -ECONNREFUSED;
+        return -ENOTSOCK;
     if (ret)
         *ret = st;
     return take_fd(&fd);
@@ -69,7 +69,7 @@ int unix_connect(const char *path)
     cleanup_fd int socket_fd = unix_open_at(AT_FDCWD, path, NULL);
 
     if (socket_fd < 0)
-        return socket_fd;
+        return socket_fd == -ENOTSOCK ? -ECONNREFUSED : socket_fd; /* as connect(2) says */
     unix_link(socket_fd, address.sun_path);
     return connect_to(&address);
 }

@@ -218,6 +218,9 @@ static int reach_error(const fcproc_client *c, const char *title, int sys_errno,
     case ENOENT:
         return error_errno(err, op_name, sys_errno,
                            "%s: nothing listens on %s (is the VM gone?)", title, c->path);
+    case ENOTSOCK:
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op_name, ENOTSOCK,
+                         "%s: nothing listens on %s: it is no socket", title, c->path);
     case ELOOP:
         return error_set(err, FCPROC_ERR_CONFLICT, op_name, ELOOP, "%s: " UNIX_IS_LINK, title,
                          c->path);

@@ -47,7 +47,7 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 ---@field metrics string
 ---@field jail fcproc.MadeIn?  in which folder, socket, log and metrics are
 
-local ENOENT = 2
+local ENOENT, ENOTSOCK = 2, 88
 local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
@@ -111,7 +111,7 @@ end
 -- the file where it is.
 local function is_cut_off(err)
   return (err.code == "not_found" or err.code == "protocol") and not err.status and not err.answered
-    and err.errno ~= ENOENT
+    and err.errno ~= ENOENT and err.errno ~= ENOTSOCK
 end
 
 ---Has it ended, that it failed to answer like that?
