@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The only list of sources. `make help` says what there is to make.
+# The only list of sources. doc/building.md says what there is to make.
 
 VERSION := 0.1.0
 
