@@ -9,11 +9,10 @@
 -- that wants its address.
 
 local aliases = require "fcproc.alias"
-local core = require "fcproc.core"
 local journals = require "fcproc.resources.journal"
+local lives = require "fcproc.resources.life"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
-local place = require "fcproc.resources.place"
 
 local M = {}
 
@@ -39,12 +38,10 @@ function M.entries(record)
   return entries
 end
 
--- Does the process live that was written down? A TAP that is in use tells the same, but a VMM can deny
--- its own.
-local function lives(record)
-  local identity = record.process or record.launcher
-  local process <close> = identity and core.process(identity)
-  return process ~= nil and place.holds(record, process) == true
+-- A TAP that is in use tells the same, but a VMM can deny its own.
+local function is_alive(manager, record)
+  local life <close> = lives.of(record, manager.config.without)
+  return life.state == "alive"
 end
 
 -- The NAT of the record's VM if it runs, on this bridge, in this namespace.
@@ -54,7 +51,7 @@ local function append_running(list, manager, record, taps)
     local tap = taps[entry.tap]
     local owner = tap and tap.alias and aliases.id_of(manager.config.runtime_dir, tap.alias)
     if tap and (not tap.alias or owner == record.id) then
-      if running == nil then running = tap.in_use or lives(record) end
+      if running == nil then running = tap.in_use or is_alive(manager, record) end
       if running then list[#list + 1] = entry end
     end
   end
