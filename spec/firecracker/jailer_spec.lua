@@ -54,6 +54,7 @@ describe("a jailed VM", function()
       local pid, root = vm:pid(), info.jail.root
       local report = must(vm:stop())
       assert.are.equal("ctrl_alt_del", report.step)
+      assert.is_nil(report.others)
       local state = status_of(pid, "State")[1] -- of one that is not our child until it is reaped
       assert.is_truthy(state == nil or state == "Z", state)
       assert_gone(world, root)

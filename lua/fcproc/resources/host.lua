@@ -273,8 +273,12 @@ local function end_cgroups(manager, list, ctx, left)
     local record, id = journal.record, journal.id
     local jail = not journals.is_of_earlier_boot(record) and record.jail -- else they went with the boot
     local killed, err = 0, nil
+    local started = core.now()
     if jail then killed, err = cgroup.remove_all(jail, manager.config.without, ctx) end
     if killed then
+      if killed > 0 then
+        manager:_log(started, "other processes of a jail were killed", { id = id, count = killed }, "warn")
+      end
       ended[#ended + 1], others[id] = journal, killed > 0 and killed or nil
     else
       note(left, id, err.path, nil, err)
