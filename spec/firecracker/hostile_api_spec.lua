@@ -331,12 +331,27 @@ describe("a Firecracker that does not answer", function()
     assert.are.same({}, must(fcproc.vm.list(world.manager)))
   end)
 
+  it("is asked nothing by a ladder of signals", function()
+    local world <close> = cli.world()
+    local vm = must(fcproc.vm.launch(world.manager, { id = "still" }))
+    must(vm.machine.process:signal("STOP"))
+    must(vm:detach())
+    local took = support.seconds(cli.ok, world, "--timeout", "2", "stop", "--ladder", "sigkill:2", "still")
+    assert.is_true(took < 1.5, took)
+    assert.are.same({}, must(fcproc.vm.list(world.manager)))
+  end)
+
   it("as its socket is gone is told so at once, and stopped without Ctrl-Alt-Del", function()
     local world <close> = cli.world()
     local vm = must(fcproc.vm.launch(world.manager, { id = "deaf" }))
     must(os.remove(vm:record().files.socket))
     must(vm:detach())
     cli.ok(world, "console", "deaf")
+    for _, verb in ipairs{ "pause", "resume" } do -- it is there, and in the way of what is asked
+      local done = cli.run(world, { verb, "deaf" })
+      assert.are.equal(4, done.status, done.err)
+      assert.is_truthy(done.err:find(verb .. ": the VM 'deaf' runs", 1, true), done.err)
+    end
     local list = cli.json(world, "stop", "deaf")
     local steps = list[1].report.steps
     assert.are.same({ "ctrl_alt_del", "skipped", "sigterm", "exited" },

@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
+local cli = require "spec.support.cli"
 local jails = require "spec.support.jails"
 local strays = require "spec.support.strays"
 
@@ -56,6 +57,23 @@ describe("at the end of a jailed VM", function()
       assert_dead(left)
       jails.assert_gone(world)
     end
+  end)
+
+  it("nothing is said to be gone by who can't see its cgroup", function()
+    local world <close> = support.world()
+    local vm <close> = must(jails.launch(world))
+    local left <close> = strays.start(vm)
+    must(vm:detach())
+    -- As `ip netns exec` does it: a mount namespace without cgroups.
+    local done = cli.run(world, { "kill", "vm" }, { before = { "unshare", "--mount", "sh", "-c",
+      'umount --recursive /sys/fs/cgroup && exec "$@"', "sh" } })
+    assert.are.equal(4, done.status, done.out .. done.err)
+    assert.is_truthy(done.err:find("can't be seen from this mount namespace", 1, true), done.err)
+    assert.is_true(strays.alive(left.pids[1]))
+    fails("conflict", jails.launch(world, nil, { id = "next" })) -- its uid is not free
+    assert.are.same({ "vm" }, must(fcproc.vm.reclaim(world.manager)).reclaimed)
+    assert_dead(left)
+    jails.assert_gone(world)
   end)
 
   it("that died with nobody there, by reclaim", function()

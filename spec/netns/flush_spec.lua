@@ -77,6 +77,7 @@ describe("NAT after somebody's flush of all rules", function()
       "flush set bridge $n senders", "flush table bridge $n",
       "flush map bridge $n taps\nflush chain bridge $n guest\nflush set bridge $n senders\n"
         .. "delete table bridge $n",
+      "add table bridge $n { flags dormant; }", "insert rule bridge $n guest accept",
       "delete element bridge $n taps { \"fctap5\" }", "delete element ip $n uplinks { 172.30.0.5 . \"up0\" }",
     } do
       nft(net, (loss:gsub("%$n", name)))

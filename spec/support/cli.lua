@@ -36,10 +36,12 @@ function M.env(world, more)
   return env
 end
 
----Runs it to its end: { status, out, err }.
+---Runs it to its end: { status, out, err }. opts.before: a command that executes it.
 function M.run(world, args, opts)
   opts = opts or {}
-  local result, err = fcproc.runner():run(argv_of(args), { env = M.env(world, opts.env),
+  local argv = argv_of(args)
+  if opts.before then argv = table.move(argv, 1, #argv, #opts.before + 1, { table.unpack(opts.before) }) end
+  local result, err = fcproc.runner():run(argv, { env = M.env(world, opts.env),
     netns = world.netns, timeout = 60, input = opts.input, uid = opts.uid, gid = opts.gid })
   result = result or err
   return { status = result.status, out = result.stdout, err = result.stderr }

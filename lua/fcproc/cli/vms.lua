@@ -77,13 +77,14 @@ end
 
 -- ---- ending --------------------------------------------------------------------------------
 
--- Adopts each and stops them together. What became of each, in the order of the names.
-local function stop_all(cli, ids, ladder, adopt)
+-- Takes each over, without a word to its API, and stops them together: the ladder asks what it must. What
+-- became of each, in the order of the names.
+local function stop_all(cli, ids, ladder)
   local results, running, seen = {}, {}, {}
   for _, id in ipairs(ids) do
     if not seen[id] then
       seen[id] = true
-      local vm, err = adopt(cli.manager, id, cli.ctx)
+      local vm, err = vms.adopt_to_kill(cli.manager, id, cli.ctx)
       local result = { id = id, vm = vm, err = err }
       results[#results + 1] = result
       if vm then running[#running + 1] = vm end
@@ -114,8 +115,8 @@ local function stop_all(cli, ids, ladder, adopt)
   return results
 end
 
-local function stop_command(cli, ladder, adopt)
-  local results, status, list = stop_all(cli, cli.args.ids, ladder, adopt), 0, {}
+local function stop_command(cli, ladder)
+  local results, status, list = stop_all(cli, cli.args.ids, ladder), 0, {}
   for i, result in ipairs(results) do
     list[i] = { id = result.id, report = result.report and report_text.plain(result.report),
       error = result.err and output.plain(result.err) }
@@ -134,14 +135,14 @@ end
 ---@param cli fcproc.Cli
 ---@return integer status
 function M.stop(cli)
-  return stop_command(cli, cli.args.ladder, vms.adopt)
+  return stop_command(cli, cli.args.ladder)
 end
 
 ---fcproc kill ID...
 ---@param cli fcproc.Cli
 ---@return integer status
 function M.kill(cli)
-  return stop_command(cli, stop.KILL, vms.adopt_to_kill)
+  return stop_command(cli, stop.KILL)
 end
 
 -- ---- changing ------------------------------------------------------------------------------

@@ -97,8 +97,10 @@ function M.cgroups(host)
   local v1, v1_names, v2 = hierarchies(host)
   local in_v2 = v2 and host:read(v2 .. "/cgroup.controllers") or ""
   if #v1_names == 0 and not v2 then
-    return "warn", "no cgroup hierarchy is mounted: VMs can't be limited",
-      "mount -t cgroup2 none /sys/fs/cgroup"
+    return "warn", "no cgroup hierarchy is mounted in this mount namespace: VMs can't be limited, and who "
+      .. "else is in a jail ends with it only where /proc shows him",
+      "call fcproc outside of `ip netns exec`, which hides them (--netns NAME is for the network); or "
+      .. "mount -t cgroup2 none /sys/fs/cgroup"
   end
   local message, has
   if #v1_names == 0 then

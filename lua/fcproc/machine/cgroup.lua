@@ -195,8 +195,15 @@ function M.leave(folder)
   return true
 end
 
--- Kills all who are in it, and removes it; and our own parent folder when it was the last.
+-- Kills all who are in it, and removes it; and our own parent folder when it was the last. One that
+-- can't be seen from here is not one that is gone.
 local function remove(folder, without, ctx)
+  if not is_in_hierarchy(folder) then
+    return nil, errors.new{ code = "busy", op = "cgroup.remove", path = folder,
+      message = ("the cgroup %s, in which others of the jail may run on, can't be seen from this mount "
+        .. "namespace (`ip netns exec` hides it): call fcproc outside, with --netns NAME for the network")
+        :format(folder) }
+  end
   local done, killed = loop.complete(ctx, core.remove_cgroup(folder, END_LIMIT, without, ctx))
   if not done then return nil, killed end
   drop_parent(folder)

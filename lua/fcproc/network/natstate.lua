@@ -9,7 +9,8 @@ local M = {}
 ---@class fcproc.NatState
 ---@field entries fcproc.NatEntry[]  the guests, as the bridge's table tells them
 ---@field exists boolean   is there a table of the bridge?
----@field complete boolean are both tables there?
+---@field complete boolean are both tables there, and at work?
+---@field asleep boolean?  one has a flag that keeps it from its work
 ---@field text string      all of it, as it came
 ---@field elements table<string, table<string, true>>  by set ("bridge senders"), of both tables when
 ---                                                     all was asked for
@@ -57,7 +58,10 @@ function M.look(tables, all, ctx)
   local found = {}
   for _, object in ipairs(objects) do
     local table_of, set, rule = object.table, object.set or object.map, object.rule
-    if table_of and table_of.name == tables.name then found[table_of.family] = true end
+    if table_of and table_of.name == tables.name then
+      found[table_of.family] = true
+      state.asleep = state.asleep or table_of.flags ~= nil -- "dormant": we give it none
+    end
     if set and set.table == tables.name then read_set(state, set) end
     if rule and rule.table == tables.name then
       local key = rule.family .. " " .. rule.chain
@@ -65,16 +69,17 @@ function M.look(tables, all, ctx)
     end
   end
   state.exists = found.bridge == true
-  state.complete = state.exists and found.ip == true
+  state.complete = state.exists and found.ip == true and not state.asleep
   return state
 end
 
----Is something missing that the guest needs? Of a state that all was asked of.
+---Is something missing that the guest needs, or in its way? Of a state that all was asked of.
 ---@param entry fcproc.NatEntry
 ---@return boolean
 function State:lacks(entry)
+  if self.asleep then return true end
   for chain, count in pairs(rules.counts) do
-    if (self.rules[chain] or 0) < count then return true end
+    if self.rules[chain] ~= count then return true end -- one more may let through what ours hold
   end
   for set, element in pairs(rules.elements(entry)) do
     if not (self.elements[set] or {})[element] then return true end

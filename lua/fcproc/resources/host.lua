@@ -244,11 +244,16 @@ local function check_jail(jail)
     pid = found and found:pid()
     if not found and unseen.code ~= "not_found" then return nil, unseen end
     if not found and jail.auto then pid, _, unseen = processes.of_user(jail.uid) end
-    if not pid then return unseen == nil or unseen.code == "not_found" or nil, unseen end
+    if not pid and unseen and unseen.code ~= "not_found" then return nil, unseen end
+    -- All who were in its cgroup have ended: who has the uid is a user of the host's own.
+    if not pid and jail.cgroup and not jail.auto then return true end
     core.poll_many({}, {}, JAIL_PAUSE)
   end
+  if not pid and not jail.auto then return true end
   return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = pid,
-    message = ("pid %d is in it yet, or has its uid %d: end it"):format(pid, jail.uid) }
+    message = pid and ("pid %d is in it yet, or has its uid %d: end it"):format(pid, jail.uid)
+      or ("processes that come and go faster than they can be seen have its uid %d: end them")
+        :format(jail.uid) }
 end
 
 -- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there

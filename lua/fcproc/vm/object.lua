@@ -51,7 +51,13 @@ end
 -- The answer; or, when there is none because the VMM has ended, how that came.
 local function explained(self, op, answer, err)
   if answer == nil and (err.code == "not_found" or err.code == "protocol") then
-    return nil, self.machine:failure(op, err)
+    err = self.machine:failure(op, err)
+    if err.code == "not_found" and self.machine.process:alive() then
+      err.code = "conflict"
+      err.message = ("%s: the VM '%s' runs, as pid %d, but its API socket is gone or was replaced (%s); stop "
+        .. "and kill end it all the same"):format(op, self.id, self.machine.process:pid(), err.message)
+    end
+    return nil, err
   end
   return answer, err
 end
