@@ -157,7 +157,7 @@ local calls = {
     end
   end },
   { "remove_dead", function()
-    bad_unless(not require("fcproc.vm.recover").remove_dead(manager, "free"), "it was removed")
+    bad_unless(not fcproc.vm.remove_dead(manager, "free"), "it was removed")
   end },
   { "vm:info", function()
     local info = right(nil, ours:info())
