@@ -149,7 +149,7 @@ def step(): os.link("snapshot-memory", "second")
     -- And they are whole.
     must(vm:stop())
     local clone <close> = must(fcproc.vm.restore(world.manager, world.folder:file("snap-mapping"),
-      { jailer = { uid = UID, gid = jails.GID } }))
+      { jailer = { uid = UID, gid = jails.GID }, drives = { base = base } }))
     assert.are.equal("running", must(clone:info()).state)
   end)
 
