@@ -114,8 +114,8 @@ function Processes:open_process(api_sock)
   return open_by_arguments(self, api_sock, err)
 end
 
----find_pid, else what machine:pid() says if that still is a Firecracker of ours, else 0 (as in
----the seed): test for pid > 0. Seed: ResolvePID.
+---find_pid, else what machine:pid() says if that still is a Firecracker of ours, else 0:
+---test for pid > 0. Seed: ResolvePID.
 ---@param machine { pid: fun(self): integer? }?
 ---@param api_sock string
 ---@param ctx fcproc.Context?
