@@ -262,6 +262,9 @@ FCPROC_API int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx 
 
     if (!spec->spawn.argv || !spec->spawn.argv[0])
         return error_set(err, FCPROC_ERR_INVALID, class.name, 0, "an empty argument list");
+    if (spec->end_signal < 0 || spec->end_signal > SIGRTMAX)
+        return error_set(err, FCPROC_ERR_INVALID, class.name, 0,
+                         "%d is no signal to end a command with", spec->end_signal);
     r = fcproc_ctx_status(ctx, err);
     if (r < 0)
         return r;

@@ -202,6 +202,11 @@ FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id,
         r = about(err, id->pid,
                   error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
                             "pid %d is another process now: the recorded one is gone", id->pid));
+    /* Dead and not reaped, it has its number yet. */
+    if (r > 0 && !fcproc_process_alive(p))
+        r = about(err, id->pid,
+                  error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                            "pid %d, which was recorded, has ended", id->pid));
     if (r < 0) {
         fcproc_process_close(p);
         return r;

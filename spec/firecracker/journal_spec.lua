@@ -155,6 +155,51 @@ describe("a process that only a journal names", function()
   end)
 end)
 
+-- Root's folder with a copy of what an ordinary user needs for a VM, and a script that he runs there.
+local USERS_VM = [[
+  chmod 755 "$1"; cp -r lua "$1/"; mkdir "$1/build"; cp -r "$2/fcproc" "$1/build/"; cp "$3" "$1/firecracker"
+  cp "$(command -v "$4")" "$1/interpreter"; install -d -o 65534 -m 700 "$1/home"
+  mknod -m 666 "$1/kvm" c 10 232
+  cat >"$1/go" <<'END'
+    cd "$1"; export LUA_PATH="$1/lua/?.lua;$1/lua/?/init.lua;;" LUA_CPATH="$1/build/?.so;;" PATH="$1:$PATH"
+    export FCPROC_RUNTIME_DIR="$1/home/run"
+    for command in "run --id u -d" ps "kill u" ps; do ./interpreter lua/bin/fcproc $command; done
+END
+]]
+
+describe("a VM whose program", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  for _, mode in ipairs{ "755", "711" } do
+    it("its user may execute is known by him, and can be ended: mode " .. mode, function()
+      local dir <close> = support.folder()
+      support.sh{ "sh", "-ec", USERS_VM, "sh", dir.path, os.getenv("FCPROC_SPEC_BUILD"),
+        support.firecracker(), support.lua }
+      support.sh{ "chmod", mode, dir:file("firecracker") }
+      local said = support.sh{ "unshare", "--mount", "sh", "-ec", 'mount --bind "$1/kvm" /dev/kvm; '
+        .. 'setpriv --reuid 65534 --regid 65534 --clear-groups sh "$1/go" "$1"', "sh", dir.path }
+      local _, lines = said:gsub("\n", "")
+      assert.is_truthy(said:find("\nu +running "), said)
+      assert.is_truthy(said:find("\nu: ended by sigkill"), said)
+      assert.are.equal(5, lines, said)
+    end)
+  end
+
+  it("was replaced while it runs is known as before", function()
+    local dir <close> = support.folder()
+    local program = dir:file("firecracker")
+    support.sh{ "cp", support.firecracker(), program }
+    local world <close> = traces.world{ firecracker_bin = program }
+    left_running(world)
+    support.sh{ "sh", "-ec", 'echo "#!/bin/false" >"$1.new"; chmod 755 "$1.new"; mv "$1.new" "$1"', "sh",
+      program }
+    assert.are.equal("running", listed(world).state)
+    must(must(fcproc.vm.adopt(world.manager, world.id)):kill())
+    assert.are.same({}, must(fcproc.vm.list(world.manager)))
+  end)
+end)
+
 describe("a folder of VMs that was copied while they run", function()
   before_each(support.before_each)
   after_each(support.after_each)

@@ -62,6 +62,26 @@ describe("a restored VM", function()
     end)
   end
 
+  it("shares its memory by a link with no user who could write to it", function()
+    local world <close>, path = snapshot{ jailer = JAIL }
+    support.sh{ "chmod", "711", world.folder.path, path }
+    for what, case in pairs{
+      ["of its group"] = { "true", true }, ["the owner"] = { "chown 1234 memory vmstate", false },
+      ["another group"] = { "chgrp 7 memory vmstate; chmod o+r memory vmstate", false },
+      ["a group that writes"] = { "chmod g+w memory vmstate", false },
+    } do
+      local there = changed(path, case[1])
+      local vm <close> = must(fcproc.vm.restore(world.manager, there, { id = "clone", jailer = JAIL }))
+      local jail = must(vm:info()).jail
+      for _, name in ipairs{ "memory", "vmstate" } do
+        assert.are.equal(case[2], jail.placed[name] == "link", what)
+        local one, other = must(core.stat(there .. "/" .. name)), must(core.stat(jail.root .. "/" .. name))
+        assert.are.equal(case[2], one.ino == other.ino, what)
+      end
+      must(vm:kill())
+    end
+  end)
+
   it("has all its interfaces, and shares the drives that nobody writes", function()
     local world <close> = support.bridged_world()
     support.sh{ "chmod", "755", world.folder.path } -- the jail's user must be able to read it himself

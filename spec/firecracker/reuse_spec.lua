@@ -32,6 +32,17 @@ describe("a pid that was used again", function()
   end)
 end)
 
+describe("a listener's pid that was used again", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("does not make the stranger the listener, whose heir has the socket", function()
+    local folder <close> = support.folder()
+    assert.are.equal("ok\n", support.sh{ "unshare", "--pid", "--fork", "--mount-proc", support.lua,
+      "spec/support/heir.lua", folder.path })
+  end)
+end)
+
 describe("a descriptor number that was used again", function()
   before_each(support.before_each)
   after_each(support.after_each)

@@ -83,6 +83,42 @@ describe("a snapshot", function()
     assert.is_true(must(core.stat(world.folder:file("next/memory"))).allocated < full.allocated / 4)
   end)
 
+  it("may hold what changed only in a jail, too", function()
+    local world <close> = support.bridged_world()
+    local vm <close> = launch(world, { track_dirty_pages = true, jailer = JAIL })
+    must(vm:snapshot(world.folder:file("full")))
+    must(vm:snapshot(world.folder:file("diff"), { type = "Diff" }))
+    local full = must(core.stat(world.folder:file("full/memory")))
+    local diff = must(core.stat(world.folder:file("diff/memory")))
+    assert.are.equal(full.size, diff.size)
+    assert.is_true(diff.allocated < full.allocated / 4)
+    must(vm:stop())
+  end)
+
+  it("is not written by root where somebody else may move its folder, unless that is asked for", function()
+    local world <close> = support.bridged_world()
+    support.sh{ "install", "-d", "-o", "4242", world.folder:file("theirs") }
+    support.sh{ "install", "-d", "-m", "777", world.folder:file("open") }
+    support.sh{ "install", "-d", "-m", "1777", world.folder:file("sticky") }
+    for _, jailer in ipairs{ false, JAIL } do
+      local vm <close> = launch(world, { jailer = jailer or nil })
+      for _, name in ipairs{ "theirs", "open" } do
+        local path = world.folder:file(name .. "/snap")
+        local err = fails("conflict", vm:snapshot(path))
+        assert.is_truthy(err.message:find("trust = true", 1, true), err.message)
+        assert.is_nil(err.message:find("runtime_dir", 1, true), err.message)
+        assert.are.same({}, names_in(world.folder:file(name)))
+        assert.are.equal("running", state_of(vm))
+        must(vm:snapshot(path, { trust = true }))
+        support.sh{ "rm", "-r", path }
+      end
+      must(vm:snapshot(world.folder:file("sticky/snap")))
+      support.sh{ "rm", "-r", world.folder:file("sticky/snap") }
+      must(vm:stop())
+    end
+    assert_nothing(world)
+  end)
+
   it("refuses what can't be its folder, before the VM is paused", function()
     local world <close> = support.bridged_world()
     local vm <close>, disk = launch(world)

@@ -55,6 +55,15 @@ describe("a launched VM", function()
     assert.are.same({ "eth0", "eth1" }, config["mmds-config"].network_interfaces)
   end)
 
+  it("knows nothing of our environment", function()
+    assert.is_truthy(os.getenv("PATH"))
+    for _, jailer in ipairs{ false, { uid = 1234, gid = 2345 } } do
+      local vm <close> = must(fcproc.vm.launch(world.manager, { id = "bare", jailer = jailer or nil }))
+      assert.are.equal("", support.read_file(("/proc/%d/environ"):format(vm:pid())))
+      must(vm:kill())
+    end
+  end)
+
   it("of an empty spec is the built-in guest, with 16 MiB and a random id", function()
     local vm <close> = vms.ready(world, {})
     assert.is_truthy(vm.id:find("^vm%-%x%x%x%x%x%x%x%x$"))

@@ -23,7 +23,11 @@ end
 ---Waits until it has done all that its text says; fails when it ended before.
 function Program:ready()
   local found, err = tail.wait_for(self.process, { path = self.folder:file("out") }, "ready.", 10)
-  if not found then error(("%s\n%s"):format(tostring(err), self:output()), 2) end
+  if not found then
+    local output = self:output()
+    Program.__close(self)
+    error(("%s\n%s"):format(tostring(err), output), 2)
+  end
   return self
 end
 
@@ -35,7 +39,12 @@ return function(text, opts, ...)
   local self = setmetatable({ folder = support.folder() }, Program)
   local spawn = { stdout = { file = self.folder:file("out") }, stderr = { file = self.folder:file("out") } }
   for key, value in pairs(opts or {}) do spawn[key] = value end
-  self.process = support.must(fcproc.spawn({ "python3", "-c",
-    text .. "\nimport signal\nprint('ready.', flush=True)\nsignal.pause()\n", ... }, spawn))
+  local process, err = fcproc.spawn({ "python3", "-c",
+    text .. "\nimport signal\nprint('ready.', flush=True)\nsignal.pause()\n", ... }, spawn)
+  if not process then
+    getmetatable(self.folder).__close(self.folder)
+    error(tostring(err), 2)
+  end
+  self.process = process
   return self
 end

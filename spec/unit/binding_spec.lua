@@ -82,6 +82,7 @@ describe("a number", function()
       raises("end_signal must be", core.command, { argv = { "true" }, end_signal = number })
       raises("a mode must be", core.make_dir, "/none", number)
     end
+    fails("invalid", core.command{ argv = { "true" }, end_signal = 1000 })
     raises("umask must be a whole number from 0 to 511", core.spawn, { argv = { "true" }, umask = 512 })
     raises("a descriptor", core.spawn, { argv = { "true" }, stdout = 1.5 }) -- which was 0
     raises("a descriptor", core.spawn, { argv = { "true" }, stdout = -1 })

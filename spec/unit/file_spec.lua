@@ -180,6 +180,11 @@ describe("a file", function()
       local info = core.stat(dir:file(name))
       assert.are.same({ 1001, 1002, tonumber("4710", 8) }, { info.uid, info.gid, info.mode })
     end
+    -- A change of the owner takes the setuid bit: it is kept when the mode says so, and only then.
+    must(core.own_file(dir:file("file"), 1005, 1002, tonumber("4710", 8)))
+    assert.are.equal(tonumber("4710", 8), core.stat(dir:file("file")).mode)
+    must(core.own_file(dir:file("file"), 1001))
+    assert.are.equal(tonumber("710", 8), core.stat(dir:file("file")).mode)
     must(core.own_file(dir:file("file"), nil, 1003))
     assert.are.equal(1001, core.stat(dir:file("file")).uid)
     must(core.own_file(dir:file("dirlink/"), 1004))

@@ -393,6 +393,19 @@ describe("ensure_socket_dir", function()
     fails("invalid", fcproc.new{ runtime_dir = "relative/folder" })
   end)
 
+  it("refuses a link to a folder in which nothing else is wrong", function()
+    local dir <close> = support.folder()
+    for name, target in pairs{ relative = "real", absolute = dir:file("real") } do
+      local real <close> = must(fcproc.new{ runtime_dir = dir:file("real") })
+      must(real:ensure_socket_dir()) -- ours, private, and made for this
+      core.make_dir(dir:file("real/.fcproc"), 448)
+      support.sh{ "ln", "-s", target, dir:file(name) }
+      local linked <close> = must(fcproc.new{ runtime_dir = dir:file(name) })
+      local err = fails("conflict", linked:ensure_socket_dir())
+      assert.is_truthy(err.message:find("a link or a file", 1, true), err.message)
+    end
+  end)
+
   it("does nothing when all is right, and nothing under a context that has ended", function()
     local dir <close> = support.folder()
     local lines = 0

@@ -33,6 +33,10 @@ local function with_grandchild(code, then_do, fn)
   local parent_ending <close> = setmetatable({}, { __close = function() kill(parent) end })
   assert.is_truthy(parent_ending)
   support.eventually("the grandchild runs", function() return support.read_file(pid_file) end)
+  support.eventually("its parent is no shell any more, which reaps", function()
+    return then_do ~= "exec sleep 60"
+      or support.read_file(("/proc/%d/comm"):format(parent:pid())) == "sleep\n"
+  end)
   local process = must(fcproc.process(math.tointeger(tonumber(support.read_file(pid_file)))))
   local ending <close> = setmetatable({}, { __close = function() kill(process) end })
   assert.is_truthy(ending)
@@ -153,6 +157,59 @@ describe("a process", function()
     end
     raises("attempt to use a closed fcproc.process", handle.signal, handle, "TERM")
     assert.is_truthy(tostring(handle):find("fcproc.process (closed)", 1, true))
+  end)
+end)
+
+describe("a child of the host's own", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is left to it by a handle from its number: to wait for it, look at it, or close", function()
+    for _, use in ipairs{
+      function(process) assert.are.same({ status = 3 }, select(2, must(process:wait(10)))) end,
+      function(process)
+        support.eventually("it has ended", function() return not process:alive() end)
+        fails("not_found", process:identity())
+        assert.are.equal("no", must(process:matches("/bin/sh", "/x")))
+      end,
+    } do
+      local pipe = must(io.popen("echo $$; sleep 0.2; exit 3"))
+      local process = must(fcproc.process(must(pipe:read("n"))))
+      use(process)
+      process:close()
+      assert.are.same({ nil, "exit", 3, n = 3 }, table.pack(pipe:close()))
+    end
+  end)
+end)
+
+describe("a stranger that is dead and not reaped", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is dead, whoever asks, and holds nobody up", function()
+    with_grandchild("exec sleep 60", "exec sleep 60", function(process)
+      local identity = must(process:identity())
+      must(process:signal("KILL"))
+      support.eventually("it is dead", function() return not process:alive() end)
+      local stat = support.read_file(("/proc/%d/stat"):format(identity.pid))
+      assert.is_truthy(stat:find(") Z ", 1, true))
+      fails("not_found", fcproc.process(identity))
+      fails("not_found", process:identity())
+      local opened <close> = must(fcproc.process(identity.pid))
+      assert.is_false(opened:alive())
+      assert.are.equal("no", must(opened:matches(must(core.find_executable("sleep")), "/x")))
+      local manager <close> = must(fcproc.new{ firecracker_bin = core.find_executable("sleep") })
+      assert.is_true(must(manager:wait_for_exit(identity.pid, nil, 10)))
+      assert.is_true(must(manager:kill(identity.pid)))
+      assert.are.equal(0, manager:resolve_pid(opened, "/none/api.sock"))
+      assert.are.equal(0, manager:resolve_pid({ pid = function() return identity.pid end }, "/none/s"))
+      for _, waiting in ipairs{ must(opened:wait_op(10)), must(opened:wait_server_op("/none/s", 10, "x")),
+        must(opened:wait_file_op("/etc/passwd", 1 << 40, nil, 10)),
+        must(opened:wait_text_op("/etc/passwd", "not there", nil, 10)) } do
+        local op <close> = waiting
+        support.eventually("it ends", function() return (op:step()) end)
+      end
+    end)
   end)
 end)
 

@@ -176,6 +176,7 @@ local function add_vms(parser, command)
   snapshot:argument("path", "The folder; it must not be there.")
   snapshot:flag("--diff", "Only what changed since the last one; the VM needs track_dirty_pages.")
   snapshot:flag("--keep-paused", "Do not let it go on afterwards.")
+  snapshot:flag("--trust", "As root, though somebody else may move the folder that it is in.")
   local reclaim = command(parser, "reclaim", "Remove what dead VMs left. VMs that run are not touched.")
   reclaim:option("--unknown", "A VM that can't be judged from here, and that you know to be dead; several "
     .. "may be given."):argname("<id>"):count("*")

@@ -194,7 +194,7 @@ function M.snapshot(cli)
   cli.output:progress("writing the snapshot of %s to %s", args.id, path)
   local manifest, err = with_vm(cli, function(vm)
     return vm:snapshot(path, { type = args.diff and "Diff" or "Full",
-      keep_paused = args.keep_paused }, cli.ctx)
+      keep_paused = args.keep_paused, trust = args.trust }, cli.ctx)
   end)
   if not manifest then return nil, err end
   cli.output:result({ id = args.id, path = path, manifest = manifest },

@@ -61,6 +61,21 @@ function M.of(path, jailed, trust)
   return { reader = { uid = folder.uid, gid = folder.gid } }
 end
 
+---Is the folder where root makes a snapshot there to stay? Else somebody puts another in its place, and
+---what is written there goes wherever that one's links lead.
+---@param path string  the folder, just made
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT
+function M.check_target(path)
+  if own_uid() ~= 0 then return true end
+  local safe, err = core.check_dir(path)
+  if safe then return true end
+  local why = err.message:match("^(.-);") or err.message
+  return nil, errors.new{ code = "conflict", op = "vm.snapshot", path = path, cause = err,
+    message = ("%s. A snapshot that root writes there may be led anywhere: take a folder of root's, or, "
+      .. "when nobody there is to be feared, trust = true"):format(why) }
+end
+
 ---What a file in it must be that was just looked at.
 ---@param origin fcproc.Origin
 ---@param stat fcproc.FileInfo

@@ -9,6 +9,7 @@ local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
+local origins = require "fcproc.resources.origin"
 local partials = require "fcproc.resources.partial"
 local statefiles = require "fcproc.vm.statefiles"
 
@@ -23,7 +24,10 @@ local CLEANUP_LIMIT = 60 -- seconds
 ---@field cleanup_timeout number?  seconds that the clean-up after a failure may take, of which most is
 ---                                waiting until Firecracker has written what was asked of it; default 60
 
-local known = { type = "string", keep_paused = "boolean", copy = "string", cleanup_timeout = "number" }
+---@field trust boolean?        by root, though somebody else may move the folder that it is written into
+
+local known = { type = "string", keep_paused = "boolean", copy = "string", cleanup_timeout = "number",
+  trust = "boolean" }
 
 -- Firecracker's refusal of a diff, with what to do.
 local function explain_diff(opts, err)
@@ -122,7 +126,7 @@ local function check_target(path)
 end
 
 -- Writes down that a snapshot is being made, and makes the folder that becomes it.
-local function begin(vm, path, state)
+local function begin(vm, path, state, trust)
   local record = vm.journal.record
   local partial = partials.path(path, vm.id)
   if core.stat(partial) then
@@ -134,7 +138,8 @@ local function begin(vm, path, state)
   local ok, err = vm.journal:save("snapshotting")
   if ok then made, err = partials.make(partial, vm.id) end
   if made then
-    made, err = statefiles.make(record)
+    if not trust then made, err = origins.check_target(partial) end
+    if made then made, err = statefiles.make(record) end
     -- Which files they are is known from here on, and believed by whoever goes on with it.
     if made and record.jail then made, err = vm.journal:save("snapshotting") end
     return made, err
@@ -157,7 +162,7 @@ local function create(vm, path, opts, ctx)
   manifest, err = manifests.of(vm, opts.type or "Full", ctx)
   if not manifest then return nil, err end
   local ok
-  ok, err = begin(vm, path, state)
+  ok, err = begin(vm, path, state, opts.trust)
   if not ok then return nil, err end
   if record.resume then
     ok, err = machine:pause(ctx)
