@@ -397,13 +397,17 @@ FCPROC_API int fcproc_process_in_folder(const fcproc_process *p, const char *pat
     if (r == 0)
         r = link_leads_to(pid, "root", &folder);
     /* On its way out it has neither any more, and is still who it was. */
-    if (r == -ENOENT && proc_read_stat(pid, &now) == 0 && (now.flags & PROC_FLAG_EXITING))
-        r = 1;
-    if (r == -ESRCH || r == -ENOENT)
-        r = 0;
+    if (r == -ENOENT) {
+        r = proc_read_stat(pid, &now);
+        if (r == 0)
+            r = (now.flags & PROC_FLAG_EXITING) != 0;
+    }
+    /* What was read was p's only if p still has the number now. */
+    if (pidfd_is_dead(fcproc_process_pidfd(p)))
+        return 0;
+    r = life_of_held(fcproc_process_pidfd(p), r);
     if (r < 0)
         return error_errno(err, op, -r, "can't see in which folder pid %d is (CAP_SYS_PTRACE)", pid);
-    /* What was read was p's only if p still has the number now. */
-    *ret = r > 0 && !pidfd_is_dead(fcproc_process_pidfd(p));
+    *ret = r > 0;
     return 0;
 }

@@ -101,6 +101,8 @@ int proc_read_boot_id(char ret[37])
     }
     memcpy(ret, known, sizeof(known));
     (void)pthread_mutex_unlock(&mutex);
+    if (n == -ESRCH) /* of no process: /proc is not mounted, or hides it */
+        return -EOPNOTSUPP;
     return n < 0 ? (int)n : n < 36 ? -EBADMSG : 0;
 }
 

@@ -141,8 +141,25 @@ describe("a process", function()
       print(p, err.code, err.errno)
       p = assert(core.process(%d))
       print(select(2, p:identity()).code, select(2, p:matches("/bin/sleep", "/x")).code, p:alive())
+      print(select(2, p:in_folder("/tmp")).code)
       ]]):format(identity.pid, identity.start_time, identity.boot_id, identity.pid) }
-    assert.are.equal("nil\tpermission\t13\npermission\tpermission\ttrue\n", text)
+    assert.are.equal("nil\tpermission\t13\npermission\tpermission\ttrue\npermission\n", text)
+  end)
+
+  it("is not taken for dead where there is no /proc", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local identity = must(process:identity())
+    local text = support.sh{ "unshare", "--mount", support.lua, "-e", ([[
+      local core = require "fcproc.core"
+      local here = assert(core.process(%d))
+      local wait = assert(core.spawn{ argv = { "mount", "-t", "tmpfs", "none", "/proc" } })
+      core.poll(wait:pidfd())
+      print(select(2, core.process{ pid = %d, start_time = %d, boot_id = %q }).code)
+      print(select(2, here:identity()).code, select(2, here:matches("/bin/sleep", "/x")).code)
+      print(select(2, here:in_folder("/tmp")).code)
+      ]]):format(identity.pid, identity.pid, identity.start_time, identity.boot_id) }
+    assert.are.equal("unsupported\nunsupported\tpermission\npermission\n", text)
   end)
 
   it("goes on when its handle is closed, which then is of no use", function()
