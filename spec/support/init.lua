@@ -179,6 +179,22 @@ local function forget_leases(world)
   end
 end
 
+---Ends what a test has left running, as one that failed: its VMs, jailed or not, and what else names its
+---folder.
+function M.end_left(world)
+  local pids = {}
+  for _, entry in ipairs(fcproc.vm.list(world.manager) or {}) do pids[#pids + 1] = entry.pid end
+  for _, entry in ipairs(core.list_dir("/proc") or {}) do
+    local pid = math.tointeger(tonumber(entry.name))
+    local words = pid and pid ~= M.own_pid() and core.read_file(("/proc/%d/cmdline"):format(pid))
+    if words and words:find(world.folder.path .. "/", 1, true) then pids[#pids + 1] = pid end
+  end
+  for _, pid in ipairs(pids) do
+    local process <close> = core.process(pid)
+    if process then process:signal("KILL") end
+  end
+end
+
 ---A manager in a network namespace of its own, both closed at the end of the block:
 ---`local world <close> = support.world()`; world.manager, world.netns, world.folder.
 function M.world(config)
@@ -190,6 +206,7 @@ function M.world(config)
   for key, value in pairs(config or {}) do full[key] = value end
   world.manager = M.must(fcproc.new(full))
   return setmetatable(world, { __close = function(self)
+    M.end_left(self)
     forget_leases(self)
     self.manager:close()
     self.netns:close()

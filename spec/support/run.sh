@@ -11,7 +11,7 @@ trap 'rm -rf "$dir"' EXIT
 { busted --lua="$lua" --output=spec/support/output.lua "$@" 2>&1; echo $? >"$dir/status"; } |
   tee "$dir/log"
 status=$(cat "$dir/status")
-last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$dir/log" | tail -n 1)
+last=$(grep -aE '^[0-9]+ passed, [0-9]+ failed$' "$dir/log" | tail -n 1)
 case $last in
 *" passed, 0 failed") [ "$status" = 0 ] && exit 0 ;;
 *" failed") exit 1 ;;

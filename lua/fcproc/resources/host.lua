@@ -20,6 +20,7 @@ local uplinks = require "fcproc.network.uplinks"
 local M = {}
 
 local JAIL_TRIES, JAIL_PAUSE = 50, 0.002 -- seconds
+local QUIET_LOOKS = 20
 local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
 -- ---- network -------------------------------------------------------------------------------
@@ -237,7 +238,8 @@ end
 -- One that was just killed is there for a moment.
 local function check_jail(jail)
   if not jail.uid or jail.uid == 0 then return true end
-  local pid
+  local pid, seen
+  local quiet = 0 -- looks in turn that found nobody
   for _ = 1, JAIL_TRIES do
     if not core.uid_in_use(jail.uid) then return true end
     local found <close>, unseen = core.open_by_root(jail.root)
@@ -245,15 +247,14 @@ local function check_jail(jail)
     if not found and unseen.code ~= "not_found" then return nil, unseen end
     if not found and jail.auto then pid, _, unseen = processes.of_user(jail.uid) end
     if not pid and unseen and unseen.code ~= "not_found" then return nil, unseen end
-    -- All who were in its cgroup have ended: who has the uid is a user of the host's own.
-    if not pid and jail.cgroup and not jail.auto then return true end
+    seen, quiet = pid or seen, pid and 0 or quiet + 1
+    -- All who were in its cgroup have ended: who has the uid is dead, or a user of the host's own. Without
+    -- one, who forks faster than /proc is read is not seen at each look.
+    if quiet == (jail.cgroup and 1 or QUIET_LOOKS) then return true end
     core.poll_many({}, {}, JAIL_PAUSE)
   end
-  if not pid and not jail.auto then return true end
-  return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = pid,
-    message = pid and ("pid %d is in it yet, or has its uid %d: end it"):format(pid, jail.uid)
-      or ("processes that come and go faster than they can be seen have its uid %d: end them")
-        :format(jail.uid) }
+  return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = seen,
+    message = ("pid %d is in it yet, or has its uid %d: end it"):format(seen, jail.uid) }
 end
 
 -- The folder, and the journal in it, last and only once there is nothing else: reclaim reads there
