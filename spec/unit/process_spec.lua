@@ -433,11 +433,12 @@ describe("a child that is traced", function()
 
   it("as a command has its status, too", function()
     local dir <close> = support.folder()
+    support.sh{ "mkfifo", dir:file("go") }
     local result
     fcproc.run{
       function()
         result = must(fcproc.runner():run({ "sh", "-c",
-          "echo $$ >new; mv new pid; echo done; exec sleep 1" }, { cwd = dir.path }))
+          "echo $$ >new; mv new pid; echo done; read line <go" }, { cwd = dir.path }))
       end,
       function()
         local manager <close> = must(fcproc.new())
@@ -445,6 +446,7 @@ describe("a child that is traced", function()
         local process <close> = must(fcproc.process(math.tointeger(tonumber(
           support.read_file(dir:file("pid"))))))
         traced(process, function(open_gate)
+          support.write_file(dir:file("go"), "\n")
           repeat pass(0.05) until not process:alive()
           pass(0.3)
           assert.is_nil(result)
