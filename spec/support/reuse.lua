@@ -3,6 +3,7 @@
 -- reuse.lua FIRECRACKER FOLDER. Prints "ok".
 
 local fcproc = require "fcproc"
+local take_number = require "spec.support.number"
 
 local firecracker, folder = arg[1], arg[2]
 local sock = folder .. "/api.sock"
@@ -20,17 +21,7 @@ assert(assert(fcproc.process(identity)):recorded())
 assert(manager:kill(pid, sock))
 assert(manager:wait_for_exit(vm, sock, 10)) -- reaps it: the number is free
 
-local stranger
-for _ = 1, 100 do
-  local file <close> = assert(io.open("/proc/sys/kernel/ns_last_pid", "w"))
-  file:write(pid - 1)
-  file:close()
-  stranger = spawn{ "sleep", "60" }
-  if stranger:pid() == pid then break end
-  stranger:signal("KILL")
-  stranger:wait(5)
-end
-assert(stranger:pid() == pid, "the pid was not reused")
+local stranger = take_number(pid)
 
 do -- the handle of the dead one has no identity, least of all the stranger's
   local none, err = vm:identity()

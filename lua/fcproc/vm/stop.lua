@@ -85,30 +85,30 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
   local began, presses = core.now(), 0
   local bounded <close> = core.context(ctx or core.default_context(), limit)
-  local looked = not machine.started or vm.journal.record.paused
-  if looked then
-    local answer, more = look(machine, bounded, step, vm)
-    if answer ~= nil then return answer, more end
+  local due, looked = not machine.started or vm.journal.record.paused, false
+  local function look_once()
+    if looked then return end
+    looked = true
+    return look(machine, bounded, step, vm)
   end
   while true do
+    local answer, more
+    if due then answer, more = look_once() end
+    if answer ~= nil then return answer, more end
     local press <close> = core.context(bounded, ANSWER_LIMIT)
     local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, press)
     if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
     if not ok and hangs_after_reset(machine, err, step) then return false end
     -- It could not be asked, which is no reason to kill it.
     if not ok and not step.sent and errors.lacks_descriptors(err) then return nil, err end
-    presses = presses + 1
+    if not ok then answer, more = look_once() end
+    if answer ~= nil then return answer, more end
+    due, presses = true, presses + 1
     local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
     local until_press = math.min(next_press, limit) - (core.now() - began)
-    local gone, exit
-    if ok or looked then gone, exit = wait(machine, math.max(until_press, 0), ctx) end
-    if gone or (ok or looked) and gone == nil then return gone, exit end
+    local gone, exit = wait(machine, math.max(until_press, 0), ctx)
+    if gone or gone == nil then return gone, exit end
     if next_press >= limit then return false end
-    if not looked then
-      looked = true
-      local answer, more = look(machine, bounded, step, vm)
-      if answer ~= nil then return answer, more end
-    end
   end
 end
 
