@@ -415,10 +415,12 @@ lint:
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
 		csrc/core csrc/lua spec/support spec/bench
+	clang-format --dry-run --Werror $(C_FILES)
 	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
 
+C_FILES = csrc/*/*.[ch] examples/*.c spec/*/*.[ch]
 format:
-	clang-format -i csrc/*/*.[ch] examples/*.c spec/*/*.[ch]
+	clang-format -i $(C_FILES)
 
 clean:
 	rm -rf build

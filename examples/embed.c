@@ -28,8 +28,8 @@ int main(int argc, char **argv)
         return 2;
     }
     luaL_openlibs(L);
-    fcproc_lua_open(L);               /* require "fcproc" works */
-    fcproc_lua_set_context(L, ctx);   /* the default context of every call */
+    fcproc_lua_open(L);             /* require "fcproc" works */
+    fcproc_lua_set_context(L, ctx); /* the default context of every call */
     fcproc_lua_set_log(L, print_log, NULL);
     fcproc_lua_interrupt(L, ctx, 10000); /* ends also a script that never calls us */
     failed = luaL_dofile(L, argv[1]);

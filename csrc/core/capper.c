@@ -19,7 +19,7 @@ struct capped {
 };
 
 struct fcproc_capper {
-    pid_t pid; /* whose thread it is */
+    pid_t pid;             /* whose thread it is */
     pthread_mutex_t mutex; /* of what follows */
     struct capped *files, **end;
     bool ending;

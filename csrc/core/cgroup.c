@@ -306,8 +306,10 @@ static void removal_describe(const fcproc_op *op, char *buf, size_t size)
     if (w->seen.n == 0)
         (void)snprintf(buf, size, "the cgroup %.300s was not removed: it is in use", w->path);
     else if (w->seen.pids[w->seen.n - 1] == 0)
-        (void)snprintf(buf, size, "%zu processes in the cgroup %.300s that can't be seen from this "
-                       "PID namespace still running", w->seen.n, w->path);
+        (void)snprintf(buf, size,
+                       "%zu processes in the cgroup %.300s that can't be seen from this "
+                       "PID namespace still running",
+                       w->seen.n, w->path);
     else
         (void)snprintf(buf, size, "%zu processes in the cgroup %.300s, as pid %d, still running",
                        w->seen.n, w->path, w->seen.pids[w->seen.n - 1]);
@@ -339,8 +341,7 @@ FCPROC_API int fcproc_cgroup_remove(const char *path, int64_t timeout_ms, unsign
     w->cgroup = (struct cgroup){ .at.dir_fd = -EBADF, .fd = -EBADF };
     w->without = without;
     w->path = strdup(path);
-    r = w->path ? cgroup_open(class.name, w->path, &w->cgroup, err)
-                : error_nomem(err, class.name);
+    r = w->path ? cgroup_open(class.name, w->path, &w->cgroup, err) : error_nomem(err, class.name);
     if (r < 0) {
         fcproc_op_close(op);
         return r;

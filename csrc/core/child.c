@@ -241,10 +241,10 @@ RAW_CODE int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd)
     long pid;
 
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
-    pid = c->cgroup_fd < 0 ? -ENOSYS
-                           : clone_into_cgroup(c, CLONE_PIDFD | memory | wait, ret_pidfd);
+    pid = c->cgroup_fd < 0 ? -ENOSYS : clone_into_cgroup(c, CLONE_PIDFD | memory | wait, ret_pidfd);
     if (pid < 0) /* the cgroup may be none that takes it, and clone3 refused by a filter */
-        pid = raw_clone(CLONE_PIDFD | SIGCHLD | memory | wait, c->stack_top, ret_pidfd, child_main, c);
+        pid = raw_clone(CLONE_PIDFD | SIGCHLD | memory | wait, c->stack_top, ret_pidfd, child_main,
+                        c);
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &before, 0, sizeof(before));
     if (pid < 0)
         return (int)pid;

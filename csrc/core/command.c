@@ -15,7 +15,7 @@ struct capture {
     int fd;
     char *data;
     size_t len, size, limit; /* limit: of the result */
-    bool keep_tail; /* else the head */
+    bool keep_tail;          /* else the head */
     bool truncated;
 };
 
@@ -173,9 +173,9 @@ static void command_describe(const fcproc_op *op, char *buf, size_t size)
 
     (void)snprintf(buf, size, "'%s' (pid %d) had not ended and was %s", w->title,
                    fcproc_process_pid(w->process),
-                   !ended             ? "sent SIGKILL, but is still there"
-                   : w->killed        ? "killed"
-                                      : "told to end");
+                   !ended      ? "sent SIGKILL, but is still there"
+                   : w->killed ? "killed"
+                               : "told to end");
 }
 
 static void command_destroy(fcproc_op *op)
@@ -206,8 +206,7 @@ static char *command_title(const char *const *argv)
 }
 
 /* The child's ends are closed when this returns; ours are watched. */
-static int command_start(struct command_op *w, const struct fcproc_command *spec,
-                         fcproc_error *err)
+static int command_start(struct command_op *w, const struct fcproc_command *spec, fcproc_error *err)
 {
     struct fcproc_spawn spawn = spec->spawn;
     cleanup_fd int out = -EBADF, errs = -EBADF, in = -EBADF;

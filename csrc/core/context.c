@@ -13,7 +13,7 @@ struct fcproc_ctx {
     atomic_uint references;
     atomic_bool cancelled;
     _Atomic uint64_t event; /* its eventfd, and the process whose it is */
-    int64_t deadline_ns; /* the earlier of its own and its parent's */
+    int64_t deadline_ns;    /* the earlier of its own and its parent's */
     fcproc_ctx *parent;
 };
 

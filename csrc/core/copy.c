@@ -96,8 +96,8 @@ static ssize_t copy_some(struct copy_op *c, size_t len)
 
         if (n > 0)
             return n;
-        if (n < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP &&
-            errno != ENOSYS && errno != EPERM)
+        if (n < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS &&
+            errno != EPERM)
             return -1;
         /* copy_file_range(2): EXDEV between file systems, but for Linux 5.3 to 5.18. A seccomp
          * filter says EPERM. Some file systems say 0. */
@@ -231,8 +231,7 @@ static int copy_open(struct copy_op *c, const struct fcproc_copy *spec, fcproc_e
     if (r < 0)
         return file_error(err, op, -r, "can't copy to %s", c->to_path);
     c->to_fd = openat(c->to.dir_fd, c->to.base,
-                      O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC,
-                      spec->mode);
+                      O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, spec->mode);
     if (c->to_fd < 0)
         return file_error(err, op, errno, "can't copy to %s", c->to_path);
     r = file_give(c->to_fd, spec->uid, spec->gid);

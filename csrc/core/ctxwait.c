@@ -34,10 +34,9 @@ static void ctx_destroy(fcproc_op *op)
 FCPROC_API int fcproc_ctx_wait(fcproc_ctx *watched, int64_t timeout_ms, fcproc_ctx *ctx,
                                fcproc_op **ret, fcproc_error *err)
 {
-    static const struct op_class class = { .name = "context.wait",
-                                           .step = ctx_step,
-                                           .destroy = ctx_destroy,
-                                           .describe = ctx_describe };
+    static const struct op_class class = {
+        .name = "context.wait", .step = ctx_step, .destroy = ctx_destroy, .describe = ctx_describe
+    };
     fcproc_op *op = NULL;
     int r = op_new(sizeof(struct ctx_op), &class, ctx, timeout_ms, &op, err);
 

@@ -12,22 +12,15 @@ static const struct {
     const char *name;
     size_t offset;
 } symbols[] = {
-#define SYMBOL(name) { "curl_" #name, offsetof(struct curl_functions, name) }
-    SYMBOL(global_init),
-    SYMBOL(easy_init),
-    SYMBOL(easy_cleanup),
-    SYMBOL(easy_setopt),
-    SYMBOL(easy_getinfo),
-    SYMBOL(easy_strerror),
-    SYMBOL(multi_init),
-    SYMBOL(multi_cleanup),
-    SYMBOL(multi_setopt),
-    SYMBOL(multi_strerror),
-    SYMBOL(multi_add_handle),
-    SYMBOL(multi_remove_handle),
-    SYMBOL(multi_socket_action),
-    SYMBOL(multi_info_read),
-    SYMBOL(slist_append),
+#define SYMBOL(name)                                         \
+    {                                                        \
+        "curl_" #name, offsetof(struct curl_functions, name) \
+    }
+    SYMBOL(global_init),         SYMBOL(easy_init),        SYMBOL(easy_cleanup),
+    SYMBOL(easy_setopt),         SYMBOL(easy_getinfo),     SYMBOL(easy_strerror),
+    SYMBOL(multi_init),          SYMBOL(multi_cleanup),    SYMBOL(multi_setopt),
+    SYMBOL(multi_strerror),      SYMBOL(multi_add_handle), SYMBOL(multi_remove_handle),
+    SYMBOL(multi_socket_action), SYMBOL(multi_info_read),  SYMBOL(slist_append),
     SYMBOL(slist_free_all),
 #undef SYMBOL
 };

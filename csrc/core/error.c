@@ -10,8 +10,8 @@
 FCPROC_API const char *fcproc_code_name(int code)
 {
     switch (code) {
-#define FCPROC_X(name, number, text, meaning)                                                     \
-    case FCPROC_ERR_##name:                                                                        \
+#define FCPROC_X(name, number, text, meaning) \
+    case FCPROC_ERR_##name:                   \
         return text;
         FCPROC_ERROR_LIST(FCPROC_X)
 #undef FCPROC_X
@@ -111,7 +111,9 @@ int check_maker(pid_t maker, const char *op, fcproc_error *err)
 {
     if (maker == getpid())
         return 0;
-    return error_set(err, FCPROC_ERR_INVALID, op, 0,
-                     "it belongs to pid %d, of which this process is a fork: close it here, and make "
-                     "one of your own", maker);
+    return error_set(
+        err, FCPROC_ERR_INVALID, op, 0,
+        "it belongs to pid %d, of which this process is a fork: close it here, and make "
+        "one of your own",
+        maker);
 }

@@ -43,8 +43,7 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
 
         /* An empty entry, "." and all that is relative depend on the current folder: what runs as
          * root never comes from there. */
-        if (*p == '/' &&
-            (size_t)snprintf(buf, size, "%.*s/%s", (int)len, p, name) < size) {
+        if (*p == '/' && (size_t)snprintf(buf, size, "%.*s/%s", (int)len, p, name) < size) {
             int r = check_executable(buf);
 
             if (r == 0)

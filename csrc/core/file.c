@@ -16,8 +16,8 @@ FCPROC_API int fcproc_file_stat(const char *path, bool follow, struct fcproc_fil
     char buf[PATH_MAX];
     struct statx st;
 
-    if (statx(AT_FDCWD, follow ? path : file_plain_path(path, buf), follow ? 0 : AT_SYMLINK_NOFOLLOW,
-              STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
+    if (statx(AT_FDCWD, follow ? path : file_plain_path(path, buf),
+              follow ? 0 : AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st) < 0)
         return file_error(err, "file.stat", errno, "can't look at %s", path);
     *ret = (struct fcproc_file_info){
         .type = file_type(st.stx_mode),
@@ -42,8 +42,7 @@ static int set_dir_mode(const char *path, mode_t mode)
     return fd < 0 ? -errno : file_set_mode(fd, mode);
 }
 
-FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
-                               fcproc_error *err)
+FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created, fcproc_error *err)
 {
     static const char op[] = "dir.make";
     char buf[PATH_MAX];
@@ -114,8 +113,7 @@ static int write_and_close(int *fd, const char *data, size_t len, mode_t mode, i
 
     if (r == 0)
         r = file_give(*fd, uid, gid);
-    if (r == 0 && (fstat(*fd, &st) < 0 ||
-                   ((st.st_mode & 07777) != mode && fchmod(*fd, mode) < 0)))
+    if (r == 0 && (fstat(*fd, &st) < 0 || ((st.st_mode & 07777) != mode && fchmod(*fd, mode) < 0)))
         r = -errno;
     if (r == 0 && ret_id)
         r = file_id(*fd, ret_id);

@@ -63,12 +63,13 @@ enum fcproc_file_type file_type(mode_t mode)
 int file_conflict(fcproc_error *err, const char *op, mode_t mode, const char *wanted,
                   const char *path)
 {
-    static const char *const kinds[] = { "a file", "a folder", "a symbolic link", "a block device", "a socket",
-                                         "a device or FIFO" };
+    static const char *const kinds[] = { "a file",         "a folder", "a symbolic link",
+                                         "a block device", "a socket", "a device or FIFO" };
 
     return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                      "%.500s is %s and should be %s; it is left untouched: remove it, or choose "
-                     "another path", path, kinds[file_type(mode)], wanted);
+                     "another path",
+                     path, kinds[file_type(mode)], wanted);
 }
 
 const char *file_plain_path(const char *path, char buf[PATH_MAX])

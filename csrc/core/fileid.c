@@ -76,23 +76,27 @@ int file_check(const char *op, int fd, const struct fcproc_expected *expected,
     if (r < 0)
         return r;
     if (expected->uid >= 0 && st->st_uid != (uid_t)expected->uid)
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
-                         "%.400s belongs to uid %u and should be uid %lld's: it was replaced; it is "
-                         "left untouched", path, st->st_uid, (long long)expected->uid);
+        return error_set(
+            err, FCPROC_ERR_CONFLICT, op, 0,
+            "%.400s belongs to uid %u and should be uid %lld's: it was replaced; it is "
+            "left untouched",
+            path, st->st_uid, (long long)expected->uid);
     if (expected->single && st->st_nlink != 1)
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%.400s has %llu names and should have one: it may be another file by its "
-                         "second name; it is left untouched", path,
-                         (unsigned long long)st->st_nlink);
+                         "second name; it is left untouched",
+                         path, (unsigned long long)st->st_nlink);
     if (expected->id.ino == 0)
         return 0;
     r = file_id(fd, &id);
     if (r < 0)
         return file_error(err, op, -r, "can't look at %s", path);
     if (!is_same(&id, &expected->id))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
-                         "%.400s is another file than the one that was there: it was replaced; it is "
-                         "left untouched", path);
+        return error_set(
+            err, FCPROC_ERR_CONFLICT, op, 0,
+            "%.400s is another file than the one that was there: it was replaced; it is "
+            "left untouched",
+            path);
     return 0;
 }
 

@@ -90,8 +90,7 @@ FCPROC_API int fcproc_symlink_read(const char *path, char *buf, size_t size, fcp
     return r < 0 ? file_error(err, op, -r, "can't read the link %s", path) : 0;
 }
 
-FCPROC_API int fcproc_file_rename(const char *from, const char *to, bool replace,
-                                  fcproc_error *err)
+FCPROC_API int fcproc_file_rename(const char *from, const char *to, bool replace, fcproc_error *err)
 {
     static const char op[] = "file.rename";
 
@@ -101,7 +100,8 @@ FCPROC_API int fcproc_file_rename(const char *from, const char *to, bool replace
     if (errno == EINVAL && !replace)
         return error_set(err, FCPROC_ERR_UNSUPPORTED, op, errno,
                          "can't rename %.300s to %.300s: it would be inside itself, or this file "
-                         "system can't rename without replacing", from, to);
+                         "system can't rename without replacing",
+                         from, to);
     if (errno == EINVAL)
         return error_set(err, FCPROC_ERR_INVALID, op, errno,
                          "can't rename %.300s to %.300s: it would be inside itself", from, to);

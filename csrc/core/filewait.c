@@ -152,10 +152,9 @@ static int file_wait_new(const char *path, const struct fcproc_expected *expecte
                          fcproc_process *writer, int64_t timeout_ms, fcproc_ctx *ctx,
                          struct file_op **ret, fcproc_error *err)
 {
-    static const struct op_class class = { .name = "file.wait",
-                                           .step = file_step,
-                                           .destroy = file_destroy,
-                                           .describe = file_describe };
+    static const struct op_class class = {
+        .name = "file.wait", .step = file_step, .destroy = file_destroy, .describe = file_describe
+    };
     static const struct fcproc_expected anything = FCPROC_EXPECTED_INIT;
     struct file_op *w;
     fcproc_op *op = NULL;

@@ -56,15 +56,17 @@ static int check_part(const struct walk *w, int fd, const struct stat *st)
     char name[PATH_MAX];
 
     if (!trusted(w, st->st_uid))
-        return error_set(w->err, FCPROC_ERR_CONFLICT, w->op, 0,
-                         "%.250s can't be trusted: %.250s belongs to uid %u, who may put another folder "
-                         "in its place; choose a runtime_dir in folders of root's or your own",
-                         w->path, name_of(fd, name), st->st_uid);
+        return error_set(
+            w->err, FCPROC_ERR_CONFLICT, w->op, 0,
+            "%.250s can't be trusted: %.250s belongs to uid %u, who may put another folder "
+            "in its place; choose a runtime_dir in folders of root's or your own",
+            w->path, name_of(fd, name), st->st_uid);
     if (S_ISDIR(st->st_mode) && others_write(st) && !(st->st_mode & S_ISVTX))
-        return error_set(w->err, FCPROC_ERR_CONFLICT, w->op, 0,
-                         "%.250s can't be trusted: others may write in %.250s (mode %04o), and put another "
-                         "folder in its place; chmod go-w that, or choose another runtime_dir",
-                         w->path, name_of(fd, name), st->st_mode & 07777U);
+        return error_set(
+            w->err, FCPROC_ERR_CONFLICT, w->op, 0,
+            "%.250s can't be trusted: others may write in %.250s (mode %04o), and put another "
+            "folder in its place; chmod go-w that, or choose another runtime_dir",
+            w->path, name_of(fd, name), st->st_mode & 07777U);
     return 0;
 }
 
@@ -124,7 +126,8 @@ static int walk_on(struct walk *w, int fd, char rest[PATH_MAX], size_t at, size_
     close_fd(&next);
     next = rest[0] == '/' ? open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)
                           : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    return next < 0 ? file_error(w->err, w->op, errno, "can't look at %s", w->path) : take_fd(&next);
+    return next < 0 ? file_error(w->err, w->op, errno, "can't look at %s", w->path)
+                    : take_fd(&next);
 }
 
 /* Goes from the root to the folder that holds the last part, whose name is left in rest. Its
@@ -172,9 +175,11 @@ int folder_open_above(const char *op, const char *path, char base[PATH_MAX], fcp
 
 static int theirs(const char *op, const char *path, uid_t uid, fcproc_error *err)
 {
-    return error_set(err, FCPROC_ERR_PERMISSION, op, EACCES,
-                     "%s belongs to uid %u, and this is uid %u: what is in it is theirs; do this as "
-                     "that user (sudo -u '#%u' ...)", path, uid, geteuid(), uid);
+    return error_set(
+        err, FCPROC_ERR_PERMISSION, op, EACCES,
+        "%s belongs to uid %u, and this is uid %u: what is in it is theirs; do this as "
+        "that user (sudo -u '#%u' ...)",
+        path, uid, geteuid(), uid);
 }
 
 FCPROC_API int fcproc_dir_check(const char *path, fcproc_error *err)
@@ -201,8 +206,10 @@ FCPROC_API int fcproc_dir_check(const char *path, fcproc_error *err)
     if (st.st_uid != geteuid())
         return theirs(op, path, st.st_uid, err);
     if (others_write(&st))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
-                         "others may write in %s (mode %04o): what is in it can't be trusted; chmod "
-                         "go-w it, when you know all that is there", path, st.st_mode & 07777U);
+        return error_set(
+            err, FCPROC_ERR_CONFLICT, op, 0,
+            "others may write in %s (mode %04o): what is in it can't be trusted; chmod "
+            "go-w it, when you know all that is there",
+            path, st.st_mode & 07777U);
     return 0;
 }

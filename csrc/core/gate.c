@@ -195,13 +195,12 @@ static int stream_failure(const char *path, int number, int sys_errno, fcproc_er
     if (sys_errno == ENXIO && stat(path, &st) == 0 && S_ISFIFO(st.st_mode))
         return error_set(err, FCPROC_ERR_NOT_FOUND, op_name, sys_errno,
                          "can't open %s for descriptor %d: nobody %s this FIFO; have its other end "
-                         "opened first, or give a descriptor of your own", path, number,
-                         number == 0 ? "writes to" : "reads");
+                         "opened first, or give a descriptor of your own",
+                         path, number, number == 0 ? "writes to" : "reads");
     return error_errno(err, op_name, sys_errno, "can't open %s for descriptor %d", path, number);
 }
 
-static int failure(const struct spawn_gate *g, const struct child_report *report,
-                   fcproc_error *err)
+static int failure(const struct spawn_gate *g, const struct child_report *report, fcproc_error *err)
 {
     char file[PATH_MAX];
 
@@ -221,8 +220,9 @@ static int failure(const struct spawn_gate *g, const struct child_report *report
                              g->child.file);
     }
     if (report->step == STEP_CWD)
-        return error_errno(err, op_name, report->value, "%s: the new process can't enter the folder %s",
-                           g->child.file, g->spec.cwd);
+        return error_errno(err, op_name, report->value,
+                           "%s: the new process can't enter the folder %s", g->child.file,
+                           g->spec.cwd);
     if (report->step < STEP_SESSION)
         return stream_failure(g->child.paths[report->step], report->step, report->value, err);
     return error_errno(err, op_name, report->value, "%s: the new process can't %s", g->child.file,
@@ -259,8 +259,8 @@ static void gate_abandon(struct spawn_gate *g, fcproc_process *p)
     gate_free(g);
 }
 
-int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
-                fcproc_process *process, fcproc_error *err)
+int spawn_start(const struct fcproc_spawn *spec, const struct child *child, fcproc_process *process,
+                fcproc_error *err)
 {
     struct spawn_gate *g = gate_new(spec, child);
     int r = g ? gate_start(g, process) : -ENOMEM;
@@ -273,7 +273,8 @@ int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
                            r == -EAGAIN ? " (raise the limit of processes, ulimit -u)" : "");
     }
     if (spec->gate) {
-        process_set_gate(process, g, gate_abandon); /* how it comes to its gate, its release tells */
+        process_set_gate(process, g,
+                         gate_abandon); /* how it comes to its gate, its release tells */
         return 0;
     }
     return gate_pass(g, process, err);

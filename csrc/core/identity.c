@@ -389,8 +389,8 @@ FCPROC_API int fcproc_process_in_folder(const fcproc_process *p, const char *pat
     if (r == 0 && !S_ISDIR(folder.stx_mode))
         r = -ENOTDIR;
     if (r < 0)
-        return error_set(err, FCPROC_ERR_CONFLICT, op, -r,
-                         "can't tell whether pid %d is in %s: %s", pid, path,
+        return error_set(err, FCPROC_ERR_CONFLICT, op, -r, "can't tell whether pid %d is in %s: %s",
+                         pid, path,
                          r == -ENOENT ? "there is no such folder any more"
                                       : "it can't be looked at, or is no folder");
     r = link_leads_to(pid, "cwd", &folder);
@@ -407,7 +407,8 @@ FCPROC_API int fcproc_process_in_folder(const fcproc_process *p, const char *pat
         return 0;
     r = life_of_held(fcproc_process_pidfd(p), r);
     if (r < 0)
-        return error_errno(err, op, -r, "can't see in which folder pid %d is (CAP_SYS_PTRACE)", pid);
+        return error_errno(err, op, -r, "can't see in which folder pid %d is (CAP_SYS_PTRACE)",
+                           pid);
     *ret = r > 0;
     return 0;
 }

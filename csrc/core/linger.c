@@ -137,7 +137,7 @@ static bool child_is_over(const struct keeper *l, struct entry *e, int64_t now)
     siginfo_t info = { 0 };
 
     if (waitid((idtype_t)P_PIDFD, (id_t)e->fd, &info, WEXITED | WNOHANG) < 0 ? errno != EINTR
-                                                                            : info.si_pid != 0)
+                                                                             : info.si_pid != 0)
         return true;
     /* Dead, but traced: it is its tracer's until that one lets go, of which nothing tells. */
     (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, e->fd, NULL);
@@ -271,8 +271,9 @@ static int add(enum kind kind, int fd, uint32_t events, int64_t deadline_ns)
         free(e);
         return -ENOMEM;
     }
-    *e = (struct entry){ .kind = kind, .fd = fd, .deadline_ns = deadline_ns,
-                         .end_ns = deadline_ns };
+    *e = (struct entry){
+        .kind = kind, .fd = fd, .deadline_ns = deadline_ns, .end_ns = deadline_ns
+    };
     (void)pthread_mutex_lock(&l->mutex);
     r = start(l);
     if (r == 0 && events && epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)

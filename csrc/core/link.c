@@ -39,7 +39,8 @@ FCPROC_API int fcproc_check_ifname(const char *name, fcproc_error *err)
             iscntrl((unsigned char)*p))
             return error_set(err, FCPROC_ERR_INVALID, op, 0,
                              "the interface name '%s' holds a slash, colon, per cent sign or "
-                             "white space", name);
+                             "white space",
+                             name);
     return 0;
 }
 
@@ -274,8 +275,7 @@ static int match_address(const struct nlmsghdr *message, void *arg)
     struct nlattr *a[IFA_MAX + 1];
     struct nlattr *local;
 
-    if (message->nlmsg_type != RTM_NEWADDR ||
-        nlmsg_parse(m, sizeof(*head), a, IFA_MAX, NULL) < 0)
+    if (message->nlmsg_type != RTM_NEWADDR || nlmsg_parse(m, sizeof(*head), a, IFA_MAX, NULL) < 0)
         return 0;
     local = a[IFA_LOCAL] ? a[IFA_LOCAL] : a[IFA_ADDRESS];
     if (local && (int)head->ifa_index == s->ifindex && head->ifa_prefixlen == s->prefix &&
@@ -338,8 +338,8 @@ static int bridge_address(fcproc_net *net, const struct fcproc_bridge *spec, int
         return netlink_error(err, op, r, NULL, "can't list the addresses of %s", spec->name);
     if (s.found)
         return ADDRESS_THERE;
-    r = netlink_exchange(net, address_message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK,
-                                              &s),
+    r = netlink_exchange(net,
+                         address_message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK, &s),
                          NULL, NULL, text, sizeof(text));
     if (r == -EEXIST) { /* a racing process was faster, or it is there in another form */
         r = address_find(net, &s);
@@ -381,8 +381,7 @@ static int bridge_find(fcproc_net *net, const struct fcproc_bridge *spec,
 
         r = bridge_add(net, spec->name, text);
         if (r < 0 && r != -EEXIST)
-            return netlink_error(err, op_ensure, r, text, "can't create the bridge %s",
-                                 spec->name);
+            return netlink_error(err, op_ensure, r, text, "can't create the bridge %s", spec->name);
         made = r == 0;
         ret->created = ret->created || made;
         r = link_get(net, spec->name, link);

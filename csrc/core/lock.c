@@ -60,8 +60,8 @@ static int try_lock(fcproc_lock *lock, mode_t mode, bool *ret_created, fcproc_er
     return is_at_path(lock);
 }
 
-FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret,
-                                bool *ret_created, fcproc_error *err)
+FCPROC_API int fcproc_lock_open(const char *path, mode_t mode, fcproc_lock **ret, bool *ret_created,
+                                fcproc_error *err)
 {
     size_t size = strlen(path) + 1;
     fcproc_lock *lock = malloc(sizeof(*lock) + size);

@@ -26,8 +26,7 @@ int netlink_open(struct nl_sock **ret)
     if (!s)
         return -ENOMEM;
     errno = 0;
-    if (nl_connect(s, NETLINK_ROUTE) < 0 ||
-        nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0) {
+    if (nl_connect(s, NETLINK_ROUTE) < 0 || nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0) {
         int e = errno;
 
         nl_socket_free(s);
@@ -61,7 +60,7 @@ struct nl_msg *netlink_link_message(int type, int flags, int ifindex, unsigned c
 struct exchange {
     netlink_each each;
     void *arg;
-    int result; /* of each, or the kernel's -errno */
+    int result;  /* of each, or the kernel's -errno */
     bool single; /* one answer and no acknowledgement after it */
     bool finished;
     char *text;
@@ -199,7 +198,7 @@ int link_probe(const char *name)
     if (fd < 0)
         return -errno;
     return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) < 0 ? -errno
-                                                                                         : 0;
+                                                                                          : 0;
 }
 
 /* ---- the socket that callers have ---- */

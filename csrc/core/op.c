@@ -109,8 +109,8 @@ static int op_report_end(const fcproc_op *op, fcproc_error *err)
     if (op->ending == op->timeout_code && fcproc_ctx_status(op->ctx, NULL) == 0)
         return error_set(err, op->ending, op->class->name, 0, "%s after %g s", what,
                          (double)op->timeout_ms / 1e3);
-    return error_set(err, op->ending, op->class->name, 0,
-                     "%s when the context's deadline passed", what);
+    return error_set(err, op->ending, op->class->name, 0, "%s when the context's deadline passed",
+                     what);
 }
 
 FCPROC_API int fcproc_op_step(fcproc_op *op, fcproc_error *err)

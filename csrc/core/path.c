@@ -69,7 +69,8 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
         return error_set(err, FCPROC_ERR_CONFLICT, op, errno,
                          "%s is no folder of its own but a link or a file; remove it or choose "
-                         "another runtime_dir", path);
+                         "another runtime_dir",
+                         path);
     if (fd < 0)
         return error_errno(err, op, errno, "can't open the runtime folder %s", path);
     if (fstat(fd, &st) < 0)
@@ -77,7 +78,8 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     if (st.st_uid != geteuid())
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "the runtime folder %s belongs to uid %u, not to us (uid %u); choose "
-                         "another runtime_dir", path, st.st_uid, geteuid());
+                         "another runtime_dir",
+                         path, st.st_uid, geteuid());
     /* /tmp, /etc and their like: taken from the others, it would break the host. */
     r = (st.st_mode & 07777) == 0700 ? 0 : holds_others(path, err);
     if (r < 0)
@@ -85,8 +87,8 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     if (r > 0 || (st.st_mode & S_ISVTX))
         return error_set(err, FCPROC_ERR_CONFLICT, op, 0,
                          "%s is shared with others (mode %04o) and is left as it is; choose a "
-                         "runtime_dir of its own, such as %s/fcproc", path, st.st_mode & 07777U,
-                         path);
+                         "runtime_dir of its own, such as %s/fcproc",
+                         path, st.st_mode & 07777U, path);
     if ((st.st_mode & 07777) != 0700) {
         if (fchmod(fd, 0700) < 0)
             return error_errno(err, op, errno, "can't make the runtime folder %s private", path);

@@ -16,7 +16,7 @@ struct path_op {
     bool listening;
     fcproc_process *server; /* its end ends the wait too; NULL: nobody's */
     bool ready;             /* the answer, when it has one */
-    int inotify_fd; /* -EBADF: the timer serves */
+    int inotify_fd;         /* -EBADF: the timer serves */
     int watch;
     bool stands; /* the watch is where it must be, until an event says otherwise */
     int64_t delay_ms, look_ms;
@@ -156,10 +156,9 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
                          int64_t timeout_ms, const char *label, unsigned without, fcproc_ctx *ctx,
                          fcproc_op **ret, fcproc_error *err)
 {
-    static const struct op_class class = { .name = "path.wait",
-                                           .step = path_step,
-                                           .destroy = path_destroy,
-                                           .describe = path_describe };
+    static const struct op_class class = {
+        .name = "path.wait", .step = path_step, .destroy = path_destroy, .describe = path_describe
+    };
     struct path_op *w;
     fcproc_op *op = NULL;
     int r;

@@ -16,7 +16,7 @@
 #include "fcproc.h"
 
 #define FCPROC_PRINTF(f, a) __attribute__((format(printf, f, a)))
-#define ELEMENTS(a) (sizeof(a) / sizeof((a)[0]))
+#define ELEMENTS(a)         (sizeof(a) / sizeof((a)[0]))
 
 enum { NS_PER_MS = 1000000 };
 #define NEVER INT64_MAX
@@ -47,7 +47,7 @@ static inline void free_pointer(void *p)
     *pp = NULL;
 }
 
-#define cleanup_fd __attribute__((cleanup(close_fd)))
+#define cleanup_fd   __attribute__((cleanup(close_fd)))
 #define cleanup_free __attribute__((cleanup(free_pointer)))
 
 /* ---- errors ---- */

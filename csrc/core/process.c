@@ -24,8 +24,8 @@ struct fcproc_process {
     pid_t pid;
     int pidfd;
     uint64_t start_time; /* 0: /proc tells */
-    bool child;    /* ours to reap */
-    bool recorded; /* known from its start, not from its number */
+    bool child;          /* ours to reap */
+    bool recorded;       /* known from its start, not from its number */
     bool ended;
     struct fcproc_exit exit;
     struct spawn_gate *gate; /* it is not known to have executed yet */
@@ -48,8 +48,7 @@ static int pidfd_wait(int pidfd, bool reap, struct fcproc_exit *ret)
 {
     siginfo_t info = { 0 };
 
-    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info,
-               WEXITED | WNOHANG | (reap ? 0 : WNOWAIT)) < 0)
+    if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG | (reap ? 0 : WNOWAIT)) < 0)
         return -errno;
     if (info.si_pid == 0)
         return 0;
@@ -123,8 +122,7 @@ FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error
     int fd;
 
     if (pid <= 0)
-        return error_set(err, FCPROC_ERR_INVALID, op, 0, "%d is no process: a pid is above 0",
-                         pid);
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "%d is no process: a pid is above 0", pid);
     fd = pidfd_open_number(pid);
     if (fd < 0)
         return about(err, pid, error_errno(err, op, -fd, "can't open pid %d", pid));
@@ -157,10 +155,11 @@ static uint64_t own_namespace(const char *name)
 static int of_another_namespace(const struct fcproc_identity *id, const char *what,
                                 fcproc_error *err)
 {
-    return about(err, id->pid,
-                 error_set(err, FCPROC_ERR_UNSUPPORTED, "process.open", 0,
-                           "pid %d was noted down in another %s namespace, and can't be told from here",
-                           id->pid, what));
+    return about(
+        err, id->pid,
+        error_set(err, FCPROC_ERR_UNSUPPORTED, "process.open", 0,
+                  "pid %d was noted down in another %s namespace, and can't be told from here",
+                  id->pid, what));
 }
 
 /* 1: p is the one that is named; 0: another has its number; or a code. */
@@ -178,8 +177,8 @@ static int is_named_by(const struct fcproc_identity *id, fcproc_process *p, fcpr
     return r < 0 ? r : now.start_time == id->start_time;
 }
 
-FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id,
-                                            fcproc_process **ret, fcproc_error *err)
+FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id, fcproc_process **ret,
+                                            fcproc_error *err)
 {
     static const char op[] = "process.open";
     fcproc_process *p = NULL;
@@ -280,8 +279,9 @@ FCPROC_API int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *e
 {
     if (syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0) == 0)
         return 0;
-    return about(err, p->pid, error_errno(err, "process.signal", errno,
-                                          "can't send signal %d to pid %d", sig, p->pid));
+    return about(err, p->pid,
+                 error_errno(err, "process.signal", errno, "can't send signal %d to pid %d", sig,
+                             p->pid));
 }
 
 /* ---- the end ---- */

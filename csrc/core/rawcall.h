@@ -21,13 +21,13 @@
 #endif
 
 /* For every function that such a child runs. */
-#define RAW_CODE                                                                                  \
-    RAW_NO_STACK_PROTECTOR                                                                        \
+#define RAW_CODE           \
+    RAW_NO_STACK_PROTECTOR \
     __attribute__((no_instrument_function, no_sanitize("address", "undefined", "thread")))
 
 /* raw_call(number, up to five arguments): the result, or -errno. */
 #define raw_call(...) RAW_CALL(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
-#define RAW_CALL(n, a, b, c, d, e, ...)                                                           \
+#define RAW_CALL(n, a, b, c, d, e, ...) \
     raw_call5((n), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
 
 /* What raw_clone starts: fn(arg) on its own stack. It must not return. */
@@ -144,8 +144,8 @@ RAW_CODE static inline long raw_clone(unsigned long flags, void *stack_top, int 
                      "brk #1\n"
                      "1:"
                      : "+r"(x0)
-                     : "r"(number), "r"(stack), "r"(pidfd), "r"(tls), "r"(child_tid),
-                       "r"(child_fn), "r"(child_arg)
+                     : "r"(number), "r"(stack), "r"(pidfd), "r"(tls), "r"(child_tid), "r"(child_fn),
+                       "r"(child_arg)
                      : "memory", "cc");
     return x0;
 }

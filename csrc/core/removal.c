@@ -225,8 +225,8 @@ static void work_bridge(struct removal *job, fcproc_net *net)
     if (r == 0)
         job->removed++;
     else if (r != -ENODEV)
-        job->code = netlink_error(&job->error, job->error.op, r, text,
-                                  "can't delete the bridge %s", name);
+        job->code = netlink_error(&job->error, job->error.op, r, text, "can't delete the bridge %s",
+                                  name);
 }
 
 /* ---- the thread and its operation ---- */

@@ -42,8 +42,8 @@ static void signal_destroy(fcproc_op *op)
     close_fd(&((struct signal_op *)op)->fd);
 }
 
-FCPROC_API int fcproc_signal_wait(const int *signals, size_t n, int64_t timeout_ms,
-                                  fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
+FCPROC_API int fcproc_signal_wait(const int *signals, size_t n, int64_t timeout_ms, fcproc_ctx *ctx,
+                                  fcproc_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "signal.wait",
                                            .step = signal_step,

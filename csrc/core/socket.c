@@ -84,8 +84,9 @@ static bool is_older(const struct timespec *changed, const struct timespec *time
 
     if (changed->tv_nsec == 0)
         return seconds > 0;
-    return seconds > 1 || (seconds >= 0 && seconds * 1000 * NS_PER_MS + time->tv_nsec -
-                                                   changed->tv_nsec > MARGIN_NS);
+    return seconds > 1 ||
+           (seconds >= 0 &&
+            seconds * 1000 * NS_PER_MS + time->tv_nsec - changed->tv_nsec > MARGIN_NS);
 }
 
 /* A file that comes to stand at a path gets there by its creation, a rename or a link, and each of
@@ -104,8 +105,7 @@ int unix_connect_settled(const char *path)
     memcpy(address.sun_path, path, len + 1);
     (void)clock_gettime(CLOCK_REALTIME_COARSE, &before);
     fd = connect_to(&address);
-    if (fd >= 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-        is_older(&st.st_ctim, &before))
+    if (fd >= 0 && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && is_older(&st.st_ctim, &before))
         return take_fd(&fd);
     close_fd(&fd);
     return unix_connect(path);

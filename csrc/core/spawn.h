@@ -30,12 +30,12 @@ struct child_report {
 struct child {
     const struct fcproc_spawn *spec;
     const char *file;
-    int netns_fd; /* negative: none */
-    int cgroup_fd; /* negative: the caller's */
+    int netns_fd;         /* negative: none */
+    int cgroup_fd;        /* negative: the caller's */
     const char *paths[3]; /* what to open for a stream; NULL: it is streams[i] already */
     int streams[3];
     bool joined; /* stderr is stdout */
-    int *moved; /* room for n_fds numbers */
+    int *moved;  /* room for n_fds numbers */
     /* Its end of a close-on-exec pair of sockets. It sends reports there; with a gate it waits
      * there, too: a byte opens the gate, end of file ends the child. */
     int channel;
@@ -48,7 +48,7 @@ int child_start(struct child *c, pid_t *ret_pid, int *ret_pidfd);
 
 /* In gate.c. Starts the child as spec says; returns when it has executed, or with a gate at once. What
  * it completes in child is file, streams, netns_fd and cgroup_fd. */
-int spawn_start(const struct fcproc_spawn *spec, const struct child *child,
-                fcproc_process *process, fcproc_error *err);
+int spawn_start(const struct fcproc_spawn *spec, const struct child *child, fcproc_process *process,
+                fcproc_error *err);
 
 #endif

@@ -121,12 +121,14 @@ static int tap_refusal(struct tap_job *job, int r, fcproc_error *err)
     if (r == -EBUSY)
         return error_set(err, FCPROC_ERR_BUSY, op_create, EBUSY,
                          "the TAP %s is in use by a running process; stop that VM first, or "
-                         "choose another name", name);
+                         "choose another name",
+                         name);
     if (r == -EEXIST && link_get(job->net, name, &job->now) == 0) {
         if (link_is_tap(&job->now))
             return error_set(err, FCPROC_ERR_CONFLICT, op_create, 0,
                              "%s is a multi-queue TAP, which Firecracker can't use; left "
-                             "untouched: choose another name", name);
+                             "untouched: choose another name",
+                             name);
         return error_set(err, FCPROC_ERR_CONFLICT, op_create, 0,
                          "%s is %s, not a TAP; left untouched: choose another name", name,
                          link_kind_text(&job->now, kind, sizeof(kind)));
@@ -134,8 +136,8 @@ static int tap_refusal(struct tap_job *job, int r, fcproc_error *err)
     if (r == -EPERM || r == -EACCES)
         return error_errno(err, op_create, -r,
                            "can't create the TAP %s (this needs %sCAP_NET_ADMIN in the network "
-                           "namespace)", name,
-                           r == -EACCES ? "the right to open /dev/net/tun, and " : "");
+                           "namespace)",
+                           name, r == -EACCES ? "the right to open /dev/net/tun, and " : "");
     return error_errno(err, op_create, -r, "can't open the TAP %s%s", name,
                        r == -ENOENT || r == -ENODEV ? " (is the tun module loaded?)" : "");
 }
@@ -170,7 +172,8 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
     r = link_index(job->net, name);
     if (r < 0)
         return error_errno(err, op_create, -r, "can't find the TAP %s just made", name);
-    job->now = (struct link_info){ .ifindex = r, .mtu = DEFAULT_MTU,
+    job->now = (struct link_info){ .ifindex = r,
+                                   .mtu = DEFAULT_MTU,
                                    .queue_length = DEFAULT_QUEUE_LENGTH };
     return 0;
 }
@@ -219,15 +222,15 @@ static struct nl_msg *link_message(const struct tap_job *job, int master, unsign
     const struct link_info *now = &job->now;
     struct nl_msg *m = netlink_link_message(RTM_NEWLINK, NLM_F_ACK, now->ifindex, up);
 
-    if (m && ((memcmp(now->mac, job->mac, FCPROC_MAC_LEN) != 0 &&
-               nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
-              (now->mtu != job->mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)job->mtu) < 0) ||
-              (now->queue_length != DEFAULT_QUEUE_LENGTH &&
-               nla_put_u32(m, IFLA_TXQLEN, DEFAULT_QUEUE_LENGTH) < 0) ||
-              (strcmp(now->alias, wanted_alias(job)) != 0 &&
-               link_put_alias(m, wanted_alias(job)) < 0) ||
-              (now->master != master && nla_put_u32(m, IFLA_MASTER, (uint32_t)master) < 0) ||
-              (no_ipv6_address && !put_no_ipv6_address(m)))) {
+    if (m &&
+        ((memcmp(now->mac, job->mac, FCPROC_MAC_LEN) != 0 &&
+          nla_put(m, IFLA_ADDRESS, FCPROC_MAC_LEN, job->mac) < 0) ||
+         (now->mtu != job->mtu && nla_put_u32(m, IFLA_MTU, (uint32_t)job->mtu) < 0) ||
+         (now->queue_length != DEFAULT_QUEUE_LENGTH &&
+          nla_put_u32(m, IFLA_TXQLEN, DEFAULT_QUEUE_LENGTH) < 0) ||
+         (strcmp(now->alias, wanted_alias(job)) != 0 && link_put_alias(m, wanted_alias(job)) < 0) ||
+         (now->master != master && nla_put_u32(m, IFLA_MASTER, (uint32_t)master) < 0) ||
+         (no_ipv6_address && !put_no_ipv6_address(m)))) {
         nlmsg_free(m);
         return NULL;
     }
@@ -308,8 +311,7 @@ static int tap_send_link(struct tap_job *job, char *text)
     }
     if (r == 0 && (link_differs(job, job->bridge) || (up & ~job->now.flags)))
         r = tap_send(job, job->bridge, up, text);
-    if (r < 0 || !job->bridge ||
-        ((job->now.flags & IFF_UP) && job->now.isolated == isolated))
+    if (r < 0 || !job->bridge || ((job->now.flags & IFF_UP) && job->now.isolated == isolated))
         return r;
     return netlink_exchange(job->net, port_message(job), NULL, NULL, text, NETLINK_TEXT);
 }
@@ -352,7 +354,9 @@ static int tap_set_link(struct tap_job *job, fcproc_error *err)
 FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec, fcproc_ctx *ctx,
                                  struct fcproc_tap_info *ret, fcproc_error *err)
 {
-    struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF,
+    struct tap_job job = { .net = net,
+                           .spec = spec,
+                           .fd = -EBADF,
                            .bridge = spec->bridge ? spec->bridge_ifindex : 0,
                            .mtu = spec->mtu ? spec->mtu : DEFAULT_MTU };
     struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
@@ -409,7 +413,8 @@ static int list_one(const struct nlmsghdr *message, void *arg)
     struct link_info link;
     struct fcproc_tap_info *tap;
 
-    if (link_parse(message, &link) < 0 || (list->master && link.master != list->master) || !link_is_tap(&link))
+    if (link_parse(message, &link) < 0 || (list->master && link.master != list->master) ||
+        !link_is_tap(&link))
         return 0;
     if (list->n == list->room) {
         size_t room = list->room ? list->room * 2 : 64;

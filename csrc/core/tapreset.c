@@ -26,8 +26,9 @@ int tap_reset_device(int fd)
 
 static int delete_qdisc(fcproc_net *net, int ifindex, uint32_t parent, uint32_t handle, char *text)
 {
-    struct tcmsg head = { .tcm_family = AF_UNSPEC, .tcm_ifindex = ifindex, .tcm_handle = handle,
-                          .tcm_parent = parent };
+    struct tcmsg head = {
+        .tcm_family = AF_UNSPEC, .tcm_ifindex = ifindex, .tcm_handle = handle, .tcm_parent = parent
+    };
     struct nl_msg *m = nlmsg_alloc_simple(RTM_DELQDISC, NLM_F_ACK);
     int r;
 

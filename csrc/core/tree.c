@@ -59,8 +59,7 @@ FCPROC_API int fcproc_dir_list(const char *path, struct fcproc_dir_entry **ret, 
     cleanup_dir DIR *dir = NULL;
     char buf[PATH_MAX];
     size_t n = 0, room = 0;
-    int fd = open(file_plain_path(path, buf),
-                  O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open(file_plain_path(path, buf), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
         return file_error(err, op, errno, "can't list the folder %s", path);
@@ -299,7 +298,8 @@ static int check_mark(struct removal *t, int fd, int top_fd, const char *base)
     }
     return error_set(t->err, FCPROC_ERR_CONFLICT, tree_op, 0,
                      "%.400s is left untouched: it does not show that we made it (it has no %s of "
-                     "ours, or is somebody else's); look at it, and remove it yourself", t->path, t->mark);
+                     "ours, or is somebody else's); look at it, and remove it yourself",
+                     t->path, t->mark);
 }
 
 static int remove_levels(struct removal *t, int top_fd, const char *base)
@@ -369,8 +369,8 @@ FCPROC_API int fcproc_tree_remove_marked(const char *path, const char *mark, int
     if (r < 0)
         return file_error(err, tree_op, -r, "can't remove the folder %s", path);
     if (*split.base == '\0' || is_dot(split.base)) {
-        r = error_set(err, FCPROC_ERR_INVALID, tree_op, 0,
-                      "'%s' does not name a folder to remove", path);
+        r = error_set(err, FCPROC_ERR_INVALID, tree_op, 0, "'%s' does not name a folder to remove",
+                      path);
     } else {
         r = remove_levels(&t, split.dir_fd, split.base);
         if (r == -ENOTDIR)

@@ -25,14 +25,14 @@ enum {
 };
 
 struct fcproc_client {
-    pid_t pid; /* a fork of it must not ask on the same connection */
+    pid_t pid;           /* a fork of it must not ask on the same connection */
     unsigned references; /* the caller's and a running request's */
     struct split_path at;
     char *path;
     int socket_fd; /* O_PATH: what libcurl connects to */
     struct stat socket;
-    CURLM *multi; /* NULL: with the next request */
-    int connection_fd; /* libcurl's; -EBADF: none is open */
+    CURLM *multi;             /* NULL: with the next request */
+    int connection_fd;        /* libcurl's; -EBADF: none is open */
     fcproc_process *expected; /* the only one that may be asked; NULL: whoever listens */
     CURL *easy; /* the running request's: curl_easy_reset would hide that memory ran out in it */
     struct request_op *current;
@@ -49,9 +49,9 @@ struct request_op {
     size_t body_len, body_size, header_bytes;
     bool too_large, no_memory, added;
     bool interim, headers_ended; /* "100 Continue" and its like are no answer yet */
-    bool refused; /* the connection leads to another process than the expected one */
-    pid_t peer;   /* to this one */
-    int open_errno; /* socket(2)'s, of which libcurl tells nothing */
+    bool refused;                /* the connection leads to another process than the expected one */
+    pid_t peer;                  /* to this one */
+    int open_errno;              /* socket(2)'s, of which libcurl tells nothing */
     int connect_errno;
     int64_t delay_ms; /* of the retry under way; 0: none */
     bool retrying;
@@ -189,8 +189,7 @@ static int client_multi(fcproc_client *c, fcproc_error *err)
     if (c->multi)
         return 0;
     multi = curl()->multi_init();
-    if (!multi ||
-        curl()->multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
+    if (!multi || curl()->multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket) != CURLM_OK ||
         curl()->multi_setopt(multi, CURLMOPT_SOCKETDATA, c) != CURLM_OK ||
         curl()->multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer) != CURLM_OK ||
         curl()->multi_setopt(multi, CURLMOPT_TIMERDATA, c) != CURLM_OK ||
@@ -216,8 +215,8 @@ static int reach_error(const fcproc_client *c, const char *title, int sys_errno,
     switch (sys_errno) {
     case ECONNREFUSED:
     case ENOENT:
-        return error_errno(err, op_name, sys_errno,
-                           "%s: nothing listens on %s (is the VM gone?)", title, c->path);
+        return error_errno(err, op_name, sys_errno, "%s: nothing listens on %s (is the VM gone?)",
+                           title, c->path);
     case ENOTSOCK:
         return error_set(err, FCPROC_ERR_NOT_FOUND, op_name, ENOTSOCK,
                          "%s: nothing listens on %s: it is no socket", title, c->path);
@@ -323,17 +322,19 @@ static int refusal(const struct request_op *w, fcproc_error *err)
 
     if (dead)
         r = error_set(err, FCPROC_ERR_NOT_FOUND, op_name, ESRCH,
-                      "%s: pid %d, which was to answer on %s, has ended; nothing was sent", w->title,
-                      pid, w->client->path);
+                      "%s: pid %d, which was to answer on %s, has ended; nothing was sent",
+                      w->title, pid, w->client->path);
     else if (w->peer > 0)
-        r = error_set(err, FCPROC_ERR_NOT_SAME_PROCESS, op_name, 0,
-                      "%s: pid %d listens on %s, not pid %d, whom it is meant for; nothing was sent "
-                      "(was the socket replaced?)", w->title, w->peer, w->client->path, pid);
+        r = error_set(
+            err, FCPROC_ERR_NOT_SAME_PROCESS, op_name, 0,
+            "%s: pid %d listens on %s, not pid %d, whom it is meant for; nothing was sent "
+            "(was the socket replaced?)",
+            w->title, w->peer, w->client->path, pid);
     else
         r = error_set(err, FCPROC_ERR_NOT_SAME_PROCESS, op_name, 0,
                       "%s: a process that can't be seen from here (of another PID namespace) "
-                      "listens on %s, not pid %d, whom it is meant for; nothing was sent", w->title,
-                      w->client->path, pid);
+                      "listens on %s, not pid %d, whom it is meant for; nothing was sent",
+                      w->title, w->client->path, pid);
     if (err)
         err->pid = dead ? pid : w->peer;
     return r;
@@ -350,8 +351,8 @@ static int request_failure(const struct request_op *w, fcproc_error *err)
     if (w->too_large)
         return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0,
                          "%s: the answer from %s is too large (over %d KiB of headers or %d MiB "
-                         "of body)", w->title, path, MOST_HEADER_BYTES / 1024,
-                         MOST_BODY_BYTES / 1024 / 1024);
+                         "of body)",
+                         w->title, path, MOST_HEADER_BYTES / 1024, MOST_BODY_BYTES / 1024 / 1024);
     if (w->result == CURLE_OUT_OF_MEMORY || w->no_memory)
         return error_nomem(err, op_name);
     return error_set(err, FCPROC_ERR_PROTOCOL, op_name, 0, "%s: no usable answer from %s: %s",
@@ -427,7 +428,8 @@ static CURLMcode request_pump(struct request_op *w)
             mask |= CURL_CSELECT_OUT;
         if (events[i].events & EPOLLERR)
             mask |= CURL_CSELECT_ERR;
-        code = curl()->multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask, &running);
+        code = curl()->multi_socket_action(multi, (curl_socket_t)events[i].data.u64, mask,
+                                           &running);
         worst = code == CURLM_OK ? worst : code;
     }
     code = curl()->multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
@@ -497,9 +499,8 @@ static void request_describe(const fcproc_op *op, char *buf, size_t size)
 {
     const struct request_op *w = (const struct request_op *)op;
 
-    (void)snprintf(buf, size,
-                   "%s: no answer from %s (whether it was carried out is unknown)", w->title,
-                   w->client->path);
+    (void)snprintf(buf, size, "%s: no answer from %s (whether it was carried out is unknown)",
+                   w->title, w->client->path);
 }
 
 /* A request that is given up keeps its connection until the answer has come. Firecracker 1.12 that

@@ -4,12 +4,12 @@
 // that the host's file arrived. Nothing is ever written.
 #include "guest.h"
 
-#define REQUEST_READ 0
-#define STATUS_OK 0
+#define REQUEST_READ       0
+#define STATUS_OK          0
 #define STATUS_NOT_WRITTEN 0xff
-#define SECTOR_SIZE 512
-#define SHOWN_LONGEST 64
-#define CONFIG_CAPACITY 0
+#define SECTOR_SIZE        512
+#define SHOWN_LONGEST      64
+#define CONFIG_CAPACITY    0
 
 static struct virtio_queue queue GUEST_UNCLEARED;
 static struct {
@@ -48,8 +48,8 @@ void block_show(const struct virtio_device *device)
         console_say("block 0: the device cannot be used");
         return;
     }
-    uint64_t capacity = virtio_config32(device, CONFIG_CAPACITY)
-        | (uint64_t)virtio_config32(device, CONFIG_CAPACITY + 4) << 32;
+    uint64_t capacity = virtio_config32(device, CONFIG_CAPACITY) |
+                        (uint64_t)virtio_config32(device, CONFIG_CAPACITY + 4) << 32;
     virtio_go(device);
     if (!capacity || !block_read_first(device)) {
         console_say("block 0: %lu sectors, the first is not readable", capacity);

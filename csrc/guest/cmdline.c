@@ -6,8 +6,8 @@
 
 // Where struct boot_params of the Linux boot protocol holds the command line's address.
 #define BOOT_PARAMS_CMDLINE 0x228
-#define CMDLINE_LONGEST 2048
-#define WORDS_MOST 256
+#define CMDLINE_LONGEST     2048
+#define WORDS_MOST          256
 // What Firecracker's page tables map.
 #define BOOT_MAPPING_END 0x40000000u
 

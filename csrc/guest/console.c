@@ -6,13 +6,13 @@
 
 #include <stdarg.h>
 
-#define SERIAL_DATA 0x3f8
-#define SERIAL_INTERRUPTS 0x3f9
-#define SERIAL_FIFO 0x3fa
+#define SERIAL_DATA         0x3f8
+#define SERIAL_INTERRUPTS   0x3f9
+#define SERIAL_FIFO         0x3fa
 #define SERIAL_LINE_CONTROL 0x3fb
-#define SERIAL_LINE_STATUS 0x3fd
-#define SERIAL_CAN_SEND 0x20
-#define SERIAL_FIFO_SIZE 16
+#define SERIAL_LINE_STATUS  0x3fd
+#define SERIAL_CAN_SEND     0x20
+#define SERIAL_FIFO_SIZE    16
 
 static unsigned fifo_room;
 

@@ -76,7 +76,7 @@ bool cmdline_has(const char *key);
 
 // The window that holds every device register this guest touches: virtio, I/O APIC, local APIC.
 #define MMIO_WINDOW_START 0xc0000000ull
-#define MMIO_WINDOW_END 0x100000000ull
+#define MMIO_WINDOW_END   0x100000000ull
 
 void mapping_start(void);
 // Makes the registers around an address of the window accessible.
@@ -85,10 +85,10 @@ void mapping_add(uint64_t address);
 // interrupt.c: exceptions, interrupts and sleep.
 
 #define IRQ_KEYBOARD 1
-#define IRQ_COUNT 24
+#define IRQ_COUNT    24
 // The timer is not wired through the I/O APIC, it just takes the number behind the last line.
-#define IRQ_TIMER IRQ_COUNT
-#define IRQ_ANY UINT64_MAX
+#define IRQ_TIMER    IRQ_COUNT
+#define IRQ_ANY      UINT64_MAX
 #define IRQ_BIT(irq) (1ull << (irq))
 
 void interrupt_start(void);
@@ -109,12 +109,12 @@ void machine_triple_fault(void) __attribute__((noreturn));
 
 // virtio.c: virtio-mmio devices and their split queues.
 
-#define VIRTIO_ID_NET 1
-#define VIRTIO_ID_BLOCK 2
-#define VIRTIO_QUEUE_SIZE 64
+#define VIRTIO_ID_NET      1
+#define VIRTIO_ID_BLOCK    2
+#define VIRTIO_QUEUE_SIZE  64
 #define VIRTIO_F_VERSION_1 (1ull << 32)
-#define VIRTIO_WRITES 2 // the device writes to the buffer
-#define VIRTIO_NEXT 1   // the buffer goes on in the descriptor that follows
+#define VIRTIO_WRITES      2 // the device writes to the buffer
+#define VIRTIO_NEXT        1 // the buffer goes on in the descriptor that follows
 
 struct virtio_device {
     uintptr_t base;
@@ -161,8 +161,8 @@ bool virtio_add_queue(const struct virtio_device *device, struct virtio_queue *q
 // The second half: the device goes to work, its interrupts come.
 void virtio_go(const struct virtio_device *device);
 void virtio_acknowledge(const struct virtio_device *device);
-void virtio_describe(struct virtio_queue *queue, uint16_t descriptor, void *buffer,
-                     uint32_t length, uint16_t flags);
+void virtio_describe(struct virtio_queue *queue, uint16_t descriptor, void *buffer, uint32_t length,
+                     uint16_t flags);
 void virtio_submit(struct virtio_queue *queue, uint16_t descriptor);
 void virtio_notify(const struct virtio_device *device, const struct virtio_queue *queue);
 // How many finished buffers there are, and the next one of them.

@@ -6,30 +6,30 @@
 #include "guest.h"
 
 #define VECTOR_COUNT 64
-#define VECTOR_IRQS 32
+#define VECTOR_IRQS  32
 #define VECTOR_TIMER (VECTOR_IRQS + IRQ_TIMER)
 // Some processors force the low four bits of this one to ones.
 #define VECTOR_SPURIOUS 63
-#define STUB_SIZE 16
+#define STUB_SIZE       16
 
 #define PIC_MASTER_MASK 0x21
-#define PIC_SLAVE_MASK 0xa1
+#define PIC_SLAVE_MASK  0xa1
 
-#define IOAPIC_SELECT 0xfec00000ull
-#define IOAPIC_WINDOW 0xfec00010ull
+#define IOAPIC_SELECT           0xfec00000ull
+#define IOAPIC_WINDOW           0xfec00010ull
 #define IOAPIC_REDIRECTION(irq) (0x10 + 2 * (irq))
 
-#define LAPIC_ID 0xfee00020ull
-#define LAPIC_TASK_PRIORITY 0xfee00080ull
+#define LAPIC_ID               0xfee00020ull
+#define LAPIC_TASK_PRIORITY    0xfee00080ull
 #define LAPIC_END_OF_INTERRUPT 0xfee000b0ull
-#define LAPIC_SPURIOUS 0xfee000f0ull
-#define LAPIC_TIMER 0xfee00320ull
-#define LAPIC_LINT0 0xfee00350ull
-#define LAPIC_TIMER_COUNT 0xfee00380ull
-#define LAPIC_TIMER_DIVIDER 0xfee003e0ull
-#define LAPIC_ENABLED 0x100
-#define LAPIC_MASKED 0x10000
-#define LAPIC_DIVIDE_BY_16 3
+#define LAPIC_SPURIOUS         0xfee000f0ull
+#define LAPIC_TIMER            0xfee00320ull
+#define LAPIC_LINT0            0xfee00350ull
+#define LAPIC_TIMER_COUNT      0xfee00380ull
+#define LAPIC_TIMER_DIVIDER    0xfee003e0ull
+#define LAPIC_ENABLED          0x100
+#define LAPIC_MASKED           0x10000
+#define LAPIC_DIVIDE_BY_16     3
 // KVM's local APIC counts nanoseconds, whatever the processor, so there is nothing to calibrate.
 #define TIMER_COUNTS_PER_MS (1000000 / 16)
 
@@ -51,8 +51,8 @@ struct interrupt_gate {
     uint64_t high;
 };
 
-#define GATE_INTERRUPT 0x8e0000000000ull // present, ring 0, interrupts off on entry
-#define GATE_CODE_SEGMENT 0x00080000ull  // of start.S
+#define GATE_INTERRUPT    0x8e0000000000ull // present, ring 0, interrupts off on entry
+#define GATE_CODE_SEGMENT 0x00080000ull     // of start.S
 
 struct interrupt_table {
     uint16_t limit;
@@ -84,8 +84,8 @@ static void interrupt_fill_table(void)
 
     for (unsigned i = 0; i < VECTOR_COUNT; i++) {
         uintptr_t stub = (uintptr_t)interrupt_stubs + i * STUB_SIZE;
-        gates[i].low = (stub & 0xffff0000) << 32 | GATE_INTERRUPT | GATE_CODE_SEGMENT
-            | (stub & 0xffff);
+        gates[i].low = (stub & 0xffff0000) << 32 | GATE_INTERRUPT | GATE_CODE_SEGMENT |
+                       (stub & 0xffff);
         gates[i].high = stub >> 32;
     }
     __asm__ volatile("lidt %0" : : "m"(table));

@@ -4,16 +4,16 @@
 // machine on it. The command line can make the guest ignore it, or not listen for a while.
 #include "guest.h"
 
-#define I8042_DATA 0x60
-#define I8042_STATUS 0x64
+#define I8042_DATA     0x60
+#define I8042_STATUS   0x64
 #define I8042_HAS_DATA 0x01
 
 // Scan codes, set 2.
-#define SCAN_CTRL 0x14
-#define SCAN_ALT 0x11
+#define SCAN_CTRL     0x14
+#define SCAN_ALT      0x11
 #define SCAN_EXTENDED 0xe0
-#define SCAN_DELETE 0x71
-#define SCAN_RELEASE 0xf0
+#define SCAN_DELETE   0x71
+#define SCAN_RELEASE  0xf0
 
 static bool has_ctrl, has_alt, is_extended, is_release;
 static bool is_deaf;

@@ -5,7 +5,7 @@
 #include "guest.h"
 
 #define I8042_COMMAND 0x64
-#define I8042_RESET 0xfe
+#define I8042_RESET   0xfe
 
 void machine_reset(void)
 {

@@ -5,19 +5,19 @@
 // nothing is copied and there is always a buffer to answer with.
 #include "guest.h"
 
-#define NET_F_MAC (1ull << 5)
-#define QUEUE_RECEIVE 0
+#define NET_F_MAC      (1ull << 5)
+#define QUEUE_RECEIVE  0
 #define QUEUE_TRANSMIT 1
-#define BUFFER_SIZE 2048
+#define BUFFER_SIZE    2048
 
-#define ETHERNET_ARP 0x0806
-#define ETHERNET_IPV4 0x0800
-#define ARP_REQUEST 1
-#define ARP_REPLY 2
-#define PROTOCOL_ICMP 1
+#define ETHERNET_ARP      0x0806
+#define ETHERNET_IPV4     0x0800
+#define ARP_REQUEST       1
+#define ARP_REPLY         2
+#define PROTOCOL_ICMP     1
 #define ICMP_ECHO_REQUEST 8
-#define ICMP_ECHO_REPLY 0
-#define IPV4_FRAGMENT 0x3fff // the fragment offset and the flag that more of them follow
+#define ICMP_ECHO_REPLY   0
+#define IPV4_FRAGMENT     0x3fff // the fragment offset and the flag that more of them follow
 
 // Everything on the wire is made of these, which may lie at any address. Numbers are in network
 // order; an IPv4 address is only ever moved and compared, so its order does not matter.
@@ -151,10 +151,10 @@ static bool net_answer_arp(struct net_buffer *frame, uint32_t size)
 {
     struct arp *arp = &frame->arp;
 
-    if (size < sizeof(frame->ethernet) + sizeof(*arp) || be16_get(arp->hardware) != 1
-        || be16_get(arp->protocol) != ETHERNET_IPV4 || arp->hardware_size != 6
-        || arp->protocol_size != 4 || be16_get(arp->operation) != ARP_REQUEST
-        || arp->target_ip.number != own_ip.number)
+    if (size < sizeof(frame->ethernet) + sizeof(*arp) || be16_get(arp->hardware) != 1 ||
+        be16_get(arp->protocol) != ETHERNET_IPV4 || arp->hardware_size != 6 ||
+        arp->protocol_size != 4 || be16_get(arp->operation) != ARP_REQUEST ||
+        arp->target_ip.number != own_ip.number)
         return false;
     arp->operation = be16_make(ARP_REPLY);
     arp->target_mac = arp->sender_mac;
@@ -170,11 +170,11 @@ static bool net_answer_ping(struct net_buffer *frame, uint32_t size)
     unsigned header_size = (ip->version_and_size & 15) * 4u, packet_size = be16_get(ip->size);
     struct icmp *icmp = (struct icmp *)(frame->bytes + header_size);
 
-    if (size < sizeof(frame->ethernet) + sizeof(*ip) || ip->version_and_size >> 4 != 4
-        || header_size < sizeof(*ip) || packet_size < header_size + sizeof(*icmp)
-        || packet_size > size - sizeof(frame->ethernet) || ip->protocol != PROTOCOL_ICMP
-        || be16_get(ip->fragment) & IPV4_FRAGMENT || ip->to.number != own_ip.number
-        || icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
+    if (size < sizeof(frame->ethernet) + sizeof(*ip) || ip->version_and_size >> 4 != 4 ||
+        header_size < sizeof(*ip) || packet_size < header_size + sizeof(*icmp) ||
+        packet_size > size - sizeof(frame->ethernet) || ip->protocol != PROTOCOL_ICMP ||
+        be16_get(ip->fragment) & IPV4_FRAGMENT || ip->to.number != own_ip.number ||
+        icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
         return false;
 
     // Take the change of type out of the checksum instead of adding the payload up again: quicker,
@@ -248,9 +248,9 @@ void net_start(const struct virtio_device *device)
     bool has_address = address && net_parse_address(address, &own_ip);
 
     nic = *device;
-    if (!virtio_negotiate(&nic, &features)
-        || !virtio_add_queue(&nic, &receive_queue, QUEUE_RECEIVE)
-        || !virtio_add_queue(&nic, &transmit_queue, QUEUE_TRANSMIT)) {
+    if (!virtio_negotiate(&nic, &features) ||
+        !virtio_add_queue(&nic, &receive_queue, QUEUE_RECEIVE) ||
+        !virtio_add_queue(&nic, &transmit_queue, QUEUE_TRANSMIT)) {
         console_say("net: the device cannot be used");
         return;
     }

@@ -4,36 +4,36 @@
 // starting it, and passing buffers back and forth. Knows nothing of what is in the buffers.
 #include "guest.h"
 
-#define REGISTER_MAGIC 0x000
-#define REGISTER_VERSION 0x004
-#define REGISTER_DEVICE_ID 0x008
-#define REGISTER_DEVICE_FEATURES 0x010
+#define REGISTER_MAGIC                  0x000
+#define REGISTER_VERSION                0x004
+#define REGISTER_DEVICE_ID              0x008
+#define REGISTER_DEVICE_FEATURES        0x010
 #define REGISTER_DEVICE_FEATURES_SELECT 0x014
-#define REGISTER_DRIVER_FEATURES 0x020
+#define REGISTER_DRIVER_FEATURES        0x020
 #define REGISTER_DRIVER_FEATURES_SELECT 0x024
-#define REGISTER_QUEUE_SELECT 0x030
-#define REGISTER_QUEUE_LONGEST 0x034
-#define REGISTER_QUEUE_SIZE 0x038
-#define REGISTER_QUEUE_READY 0x044
-#define REGISTER_QUEUE_NOTIFY 0x050
-#define REGISTER_INTERRUPT_ACKNOWLEDGE 0x064
-#define REGISTER_STATUS 0x070
-#define REGISTER_QUEUE_DESCRIPTORS 0x080
-#define REGISTER_QUEUE_AVAILABLE 0x090
-#define REGISTER_QUEUE_USED 0x0a0
-#define REGISTER_CONFIG 0x100
-#define REGISTERS_SIZE 0x1000
+#define REGISTER_QUEUE_SELECT           0x030
+#define REGISTER_QUEUE_LONGEST          0x034
+#define REGISTER_QUEUE_SIZE             0x038
+#define REGISTER_QUEUE_READY            0x044
+#define REGISTER_QUEUE_NOTIFY           0x050
+#define REGISTER_INTERRUPT_ACKNOWLEDGE  0x064
+#define REGISTER_STATUS                 0x070
+#define REGISTER_QUEUE_DESCRIPTORS      0x080
+#define REGISTER_QUEUE_AVAILABLE        0x090
+#define REGISTER_QUEUE_USED             0x0a0
+#define REGISTER_CONFIG                 0x100
+#define REGISTERS_SIZE                  0x1000
 
-#define MAGIC 0x74726976 // "virt"
+#define MAGIC          0x74726976 // "virt"
 #define VERSION_MODERN 2
 
 #define STATUS_ACKNOWLEDGE 0x01
-#define STATUS_DRIVER 0x02
-#define STATUS_DRIVER_OK 0x04
+#define STATUS_DRIVER      0x02
+#define STATUS_DRIVER_OK   0x04
 #define STATUS_FEATURES_OK 0x08
 
 #define INTERRUPT_BUFFERS 1
-#define INTERRUPT_CONFIG 2
+#define INTERRUPT_CONFIG  2
 
 static uint32_t virtio_read(const struct virtio_device *device, uint32_t offset)
 {
@@ -59,16 +59,16 @@ static void virtio_add_status(const struct virtio_device *device, uint32_t bits)
 
 bool virtio_open(struct virtio_device *device, uint64_t base, uint64_t irq)
 {
-    if (base < MMIO_WINDOW_START || base > MMIO_WINDOW_END - REGISTERS_SIZE || base & 3
-        || irq >= IRQ_COUNT) {
+    if (base < MMIO_WINDOW_START || base > MMIO_WINDOW_END - REGISTERS_SIZE || base & 3 ||
+        irq >= IRQ_COUNT) {
         console_say("device at 0x%lx irq %lu is out of reach", base, irq);
         return false;
     }
     mapping_add(base);
     device->base = base;
     device->irq = (unsigned)irq;
-    if (virtio_read(device, REGISTER_MAGIC) != MAGIC
-        || virtio_read(device, REGISTER_VERSION) != VERSION_MODERN) {
+    if (virtio_read(device, REGISTER_MAGIC) != MAGIC ||
+        virtio_read(device, REGISTER_VERSION) != VERSION_MODERN) {
         console_say("device at 0x%lx is not virtio-mmio version 2", base);
         return false;
     }
@@ -123,8 +123,8 @@ void virtio_acknowledge(const struct virtio_device *device)
     virtio_write(device, REGISTER_INTERRUPT_ACKNOWLEDGE, INTERRUPT_BUFFERS | INTERRUPT_CONFIG);
 }
 
-void virtio_describe(struct virtio_queue *queue, uint16_t descriptor, void *buffer,
-                     uint32_t length, uint16_t flags)
+void virtio_describe(struct virtio_queue *queue, uint16_t descriptor, void *buffer, uint32_t length,
+                     uint16_t flags)
 {
     queue->descriptors[descriptor] = (struct virtio_descriptor){
         .address = (uintptr_t)buffer,

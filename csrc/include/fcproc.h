@@ -30,29 +30,29 @@ extern "C" {
 
 #define FCPROC_VERSION "0.1.0"
 
-#define FCPROC_API __attribute__((visibility("default")))
+#define FCPROC_API     __attribute__((visibility("default")))
 #define FCPROC_CHECKED __attribute__((visibility("default"), warn_unused_result))
 
 /* ---- errors ---------------------------------------------------------------------------- */
 
 /* The one list of codes: it makes the enum below, the Lua sentinels (fcproc.ERR_*) and the table
  * in doc/errors.md. X(NAME, number, "name in Lua", "what it means") */
-#define FCPROC_ERROR_LIST(X)                                                                      \
-    X(WAIT_TIMEOUT, 1, "wait_timeout", "the call's own time-out passed")                           \
-    X(DEADLINE, 2, "deadline", "the context's deadline passed, or a path was not ready in time")   \
-    X(CANCELLED, 3, "cancelled", "the context was cancelled")                                      \
-    X(NOT_FOUND, 4, "not_found", "no such process, link, file or listener")                        \
-    X(BUSY, 5, "busy", "it is in use by someone else")                                             \
-    X(CONFLICT, 6, "conflict", "something of another kind is there; it is left untouched")         \
-    X(PERMISSION, 7, "permission", "the kernel refused: a privilege or an ownership is missing")   \
-    X(NOT_SAME_PROCESS, 8, "not_same_process", "the pid is not a Firecracker of ours")             \
-    X(INVALID, 9, "invalid", "a value that can never work")                                        \
-    X(UNSUPPORTED, 10, "unsupported", "this kernel, machine or binary cannot do it")               \
-    X(EXIT_STATUS, 11, "exit_status", "a command ended with a failure")                            \
-    X(API, 12, "api", "the API server answered with an error")                                     \
-    X(PROTOCOL, 13, "protocol", "the server's answer is no usable HTTP or JSON")                   \
-    X(SYSTEM, 14, "system", "any other failure of a system call")                                  \
-    X(NOMEM, 15, "nomem", "out of memory")                                                         \
+#define FCPROC_ERROR_LIST(X)                                                                     \
+    X(WAIT_TIMEOUT, 1, "wait_timeout", "the call's own time-out passed")                         \
+    X(DEADLINE, 2, "deadline", "the context's deadline passed, or a path was not ready in time") \
+    X(CANCELLED, 3, "cancelled", "the context was cancelled")                                    \
+    X(NOT_FOUND, 4, "not_found", "no such process, link, file or listener")                      \
+    X(BUSY, 5, "busy", "it is in use by someone else")                                           \
+    X(CONFLICT, 6, "conflict", "something of another kind is there; it is left untouched")       \
+    X(PERMISSION, 7, "permission", "the kernel refused: a privilege or an ownership is missing") \
+    X(NOT_SAME_PROCESS, 8, "not_same_process", "the pid is not a Firecracker of ours")           \
+    X(INVALID, 9, "invalid", "a value that can never work")                                      \
+    X(UNSUPPORTED, 10, "unsupported", "this kernel, machine or binary cannot do it")             \
+    X(EXIT_STATUS, 11, "exit_status", "a command ended with a failure")                          \
+    X(API, 12, "api", "the API server answered with an error")                                   \
+    X(PROTOCOL, 13, "protocol", "the server's answer is no usable HTTP or JSON")                 \
+    X(SYSTEM, 14, "system", "any other failure of a system call")                                \
+    X(NOMEM, 15, "nomem", "out of memory")                                                       \
     X(CLOSED, 16, "closed", "the object was closed")
 
 enum fcproc_code {
@@ -71,7 +71,10 @@ typedef struct fcproc_error {
     char message[768]; /* what failed, on what, why, and what to do next */
 } fcproc_error;
 
-#define FCPROC_ERROR_INIT { .struct_size = sizeof(fcproc_error) }
+#define FCPROC_ERROR_INIT                   \
+    {                                       \
+        .struct_size = sizeof(fcproc_error) \
+    }
 
 /* The Lua name of a code ("wait_timeout"), or "unknown". */
 FCPROC_API const char *fcproc_code_name(int code);
@@ -118,9 +121,9 @@ FCPROC_API double fcproc_now(void);
 /* ---- kernel features to do without: each forces its fallback (tests, old kernels) --------- */
 
 enum fcproc_without {
-    FCPROC_WITHOUT_PEERPIDFD = 1,  /* SO_PEERPIDFD, Linux 6.5 */
-    FCPROC_WITHOUT_PIDFD_INFO = 2, /* PIDFD_GET_INFO with an exit code, Linux 6.15 */
-    FCPROC_WITHOUT_INOTIFY = 4,    /* instances ran out */
+    FCPROC_WITHOUT_PEERPIDFD = 1,   /* SO_PEERPIDFD, Linux 6.5 */
+    FCPROC_WITHOUT_PIDFD_INFO = 2,  /* PIDFD_GET_INFO with an exit code, Linux 6.15 */
+    FCPROC_WITHOUT_INOTIFY = 4,     /* instances ran out */
     FCPROC_WITHOUT_CLOSE_RANGE = 8, /* close_range, Linux 5.9, or a seccomp filter */
     FCPROC_WITHOUT_CGROUP_KILL = 16 /* cgroup.kill, Linux 5.14, or cgroups of version 1 */
 };
@@ -198,7 +201,10 @@ struct fcproc_expected {
     bool single;                    /* it has one name: a second may be anywhere */
     int64_t reader_uid, reader_gid; /* opened with this user's rights alone; -1: the caller's */
 };
-#define FCPROC_EXPECTED_INIT { .uid = -1, .reader_uid = -1, .reader_gid = -1 }
+#define FCPROC_EXPECTED_INIT                          \
+    {                                                 \
+        .uid = -1, .reader_uid = -1, .reader_gid = -1 \
+    }
 
 struct fcproc_file_info {
     enum fcproc_file_type type;
@@ -277,8 +283,7 @@ FCPROC_CHECKED int fcproc_file_link(const char *from, const struct fcproc_expect
  * names who has it. */
 FCPROC_CHECKED int fcproc_symlink_make(const char *target, const char *path, fcproc_error *err);
 /* The target, into buf of size bytes (PATH_MAX is enough). */
-FCPROC_CHECKED int fcproc_symlink_read(const char *path, char *buf, size_t size,
-                                       fcproc_error *err);
+FCPROC_CHECKED int fcproc_symlink_read(const char *path, char *buf, size_t size, fcproc_error *err);
 /* Without replace, what is at the new name is FCPROC_ERR_CONFLICT. FCPROC_ERR_UNSUPPORTED: between
  * file systems, or one that can't rename without replacing. */
 FCPROC_CHECKED int fcproc_file_rename(const char *from, const char *to, bool replace,
@@ -307,7 +312,10 @@ struct fcproc_copy {
     mode_t mode;      /* of the copy ... */
     int64_t uid, gid; /* ... and whose it is; -1: the caller's */
 };
-#define FCPROC_COPY_INIT { .struct_size = sizeof(struct fcproc_copy), .uid = -1, .gid = -1 }
+#define FCPROC_COPY_INIT                                                \
+    {                                                                   \
+        .struct_size = sizeof(struct fcproc_copy), .uid = -1, .gid = -1 \
+    }
 
 /* Operation: a regular file is copied. FCPROC_COPY_REFLINK shares the blocks where the file system
  * can, else, like FCPROC_COPY_SPARSE, the data is copied and holes stay holes. The new file must
@@ -468,7 +476,12 @@ struct fcproc_fd_map {
     int to;   /* its number in the child, from 3 on */
 };
 
-enum fcproc_stdio { FCPROC_STDIO_NULL = 0, FCPROC_STDIO_INHERIT, FCPROC_STDIO_FD, FCPROC_STDIO_FILE };
+enum fcproc_stdio {
+    FCPROC_STDIO_NULL = 0,
+    FCPROC_STDIO_INHERIT,
+    FCPROC_STDIO_FD,
+    FCPROC_STDIO_FILE
+};
 
 struct fcproc_stream {
     enum fcproc_stdio kind;
@@ -485,7 +498,7 @@ struct fcproc_spawn {
     struct fcproc_stream streams[3];
     const struct fcproc_fd_map *fds;
     size_t n_fds;
-    int umask;       /* -1: the caller's */
+    int umask; /* -1: the caller's */
     /* -1: the caller's. With either, supplementary groups are dropped, which must work if an id
      * changes; and the new process starts with a copy of the caller's memory map, which takes time by
      * its size (some 40 ms for a GiB), so that it never shares memory with another user. */
@@ -500,7 +513,10 @@ struct fcproc_spawn {
     const char *cgroup;
 };
 
-#define FCPROC_SPAWN_INIT { .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 }
+#define FCPROC_SPAWN_INIT                                                             \
+    {                                                                                 \
+        .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 \
+    }
 
 /* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default
  * dispositions. Returns when exec succeeded, or with the step that failed; with a gate at once. */
@@ -572,13 +588,13 @@ FCPROC_CHECKED int fcproc_bridge_delete(fcproc_net *net, const char *name, fcpro
 struct fcproc_tap {
     size_t struct_size;
     const char *name;
-    const char *bridge; /* NULL: none */
-    int64_t uid, gid;   /* -1: the caller's */
+    const char *bridge;       /* NULL: none */
+    int64_t uid, gid;         /* -1: the caller's */
     const unsigned char *mac; /* NULL: one derived from the name */
-    int mtu;            /* 0: 1500 */
-    bool isolated;      /* from the bridge's other isolated ports */
-    int bridge_ifindex; /* as fcproc_bridge_ensure told, which saves a look; 0: not known */
-    const char *alias;  /* IFLA_IFALIAS, set with the rest; NULL: none, also of one that had one */
+    int mtu;                  /* 0: 1500 */
+    bool isolated;            /* from the bridge's other isolated ports */
+    int bridge_ifindex;       /* as fcproc_bridge_ensure told, which saves a look; 0: not known */
+    const char *alias; /* IFLA_IFALIAS, set with the rest; NULL: none, also of one that had one */
 };
 struct fcproc_tap_info {
     char name[FCPROC_IFNAME_MAX + 1];
@@ -609,8 +625,7 @@ FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_
 /* The TAPs on a bridge, or with NULL all of the namespace; the array is the caller's, free(3). A
  * missing bridge has none. */
 FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
-                                   struct fcproc_tap_info **ret, size_t *ret_n,
-                                   fcproc_error *err);
+                                   struct fcproc_tap_info **ret, size_t *ret_n, fcproc_error *err);
 
 /* ---- HTTP over a unix socket ------------------------------------------------------------------- */
 

@@ -23,7 +23,8 @@ lua_Integer bind_check_integer(lua_State *L, int index, lua_Integer least, lua_I
     lua_Integer value = luaL_checkinteger(L, index);
 
     if (value < least || value > most)
-        luaL_argerror(L, index, lua_pushfstring(L, "%I is not between %I and %I", value, least, most));
+        luaL_argerror(L, index,
+                      lua_pushfstring(L, "%I is not between %I and %I", value, least, most));
     return value;
 }
 

@@ -15,15 +15,15 @@
 #include "fcproc_lua.h"
 
 #define TYPE_CONTEXT "fcproc.context"
-#define TYPE_OP "fcproc.op"
+#define TYPE_OP      "fcproc.op"
 #define TYPE_PROCESS "fcproc.process"
-#define TYPE_NETNS "fcproc.netns"
-#define TYPE_NET "fcproc.net"
-#define TYPE_CLIENT "fcproc.client"
-#define TYPE_LOCK "fcproc.lock"
-#define TYPE_CAPPER "fcproc.capper"
-#define TYPE_ERROR "fcproc.error"
-#define TYPE_GUARD "fcproc.guard"
+#define TYPE_NETNS   "fcproc.netns"
+#define TYPE_NET     "fcproc.net"
+#define TYPE_CLIENT  "fcproc.client"
+#define TYPE_LOCK    "fcproc.lock"
+#define TYPE_CAPPER  "fcproc.capper"
+#define TYPE_ERROR   "fcproc.error"
+#define TYPE_GUARD   "fcproc.guard"
 
 /* Every handle is one pointer; NULL is closed. */
 struct bind_handle {
@@ -72,7 +72,7 @@ lua_Integer bind_check_integer(lua_State *L, int index, lua_Integer least, lua_I
 int bind_check_int(lua_State *L, int index); /* what fits an int: never cut */
 int bind_opt_int(lua_State *L, int index, int missing);
 pid_t bind_check_pid(lua_State *L, int index);
-int64_t bind_opt_id(lua_State *L, int index); /* a user or group number; nil is -1 */
+int64_t bind_opt_id(lua_State *L, int index);   /* a user or group number; nil is -1 */
 unsigned bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0 */
 /* Seconds to milliseconds, rounded up; nil is -1 (no limit). */
 int64_t bind_timeout_ms(lua_State *L, int index);

@@ -20,7 +20,8 @@ static mode_t check_mode(lua_State *L, int index)
 {
     lua_Integer mode = luaL_checkinteger(L, index);
 
-    luaL_argcheck(L, mode >= 0 && mode <= 07777, index, "a mode must be between 0 and 4095 (07777)");
+    luaL_argcheck(L, mode >= 0 && mode <= 07777, index,
+                  "a mode must be between 0 and 4095 (07777)");
     return (mode_t)mode;
 }
 
@@ -191,8 +192,8 @@ static int l_create_file(lua_State *L)
     struct fcproc_file_id id;
     bool created = false;
 
-    if (fcproc_file_create(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5), &created,
-                           &id, &err) < 0)
+    if (fcproc_file_create(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5),
+                           &created, &id, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, created);
     if (!created)
@@ -210,8 +211,8 @@ static int l_write_file(lua_State *L)
     const char *data = luaL_checklstring(L, 2, &len);
     struct fcproc_file_id id;
 
-    if (fcproc_file_write(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5), &id,
-                          &err) < 0)
+    if (fcproc_file_write(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5),
+                          &id, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
     push_file_id(L, &id);
@@ -226,7 +227,8 @@ static int l_own_file(lua_State *L)
     int mode = lua_isnoneornil(L, 4) ? -1 : (int)check_mode(L, 4);
     struct fcproc_expected room;
 
-    if (fcproc_file_own(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3), mode, &err) < 0)
+    if (fcproc_file_own(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3),
+                        mode, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
     return 1;
@@ -241,8 +243,8 @@ static int l_seal_file(lua_State *L)
     struct fcproc_expected room;
     bool sealed = false;
 
-    if (fcproc_file_seal(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3), mode, &sealed,
-                         &err) < 0)
+    if (fcproc_file_seal(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3),
+                         mode, &sealed, &err) < 0)
         return fail_at(L, &err, 1);
     lua_pushboolean(L, sealed);
     return 1;

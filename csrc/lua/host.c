@@ -54,7 +54,8 @@ static void on_count(lua_State *L, lua_Debug *ar)
 FCPROC_API void fcproc_lua_interrupt(lua_State *L, fcproc_ctx *ctx, int count)
 {
     if (ctx) {
-        luaL_requiref(L, "fcproc.core", luaopen_fcproc_core, 0); /* makes the types, if nobody has */
+        luaL_requiref(L, "fcproc.core", luaopen_fcproc_core,
+                      0); /* makes the types, if nobody has */
         lua_pop(L, 1);
         bind_new(L, TYPE_CONTEXT)->object = fcproc_ctx_ref(ctx);
     } else {

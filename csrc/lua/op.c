@@ -121,8 +121,11 @@ static int l_poll_many(lua_State *L)
 void bind_open_op(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "pollfd", l_op_pollfd }, { "events", l_op_events }, { "timeout", l_op_timeout },
-        { "step", l_op_step },     { NULL, NULL },
+        { "pollfd", l_op_pollfd },
+        { "events", l_op_events },
+        { "timeout", l_op_timeout },
+        { "step", l_op_step },
+        { NULL, NULL },
     };
     static const luaL_Reg functions[] = {
         { "poll", l_poll },

@@ -193,7 +193,8 @@ static int l_process_in_folder(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     bool in = false;
 
-    if (fcproc_process_in_folder(bind_check(L, 1, TYPE_PROCESS), bind_check_string(L, 2), &in, &err) < 0)
+    if (fcproc_process_in_folder(bind_check(L, 1, TYPE_PROCESS), bind_check_string(L, 2), &in,
+                                 &err) < 0)
         return bind_fail(L, &err);
     lua_pushboolean(L, in);
     return 1;

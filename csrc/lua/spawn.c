@@ -176,7 +176,8 @@ static int l_command(lua_State *L)
     b->decorate = set_outputs;
     if (lua_getfield(L, 1, "input") != LUA_TNIL)
         spec.input = luaL_checklstring(L, lua_gettop(L), &spec.input_len);
-    spec.output_limit = (size_t)bind_field_integer(L, 1, "output_limit", LUA_MAXINTEGER, 1024 * 1024);
+    spec.output_limit = (size_t)bind_field_integer(L, 1, "output_limit", LUA_MAXINTEGER,
+                                                   1024 * 1024);
     spec.end_signal = (int)bind_field_integer(L, 1, "end_signal", INT_MAX, SIGKILL);
     lua_getfield(L, 1, "timeout");
     spec.timeout_ms = bind_timeout_ms(L, lua_gettop(L));
@@ -195,9 +196,9 @@ void bind_open_spawn(lua_State *L)
         const char *name;
         int number;
     } signals[] = {
-        { "HUP", SIGHUP },   { "INT", SIGINT },   { "QUIT", SIGQUIT }, { "KILL", SIGKILL },
-        { "USR1", SIGUSR1 }, { "USR2", SIGUSR2 }, { "TERM", SIGTERM }, { "CONT", SIGCONT },
-        { "STOP", SIGSTOP },
+        { "HUP", SIGHUP },   { "INT", SIGINT },   { "QUIT", SIGQUIT },
+        { "KILL", SIGKILL }, { "USR1", SIGUSR1 }, { "USR2", SIGUSR2 },
+        { "TERM", SIGTERM }, { "CONT", SIGCONT }, { "STOP", SIGSTOP },
     };
     static const luaL_Reg functions[] = {
         { "spawn", l_spawn },

@@ -54,12 +54,16 @@ static void write_config(int i, const char *kernel, int with_tap)
     int fd, len;
 
     if (with_tap)
-        snprintf(argument, sizeof(argument), "ip=172.30.%d.%d::172.30.0.1:255.255.0.0:bare%d:eth0:off",
-                 1 + i / 250, 1 + i % 250, i);
+        snprintf(argument, sizeof(argument),
+                 "ip=172.30.%d.%d::172.30.0.1:255.255.0.0:bare%d:eth0:off", 1 + i / 250,
+                 1 + i % 250, i);
     if (with_tap)
-        snprintf(network, sizeof(network), ",\"network-interfaces\":[{\"iface_id\":\"eth0\","
-                 "\"host_dev_name\":\"bare%d\",\"guest_mac\":\"06:00:00:00:00:%02x\"}]", i, i & 255);
-    len = snprintf(text, sizeof(text), "{\"boot-source\":{\"boot_args\":\"%s\",\"kernel_image_path\":\"%s\"},"
+        snprintf(network, sizeof(network),
+                 ",\"network-interfaces\":[{\"iface_id\":\"eth0\","
+                 "\"host_dev_name\":\"bare%d\",\"guest_mac\":\"06:00:00:00:00:%02x\"}]",
+                 i, i & 255);
+    len = snprintf(text, sizeof(text),
+                   "{\"boot-source\":{\"boot_args\":\"%s\",\"kernel_image_path\":\"%s\"},"
                    "\"drives\":[],\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":16}%s}",
                    argument, kernel, network);
     path_of(path, i, "json");
@@ -320,7 +324,6 @@ int main(int argc, char **argv)
     gone = now();
     getrusage(RUSAGE_SELF, &used);
     printf("{\"up\":%.6f,\"down\":%.6f,\"cpu\":%.6f,\"hwm\":%ld}\n", (double)(up - began) / 1e9,
-           (double)(gone - up) / 1e9, seconds(used.ru_utime) + seconds(used.ru_stime),
-           peak_kib());
+           (double)(gone - up) / 1e9, seconds(used.ru_utime) + seconds(used.ru_stime), peak_kib());
     return 0;
 }

@@ -114,8 +114,7 @@ static int cancel_family(void)
         fcproc_error none = FCPROC_ERROR_INIT;
 
         (void)pthread_join(waiters[i].thread, NULL);
-        failed |= judge_at("four threads, children", waiters[i].result, &none,
-                           waiters[i].woken_at);
+        failed |= judge_at("four threads, children", waiters[i].result, &none, waiters[i].woken_at);
     }
     (void)pthread_join(canceller, NULL);
     return failed;
@@ -223,8 +222,8 @@ int main(int argc, char **argv)
     r = fcproc_path_wait("/not/there", false, PATIENCE_MS, "x", 0, current, &op, &err);
     failed |= finish("path", r, op, &err);
     fresh_context();
-    r = fcproc_path_wait("/not/there", true, PATIENCE_MS, "x", FCPROC_WITHOUT_INOTIFY, current,
-                         &op, &err);
+    r = fcproc_path_wait("/not/there", true, PATIENCE_MS, "x", FCPROC_WITHOUT_INOTIFY, current, &op,
+                         &err);
     failed |= finish("socket, by the timer", r, op, &err);
     fresh_context();
     r = fcproc_path_wait(deaf, true, PATIENCE_MS, "x", 0, current, &op, &err);

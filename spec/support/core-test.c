@@ -12,12 +12,12 @@
 
 static int failures;
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);                     \
-            failures++;                                                                           \
-        }                                                                                         \
+#define CHECK(condition)                                                     \
+    do {                                                                     \
+        if (!(condition)) {                                                  \
+            printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            failures++;                                                      \
+        }                                                                    \
     } while (0)
 
 enum { NOBODY = 65534 };
@@ -68,8 +68,22 @@ static int parse_copy(const char *text, size_t len, struct proc_stat *ret)
 static void refuses_what_is_no_stat_line(void)
 {
     static const char *const bad[] = {
-        "", "42", "42 (", "42 (x", "42 (x)", "42 (x) ", "42 (x) S", "42 (x) S ", "42 x) S " TAIL,
-        "42 )x( S " TAIL, "42 (x)S " TAIL, "42 (x) S\n" TAIL, "(", ")", "()", "\n",
+        "",
+        "42",
+        "42 (",
+        "42 (x",
+        "42 (x)",
+        "42 (x) ",
+        "42 (x) S",
+        "42 (x) S ",
+        "42 x) S " TAIL,
+        "42 )x( S " TAIL,
+        "42 (x)S " TAIL,
+        "42 (x) S\n" TAIL,
+        "(",
+        ")",
+        "()",
+        "\n",
     };
     static const char line[] = "42 (a b) S " TAIL "\n";
     const size_t start_time_at = (size_t)(strstr(line, "987654") - line);
@@ -135,7 +149,7 @@ static void reads_the_dead(void)
 
 static void judges_life(void)
 {
-    static const int unknown[] = { EMFILE, ENFILE, ENOMEM, EPERM, EACCES, EAGAIN,      EINTR,
+    static const int unknown[] = { EMFILE, ENFILE, ENOMEM, EPERM,  EACCES,  EAGAIN,      EINTR,
                                    EIO,    ENOENT, EBUSY,  ENOSYS, ENOBUFS, ENOPROTOOPT, EBADMSG };
 
     CHECK(life_of(0) == LIFE_ALIVE && life_of(7) == LIFE_ALIVE);
@@ -169,8 +183,8 @@ static void has_no_identity_when_reaped(void)
 /* In the kernel's 32 bits these are 4294967295, which changes nothing, and 0. */
 static void refuses_ids(void)
 {
-    static const int64_t bad[] = { UINT32_MAX, INT64_C(1) << 32, INT64_MAX, -2, -(INT64_C(1) << 32),
-                                   INT64_MIN };
+    static const int64_t bad[] = { UINT32_MAX, INT64_C(1) << 32,    INT64_MAX,
+                                   -2,         -(INT64_C(1) << 32), INT64_MIN };
     static const char *const argv[] = { "/bin/true", NULL };
     struct fcproc_spawn spawn = FCPROC_SPAWN_INIT;
     struct fcproc_copy copy = FCPROC_COPY_INIT;
@@ -187,19 +201,23 @@ static void refuses_ids(void)
     copy.to = "/none/x";
     for (size_t i = 0; i < 2 * ELEMENTS(bad); i++) {
         int64_t uid = i % 2 ? -1 : bad[i / 2], gid = i % 2 ? bad[i / 2] : -1;
-        struct fcproc_tap tap = { .struct_size = sizeof(tap), .name = "fctest0", .uid = uid, .gid = gid };
+        struct fcproc_tap tap = {
+            .struct_size = sizeof(tap), .name = "fctest0", .uid = uid, .gid = gid
+        };
         struct fcproc_tap_info info;
         char *data = NULL;
         size_t len;
 
         spawn.uid = copy.uid = expected.reader_uid = uid;
         spawn.gid = copy.gid = expected.reader_gid = gid;
-        CHECK(fcproc_spawn(&spawn, &p, &err) == FCPROC_ERR_INVALID && strstr(err.message, "can't be a"));
+        CHECK(fcproc_spawn(&spawn, &p, &err) == FCPROC_ERR_INVALID &&
+              strstr(err.message, "can't be a"));
         CHECK(fcproc_tap_create(net, &tap, NULL, &info, &err) == FCPROC_ERR_INVALID);
         CHECK(fcproc_file_own("/none", NULL, uid, gid, -1, &err) == FCPROC_ERR_INVALID);
         CHECK(fcproc_file_create("/none/x", "", 0, 0600, uid, gid, &flag, NULL, &err) ==
               FCPROC_ERR_INVALID);
-        CHECK(fcproc_file_write("/none/x", "", 0, 0600, uid, gid, NULL, &err) == FCPROC_ERR_INVALID);
+        CHECK(fcproc_file_write("/none/x", "", 0, 0600, uid, gid, NULL, &err) ==
+              FCPROC_ERR_INVALID);
         CHECK(fcproc_file_seal("/none", NULL, uid, gid, 0600, &flag, &err) == FCPROC_ERR_INVALID);
         CHECK(fcproc_file_copy(&copy, NULL, &op, &err) == FCPROC_ERR_INVALID);
         CHECK(fcproc_socket_access("/none", uid, gid, &flag, &err) == FCPROC_ERR_INVALID);
@@ -243,14 +261,22 @@ static void maps_codes(void)
     static const struct {
         int sys_errno, code;
     } want[] = {
-        { EPERM, FCPROC_ERR_PERMISSION },   { EACCES, FCPROC_ERR_PERMISSION },
-        { ENOENT, FCPROC_ERR_NOT_FOUND },   { ESRCH, FCPROC_ERR_NOT_FOUND },
-        { ENODEV, FCPROC_ERR_NOT_FOUND },   { ECONNREFUSED, FCPROC_ERR_NOT_FOUND },
-        { EBUSY, FCPROC_ERR_BUSY },         { EEXIST, FCPROC_ERR_CONFLICT },
-        { ENOMEM, FCPROC_ERR_NOMEM },       { ENOSYS, FCPROC_ERR_UNSUPPORTED },
-        { EOPNOTSUPP, FCPROC_ERR_UNSUPPORTED }, { ENAMETOOLONG, FCPROC_ERR_INVALID },
-        { EIO, FCPROC_ERR_SYSTEM },         { ENOTDIR, FCPROC_ERR_SYSTEM },
-        { EINTR, FCPROC_ERR_SYSTEM },       { 0, FCPROC_ERR_SYSTEM },
+        { EPERM, FCPROC_ERR_PERMISSION },
+        { EACCES, FCPROC_ERR_PERMISSION },
+        { ENOENT, FCPROC_ERR_NOT_FOUND },
+        { ESRCH, FCPROC_ERR_NOT_FOUND },
+        { ENODEV, FCPROC_ERR_NOT_FOUND },
+        { ECONNREFUSED, FCPROC_ERR_NOT_FOUND },
+        { EBUSY, FCPROC_ERR_BUSY },
+        { EEXIST, FCPROC_ERR_CONFLICT },
+        { ENOMEM, FCPROC_ERR_NOMEM },
+        { ENOSYS, FCPROC_ERR_UNSUPPORTED },
+        { EOPNOTSUPP, FCPROC_ERR_UNSUPPORTED },
+        { ENAMETOOLONG, FCPROC_ERR_INVALID },
+        { EIO, FCPROC_ERR_SYSTEM },
+        { ENOTDIR, FCPROC_ERR_SYSTEM },
+        { EINTR, FCPROC_ERR_SYSTEM },
+        { 0, FCPROC_ERR_SYSTEM },
         { 99999, FCPROC_ERR_SYSTEM },
     };
     char path[2000];
@@ -260,7 +286,7 @@ static void maps_codes(void)
         CHECK(error_code_for(want[i].sys_errno) == want[i].code);
         CHECK(error_errno(NULL, "x", want[i].sys_errno, "x") == want[i].code);
     }
-#define FCPROC_X(name, number, text, meaning)                                                     \
+#define FCPROC_X(name, number, text, meaning) \
     CHECK(FCPROC_ERR_##name == -(number) && strcmp(fcproc_code_name(-(number)), text) == 0);
     FCPROC_ERROR_LIST(FCPROC_X)
 #undef FCPROC_X

@@ -25,24 +25,24 @@ static int failures;
 static const char *folder;
 static fcproc_error err = FCPROC_ERROR_INIT;
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            (void)printf("%s:%d: not true: %s (%s)\n", __FILE__, __LINE__, #condition,           \
-                         err.message);                                                            \
-            (void)fflush(stdout);                                                                 \
-            failures++;                                                                           \
-        }                                                                                         \
+#define CHECK(condition)                                                               \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            (void)printf("%s:%d: not true: %s (%s)\n", __FILE__, __LINE__, #condition, \
+                         err.message);                                                 \
+            (void)fflush(stdout);                                                      \
+            failures++;                                                                \
+        }                                                                              \
     } while (0)
 
 /* For what makes no sense to go on without. */
-#define NEED(condition)                                                                           \
-    do {                                                                                          \
-        int before = failures;                                                                    \
-                                                                                                  \
-        CHECK(condition);                                                                         \
-        if (failures > before)                                                                    \
-            exit(1);                                                                              \
+#define NEED(condition)        \
+    do {                       \
+        int before = failures; \
+                               \
+        CHECK(condition);      \
+        if (failures > before) \
+            exit(1);           \
     } while (0)
 
 /* Runs fn in a fork, where a hang is its end. */

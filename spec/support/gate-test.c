@@ -21,12 +21,12 @@ enum { CHILDREN = 40, WORKERS = 3 };
 static atomic_int failures;
 static atomic_bool over;
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            (void)printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);               \
-            failures++;                                                                           \
-        }                                                                                         \
+#define CHECK(condition)                                                           \
+    do {                                                                           \
+        if (!(condition)) {                                                        \
+            (void)printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            failures++;                                                            \
+        }                                                                          \
     } while (0)
 
 static void *work(void *arg)

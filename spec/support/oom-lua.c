@@ -166,7 +166,8 @@ static int walk(lua_State *L, int first)
             return 1;
     }
     (void)usleep(20000);
-    before = (struct baseline){ .descriptors = count_descriptors(), .children = count_children(),
+    before = (struct baseline){ .descriptors = count_descriptors(),
+                                .children = count_children(),
                                 .lua = settled_memory(L) };
     for (n = 0; n < MOST_FAILURES; n++) {
         if (!attempt(L, name, call, after, n, &before))

@@ -302,7 +302,7 @@ static int call_cgroup(void)
 {
     const char *const argv[] = { "/bin/sleep", "60", NULL };
     const char *point = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup"
-                                                                        : "/sys/fs/cgroup/unified";
+                                                                         : "/sys/fs/cgroup/unified";
     struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
     fcproc_process *p = NULL;
     fcproc_op *op = NULL;
@@ -364,8 +364,9 @@ static int call_netns(void)
 
 static int ensure(const char *name, const char *address)
 {
-    struct fcproc_bridge spec = { .struct_size = sizeof(spec), .name = name, .address = address,
-                                  .prefix = 24 };
+    struct fcproc_bridge spec = {
+        .struct_size = sizeof(spec), .name = name, .address = address, .prefix = 24
+    };
 
     return fcproc_bridge_ensure(net, &spec, NULL, NULL, NULL);
 }
@@ -380,8 +381,12 @@ static int delete_bridge(const char *name)
 
 static int create(const char *name)
 {
-    struct fcproc_tap spec = { .struct_size = sizeof(spec), .name = name, .bridge = "br0",
-                               .uid = -1, .gid = -1, .isolated = true };
+    struct fcproc_tap spec = { .struct_size = sizeof(spec),
+                               .name = name,
+                               .bridge = "br0",
+                               .uid = -1,
+                               .gid = -1,
+                               .isolated = true };
     struct fcproc_tap_info info;
 
     return fcproc_tap_create(net, &spec, NULL, &info, NULL);

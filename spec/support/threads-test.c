@@ -101,8 +101,7 @@ static void one_round(int number, int round)
     (void)snprintf(path, sizeof(path), "%s/%d-%d", folder, number, round);
     r = fcproc_path_wait(path, false, 2, "x", 0, root, &op, &err);
     expect("path", finish(r, op, &err), FCPROC_ERR_DEADLINE, &err);
-    expect("file", fcproc_file_create(path, "x", 1, 0600, -1, -1, &created, NULL, &err), 0,
-           &err);
+    expect("file", fcproc_file_create(path, "x", 1, 0600, -1, -1, &created, NULL, &err), 0, &err);
     op = NULL;
     r = fcproc_path_wait(path, false, PATIENCE_MS, "x", 0, root, &op, &err);
     expect("path", finish(r, op, &err), 0, &err);
