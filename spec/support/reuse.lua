@@ -36,10 +36,17 @@ assert(manager:kill(vm)) -- the handle means the dead one: gone already
 _, err = fcproc.process(identity)
 assert(err == fcproc.ERR_NOT_FOUND, tostring(err))
 local started = fcproc.now()
-assert(manager:wait_for_exit(pid, sock, 30))
-assert(manager:wait_for_exit(pid, nil, 30))
+for _, path in ipairs{ sock, false } do -- the number alone may be the VM's or not
+  _, err = manager:wait_for_exit(pid, path or nil, 30)
+  assert(err == fcproc.ERR_NOT_SAME_PROCESS, tostring(err))
+end
+assert(manager:wait_for_exit(vm, sock, 30))
+assert(manager:wait_for_exit(identity, sock, 30)) -- is another's number now: it is gone
+assert(manager:kill(identity))
 assert(fcproc.now() - started < 10)
-assert(manager:resolve_pid({ pid = function() return pid end }, sock) == 0)
+local resolved
+resolved, err = manager:resolve_pid({ pid = function() return pid end }, sock)
+assert(resolved == 0 and err == fcproc.ERR_NOT_SAME_PROCESS, tostring(err))
 assert(manager:resolve_pid(vm, sock) == 0)
 assert(not manager:find_pid(sock))
 assert(stranger:alive())

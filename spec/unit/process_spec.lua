@@ -232,6 +232,32 @@ describe("a stranger that is dead and not reaped", function()
   end)
 end)
 
+describe("waiting for the exit of a number", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("that lives, and is not provably the VM's, is an error and never its end", function()
+    local process, ending <close> = sleeper()
+    assert.is_truthy(ending)
+    local manager <close> = must(fcproc.new{ firecracker_bin = core.find_executable("sleep") })
+    for _, sock in ipairs{ "/none/typo.sock", false } do
+      local err = fails("not_same_process", manager:wait_for_exit(process:pid(), sock or nil, 0))
+      assert.are.equal(process:pid(), err.pid)
+      local pid, reason = manager:resolve_pid({ pid = function() return process:pid() end },
+        sock or "/none/s")
+      assert.are.same({ 0, "not_same_process" }, { pid, reason.code })
+    end
+    local identity = must(process:identity())
+    fails("wait_timeout", manager:wait_for_exit(identity, "/none/typo.sock", 0))
+    fails("wait_timeout", manager:wait_for_exit(process, "/none/typo.sock", 0))
+    must(manager:kill(identity))
+    assert.is_true(must(manager:wait_for_exit(process, nil, 10)))
+    assert.is_true(must(manager:wait_for_exit(identity, nil, 10)))
+    must(manager:kill(identity)) -- gone already
+    raises("expected a pid, a process or its identity, not a table", manager.kill, manager, {})
+  end)
+end)
+
 describe("closing the handle of a child", function()
   before_each(support.before_each)
   after_each(support.after_each)

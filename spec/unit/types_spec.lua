@@ -52,7 +52,7 @@ end
 local function bound_names()
   local type_names, names, entries = {}, {}, 0
   local header = support.read_file("csrc/lua/binding.h")
-  for macro, text in header:gmatch('#define (TYPE_%w+) "([%w.]+)"') do
+  for macro, text in header:gmatch('#define (TYPE_%w+)%s+"([%w.]+)"') do
     type_names[macro] = text
   end
   for _, path in ipairs(files("csrc/lua/*.c")) do

@@ -20,9 +20,9 @@ local function is_process(value)
 end
 
 local function check_target(target, what)
-  if math.type(target) ~= "integer" and not is_process(target) then
-    error(("%s: expected a pid or a process, not a %s"):format(what, type(target)), 3)
-  end
+  if math.type(target) == "integer" or is_process(target) then return end
+  if type(target) == "table" and math.type(target.pid) == "integer" and target.boot_id then return end
+  error(("%s: expected a pid, a process or its identity, not a %s"):format(what, type(target)), 3)
 end
 
 local function check_socket(api_sock, what)
@@ -63,8 +63,18 @@ local function prove(self, candidate, api_sock)
   return proof
 end
 
+-- One that lives, and of which nothing tells that it is what the caller means.
+local function not_ours(op, candidate, api_sock, hint)
+  return errors.new{
+    code = "not_same_process", op = op, pid = candidate:pid(), path = api_sock,
+    message = ("pid %d is not a Firecracker of ours%s; %s"):format(candidate:pid(), api_sock
+      and (": it neither listens on %s nor was started with it"):format(api_sock)
+      or " (give its API socket, to prove it)", hint),
+  }
+end
+
 -- Opens what the caller named. A process object is handed on as it is; only what was opened here
--- is closed here, which the second value does.
+-- is closed here, which the second value does. A recorded identity is proof of itself.
 local function open_target(target)
   if is_process(target) then return target, nil end
   local opened, err = core.process(target)
@@ -120,8 +130,9 @@ end
 ---@param api_sock string
 ---@param ctx fcproc.Context?
 ---@return integer pid
----@return fcproc.Error? err  with 0: it could not be found out, as manager:find_pid's; without: there
----                           is none
+---@return fcproc.Error? err  with 0: it could not be found out, as manager:find_pid's;
+---                           ERR_NOT_SAME_PROCESS: what machine:pid() says lives, and is not proved to be
+---                           it; without: there is none
 function Processes:resolve_pid(machine, api_sock, ctx)
   local pid, err = self:find_pid(api_sock, ctx)
   if pid then return pid end
@@ -134,18 +145,23 @@ function Processes:resolve_pid(machine, api_sock, ctx)
   if not candidate:alive() then return 0 end
   local proof, unseen = prove(self, candidate, api_sock)
   if proof == "yes" then return pid end
+  if proof == "no" and candidate:alive() then
+    unseen = not_ours("process.resolve", candidate, api_sock, "what machine:pid() says is not believed")
+  end
   return 0, unseen
 end
 
----Waits until the process is gone. Gone is also a pid of 0 or less, and a number that belongs to
----a process which is no Firecracker of ours. Seed: WaitForExit.
----@param target integer|fcproc.Process
+---Waits until the process is gone. Gone is also a pid of 0 or less. A number may be anybody's: one that
+---is alive, and not provably the VM's, is an error. A process object or a recorded identity is that very
+---process, which is gone when somebody else has its number. Seed: WaitForExit.
+---@param target integer|fcproc.Process|fcproc.Identity
 ---@param api_sock string?  proves whose the number is; default: any socket in runtime_dir
 ---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT
 ---@param ctx fcproc.Context?
 ---@return true? gone
 ---@return fcproc.Exit|fcproc.Error|nil exit  nil when nobody can tell how it ended; or the error:
----                                           ERR_WAIT_TIMEOUT
+---                                           ERR_WAIT_TIMEOUT; ERR_NOT_SAME_PROCESS: the
+---                                           number is somebody else's, or its socket another
 function Processes:wait_for_exit(target, api_sock, timeout, ctx)
   check_target(target, "wait_for_exit")
   check_socket(api_sock, "wait_for_exit")
@@ -160,14 +176,18 @@ function Processes:wait_for_exit(target, api_sock, timeout, ctx)
   if opened then
     local proof, reason = prove(self, candidate, api_sock)
     if not proof then return nil, reason end
-    if proof == "no" then return true end
+    if proof == "no" and not candidate:alive() then return true end
+    if proof == "no" then
+      return nil, not_ours("process.wait", candidate, api_sock,
+        "whether the VM has ended can't be told by this number; a process object can")
+    end
   end
   return process.wait(candidate, timeout, self.config.without, ctx)
 end
 
 ---SIGKILL, through a pidfd whose process was proved to be a Firecracker of ours. One that is gone
 ---already is a success. Wait for its exit afterwards. Seed: Kill.
----@param target integer|fcproc.Process
+---@param target integer|fcproc.Process|fcproc.Identity
 ---@param api_sock string?  proves whose the number is; default: any socket in runtime_dir
 ---@param ctx fcproc.Context?
 ---@return true?
@@ -191,12 +211,7 @@ function Processes:kill(target, api_sock, ctx)
   if not proof then return nil, reason end
   if proof == "exiting" or not candidate:alive() then return true end
   if proof == "no" then
-    return nil, errors.new{
-      code = "not_same_process", op = "process.kill", pid = candidate:pid(), path = api_sock,
-      message = ("pid %d is not a Firecracker of ours%s; it was not signalled"):format(
-        candidate:pid(), api_sock and (": it neither listens on %s nor was started with it"):format(
-          api_sock) or " (give its API socket, to prove it)"),
-    }
+    return nil, not_ours("process.kill", candidate, api_sock, "it was not signalled")
   end
   ok, err = candidate:signal("KILL")
   if not ok and err.code ~= "not_found" then return nil, err end
