@@ -40,7 +40,8 @@ end
 local function write_command(out, command, path)
   local name = path .. " " .. command._name
   out(".SS " .. roff(name))
-  out(roff(command._description or ""))
+  local also = table.concat(command._aliases, ", ", 2)
+  out(roff((command._description or "") .. (also ~= "" and " Also: " .. also .. "." or "")))
   out(".PP\n.nf\n" .. roff((command:get_usage():gsub("^Usage: ", ""))) .. "\n.fi")
   write_elements(out, command, true)
   for _, inner in ipairs(command._commands) do write_command(out, inner, name) end

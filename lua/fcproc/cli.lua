@@ -11,8 +11,9 @@ local M = {}
 
 -- Where each command is.
 local modules = {
-  run = "run", restore = "run", ps = "vms", info = "vms", console = "console", stop = "vms",
-  kill = "vms", pause = "vms", resume = "vms", snapshot = "vms", reclaim = "host", net = "host",
+  run = "run", restore = "run", ps = "vms", info = "vms", console = "console", wait = "vms",
+  stop = "vms", kill = "vms", pause = "vms", resume = "vms", snapshot = "vms", api = "requests",
+  metrics = "requests", balloon = "requests", mmds = "requests", reclaim = "host", net = "host",
   doctor = "host", version = "host",
 }
 

@@ -53,12 +53,24 @@ function M.complaint(value, where, depth)
   end
 end
 
+-- "line 3, column 7: expected ...": lua-cjson counts bytes, and a file's reader lines.
+local function placed(text, complaint)
+  local words, at = complaint:match("^(.*) at character (%d+)$")
+  if not at then return complaint end
+  local before = text:sub(1, tonumber(at) - 1)
+  local _, lines = before:gsub("\n", "")
+  return ("line %d, column %d: %s"):format(lines + 1, #before:match("[^\n]*$") + 1,
+    (words:gsub("^%u", string.lower)))
+end
+
 ---Reads JSON.
 ---@param text string
 ---@return any? value
----@return string? complaint
+---@return string? complaint  with line and column
 function M.read(text)
-  return cjson.decode(text)
+  local value, complaint = cjson.decode(text)
+  if value == nil then return nil, placed(text, complaint) end
+  return value
 end
 
 ---Makes a decoded answer one that Lua code can use without a thought: whole numbers are integers

@@ -255,7 +255,7 @@ end
 
 M.adopt, M.list, M.reclaim = recover.adopt, recover.list, reclaim.reclaim
 M.adopt_to_kill, M.remove_dead = recover.adopt_to_kill, reclaim.remove_dead
-M.inspect, M.facts = recover.inspect, recover.facts
+M.inspect, M.facts, M.ask = recover.inspect, recover.facts, recover.ask
 
 -- Others restart their firewall, and take ours with theirs.
 M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing

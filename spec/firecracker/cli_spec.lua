@@ -31,9 +31,10 @@ describe("the fcproc command", function()
   it("tells how it is used", function()
     local world <close> = cli.world()
     local help = cli.ok(world, "--help")
-    for _, name in ipairs{ "run", "restore", "ps", "info", "console", "stop", "kill", "pause", "resume",
-      "snapshot", "reclaim", "net", "doctor", "version" } do
-      assert.is_truthy(help:find("\n   " .. name .. " +%u"), name .. " in:\n" .. help)
+    for _, name in ipairs{ "run", "restore", "ps", "info", "console", "wait", "stop", "kill", "pause",
+      "resume", "snapshot", "reclaim", "api", "metrics", "balloon", "mmds", "net", "doctor", "version",
+      "help" } do
+      assert.is_truthy(help:find("\n   " .. name .. "[%l, ]* +%u"), name .. " in:\n" .. help)
       contains(cli.ok(world, name, "--help"), "Usage: fcproc " .. name)
     end
     contains(help, "124 timed out")

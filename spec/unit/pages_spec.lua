@@ -18,7 +18,7 @@ local function helps()
     argv[#argv + 1] = "--help"
     local text = support.sh(argv)
     list[#list + 1] = { name = words, text = text }
-    for name in (text:match("\nCommands:\n(.*)") or ""):gmatch("%f[^\n]   (%l+)%s") do
+    for name in (text:match("\nCommands:\n(.*)") or ""):gmatch("%f[^\n]   (%l+)[%s,]") do
       add((words .. " " .. name):gsub("^ ", ""))
     end
   end

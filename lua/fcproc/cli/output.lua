@@ -79,7 +79,11 @@ function Output:finish(status)
 end
 
 -- lua-cjson escapes each slash, which nobody needs and which hides paths from grep.
-local function encode(value, list)
+---A value as a line of JSON.
+---@param value any
+---@param list fcproc.BodyType?
+---@return string
+function M.encode(value, list)
   return (json.write(value, list):gsub("\\/", "/")) .. "\n"
 end
 
@@ -89,7 +93,7 @@ end
 ---@param fn fun(value: any): string
 ---@return boolean written
 function Output:result(value, list, fn)
-  if self.json then return self:write(encode(value, list)) end
+  if self.json then return self:write(M.encode(value, list)) end
   return self:write(fn(value))
 end
 
@@ -187,7 +191,7 @@ end
 ---@param err fcproc.Error
 ---@return integer status
 function Output:fail(err)
-  if self.json then self:write(encode{ error = M.plain(err) }) end
+  if self.json then self:write(M.encode{ error = M.plain(err) }) end
   return self:tell(err)
 end
 

@@ -131,6 +131,11 @@ local function add_ladder(command)
     :argname("<step:seconds,...>"):convert(ladder)
 end
 
+local function add_ids(command)
+  command:argument("id"):args("*"):target("ids")
+  command:flag("-a --all", "All VMs of the runtime folder.")
+end
+
 local function add_vms(parser, command)
   local run = command(parser, "run", "Launch a VM; without a kernel, the built-in guest.")
   add_launching(run)
@@ -157,18 +162,20 @@ local function add_vms(parser, command)
   restore:flag("--trust", "As root and without a jail, though somebody else could have made it.")
   add_ladder(restore)
 
-  command(parser, "ps", "List the VMs, alive and dead.")
+  local ps = command(parser, "ps", "List the VMs, alive and dead.")
+  ps:flag("-q --quiet", "Only their ids, one a line.")
   command(parser, "info", "All about a VM."):argument("id")
-  local console = command(parser, "console", "What a guest wrote to its console.")
+  local console = command(parser, "console logs", "What a guest wrote to its console.")
   console:argument("id")
   console:flag("-f --follow", "Go on until the VM ends.")
   console:option("-n --lines", "Begin with the last lines."):argname("<n>")
     :convert(whole_of("--lines"))
+  command(parser, "wait", "Wait until VMs have ended, whoever has them; nothing is removed.")
+    :argument("id"):args("+"):target("ids")
   local stop = command(parser, "stop", "Stop VMs, gently first, and remove all that they had.")
-  stop:argument("id"):args("+"):target("ids")
+  add_ids(stop)
   add_ladder(stop)
-  command(parser, "kill", "Stop VMs at once, and remove all that they had."):argument("id")
-    :args("+"):target("ids")
+  add_ids(command(parser, "kill", "Stop VMs at once, and remove all that they had."))
   command(parser, "pause", "Stop a VM's CPUs."):argument("id")
   command(parser, "resume", "Let them go on."):argument("id")
   local snapshot = command(parser, "snapshot", "Write a VM's snapshot into a new folder.")
@@ -180,6 +187,24 @@ local function add_vms(parser, command)
   local reclaim = command(parser, "reclaim", "Remove what dead VMs left. VMs that run are not touched.")
   reclaim:option("--unknown", "A VM that can't be judged from here, and that you know to be dead; several "
     .. "may be given."):argname("<id>"):count("*")
+end
+
+-- What Firecracker itself is asked and told.
+local function add_requests(parser, command)
+  local api = command(parser, "api", "Send a request to a VM's Firecracker, as it is, and print the "
+    .. "answer. All but GET takes the VM over for it.")
+  api:argument("id")
+  api:argument("method", "GET, PUT, PATCH or DELETE.")
+  api:argument("path", "As /machine-config.")
+  api:argument("body", "JSON. -: stdin."):args("?")
+  command(parser, "metrics", "A VM's newest metrics, in Firecracker's own names."):argument("id")
+  local balloon = command(parser, "balloon", "A VM's balloon; with a size, what it is to grow or shrink to.")
+  balloon:argument("id")
+  balloon:argument("mib"):args("?"):convert(whole_of("balloon"))
+  local mmds = command(parser, "mmds", "The metadata that a guest sees; with data, what replaces it.")
+  mmds:argument("id")
+  mmds:argument("data", "A JSON object. -: stdin."):args("?")
+  mmds:flag("--patch", "Merge the data into what is there; a null removes.")
 end
 
 local function add_host(parser, command)
@@ -198,7 +223,25 @@ local function add_host(parser, command)
   command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
 end
 
----The parser. help(text) is called, and must not return, when a help text is asked for.
+-- help [COMMAND...]
+local function add_help_command(parser, command, help)
+  local made, asked = command(parser, "help", "How fcproc, or one of its commands, is used."), parser
+  made._is_help_command = true -- its argument is completed with the commands' names
+  made:argument("name", "A command."):args("*"):convert(function(name)
+    for _, known in ipairs(asked._commands) do
+      for _, alias in ipairs(known._aliases) do
+        if alias == name then
+          asked = known
+          return name
+        end
+      end
+    end
+    return nil, ("there is no command '%s'"):format(name)
+  end)
+  made:action(function() help(asked:get_help()) end)
+end
+
+---The parser. help(text) is called, and must not return, when a help text or the version is asked for.
 ---@param help fun(text: string)
 ---@return table parser  argparse's
 function M.new(help)
@@ -230,8 +273,13 @@ function M.new(help)
     :argname("<seconds>"):convert(seconds)
   parser:flag("--json", "Results as JSON.")
   parser:flag("-v --verbose", "Tell of each change on the host, on stderr.")
+  parser:flag("--version", "Show the version of fcproc and end."):action(function()
+    help("fcproc " .. require("fcproc.core").version) -- the pages are written without the C module
+  end)
   add_vms(parser, command)
+  add_requests(parser, command)
   add_host(parser, command)
+  add_help_command(parser, command, help)
   return parser
 end
 

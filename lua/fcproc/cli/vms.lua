@@ -1,9 +1,13 @@
--- fcproc ps, info, stop, kill, pause, resume, snapshot: VMs that are there already.
+-- fcproc ps, info, wait, stop, kill, pause, resume, snapshot: VMs that are there already.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local exits = require "fcproc.machine.exit"
 local finally = require "fcproc.finally"
 local flags = require "fcproc.cli.flags"
+local journals = require "fcproc.resources.journal"
 local output = require "fcproc.cli.output"
+local process = require "fcproc.process"
 local report_text = require "fcproc.cli.report"
 local stop = require "fcproc.vm.stop"
 local vms = require "fcproc.vm"
@@ -28,7 +32,11 @@ end
 function M.ps(cli)
   local list, err = vms.list(cli.manager, cli.ctx)
   if not list then return nil, err end
+  if cli.args.quiet then
+    for i, vm in ipairs(list) do list[i] = vm.id end
+  end
   cli.output:result(list, LIST, function()
+    if cli.args.quiet then return #list > 0 and table.concat(list, "\n") .. "\n" or "" end
     local rows = { { "ID", "STATE", "PID", "ADDRESS", "AGE", "MANAGED" } }
     for _, vm in ipairs(list) do
       rows[#rows + 1] = { vm.id, vm.state, vm.pid and tostring(vm.pid) or "-", vm.address or "-",
@@ -77,6 +85,56 @@ end
 
 -- ---- ending --------------------------------------------------------------------------------
 
+-- The VM's process, which may have ended.
+local function process_of(cli, id)
+  local info, err = vms.facts(cli.manager, id, cli.ctx)
+  if not info then return { id = id, err = err } end
+  if info.state == "making" then
+    return { id = id, err = errors.new{ code = "busy", op = "cli.wait",
+      message = ("the VM '%s' is being made or removed; wait for it while `fcproc ps` shows that it runs")
+        :format(id) } }
+  end
+  return { id = id, handle = info.identity and process.open(info.identity) }
+end
+
+-- How it ended, as JSON has it.
+local function wait_for(cli, found)
+  if found.err then return nil, found.err end
+  if not found.handle then return { id = found.id, had_ended = true } end
+  local gone, exit = process.wait(found.handle, nil, cli.manager.config.without, cli.ctx)
+  if not gone then return nil, exit end
+  return { id = found.id, had_ended = false, exit = exit }
+end
+
+local function wait_line(ended)
+  local how = ended.had_ended and "it had ended" or "ended"
+  return ("%s: %s%s\n"):format(ended.id, how, ended.exit and ", " .. exits.describe(ended.exit) or "")
+end
+
+---fcproc wait ID...
+---@param cli fcproc.Cli
+---@return integer status
+function M.wait(cli)
+  local found, list, status = {}, {}, 0
+  local _ <close> = finally(function()
+    for _, entry in ipairs(found) do
+      if entry.handle then entry.handle:close() end
+    end
+  end)
+  -- All of them before the first wait: they may go together.
+  for i, id in ipairs(cli.args.ids) do found[i] = process_of(cli, id) end
+  for i, entry in ipairs(found) do
+    local ended, err = wait_for(cli, entry)
+    local bad = ended and ended.exit and ended.exit.status ~= 0 and 1 or 0
+    if err then bad = cli.output:tell(err) end
+    if status == 0 then status = bad end
+    list[i] = ended or { id = entry.id, error = output.plain(err) }
+    if ended and not cli.output.json then cli.output:write(wait_line(ended)) end
+  end
+  if cli.output.json then cli.output:result(list, LIST) end
+  return status
+end
+
 -- Takes each over, without a word to its API, and stops them together: the ladder asks what it must. What
 -- became of each, in the order of the names.
 local function stop_all(cli, ids, ladder)
@@ -97,7 +155,7 @@ local function stop_all(cli, ids, ladder)
   end
   local _, failure
   if #running > 0 then
-    cli.output:progress("stopping %s", table.concat(ids, " "))
+    cli.output:progress("stopping %s", #ids > 8 and #ids .. " VMs" or table.concat(ids, " "))
     _, failure = vms.stop_all(running, ladder, cli.ctx)
   end
   for _, result in ipairs(results) do
@@ -115,8 +173,25 @@ local function stop_all(cli, ids, ladder)
   return results
 end
 
+-- The VMs that the arguments name.
+local function named(cli)
+  local args = cli.args
+  if args.all and #args.ids == 0 then return journals.ids(cli.manager) end
+  if not args.all and #args.ids > 0 then return args.ids end
+  return nil, errors.new{ code = "invalid", op = "cli.arguments",
+    message = ("%s: name VMs, or say --all%s"):format(args.command, args.all and "; not both" or "") }
+end
+
 local function stop_command(cli, ladder)
-  local results, status, list = stop_all(cli, cli.args.ids, ladder), 0, {}
+  local ids, err = named(cli)
+  if not ids then return nil, err end
+  local results, status, list = stop_all(cli, ids, ladder), 0, {}
+  if cli.args.all then -- whose manager was faster
+    for i = #results, 1, -1 do
+      local failure = results[i].err
+      if failure and failure.code == "not_found" then table.remove(results, i) end
+    end
+  end
   for i, result in ipairs(results) do
     list[i] = { id = result.id, report = result.report and report_text.plain(result.report),
       error = result.err and output.plain(result.err) }
@@ -133,22 +208,27 @@ end
 
 ---fcproc stop ID...
 ---@param cli fcproc.Cli
----@return integer status
+---@return integer? status
+---@return fcproc.Error? err
 function M.stop(cli)
   return stop_command(cli, cli.args.ladder)
 end
 
 ---fcproc kill ID...
 ---@param cli fcproc.Cli
----@return integer status
+---@return integer? status
+---@return fcproc.Error? err
 function M.kill(cli)
   return stop_command(cli, stop.KILL)
 end
 
 -- ---- changing ------------------------------------------------------------------------------
 
--- Takes the VM over, does something to it, and lets it go.
-local function with_vm(cli, fn)
+---Takes the VM over, does something to it, and lets it go.
+---@param cli fcproc.Cli
+---@param fn fun(vm: fcproc.Vm): any ...
+---@return any ...  what fn returned; nil, err
+function M.with_vm(cli, fn)
   local vm, err = vms.adopt(cli.manager, cli.args.id, cli.ctx)
   if not vm then return nil, err end
   local _ <close> = finally(function() vm:detach() end)
@@ -156,7 +236,7 @@ local function with_vm(cli, fn)
 end
 
 local function change(cli, method, word)
-  local ok, err = with_vm(cli, function(vm) return vm[method](vm, cli.ctx) end)
+  local ok, err = M.with_vm(cli, function(vm) return vm[method](vm, cli.ctx) end)
   if not ok then return nil, err end
   cli.output:result({ id = cli.args.id, state = word }, nil, function(done)
     return ("%s: %s\n"):format(done.id, done.state)
@@ -192,7 +272,7 @@ function M.snapshot(cli)
     path = here .. "/" .. path
   end
   cli.output:progress("writing the snapshot of %s to %s", args.id, path)
-  local manifest, err = with_vm(cli, function(vm)
+  local manifest, err = M.with_vm(cli, function(vm)
     return vm:snapshot(path, { type = args.diff and "Diff" or "Full",
       keep_paused = args.keep_paused, trust = args.trust }, cli.ctx)
   end)

@@ -282,9 +282,9 @@ end
 ---@field console string?   its file; nil: a daemonized jailer has closed it
 ---@field identity fcproc.Identity?  of the process that was started, for fcproc.process
 
-local function look(manager, id, ctx, ask)
+-- The VM as an object that has nothing in its hands, and its process, which may be gone.
+local function at(manager, id, ctx)
   options.argument(id, "string", "vm.inspect", "id")
-  ctx = loop.context(ctx)
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
   local valid, reason = specs.check_id(id)
@@ -301,11 +301,19 @@ local function look(manager, id, ctx, ask)
   if life.err then return nil, life.err end
   local process = life:take()
   local vm = objects.new(manager, { id = id, record = record, folder = journals.folder(manager, id) })
+  if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
+  return vm, managed
+end
+
+local function look(manager, id, ctx, ask)
+  ctx = loop.context(ctx)
+  local vm, managed = at(manager, id, ctx)
+  if not vm then return nil, managed end
   local _ <close> = finally(function()
     if vm.machine then vm.machine:close() end
   end)
-  if process then vm.machine = machines.attach(manager, process, record.files, record.shape) end
-  local info
+  local record, process = vm.journal.record, vm.machine and vm.machine.process
+  local info, err
   if ask then info, err = vm:info(ctx) else info = vm:_facts() end
   if not info then return nil, err end
   info.managed, info.manager = managed, managed and journals.holder(manager, id) or nil
@@ -325,6 +333,23 @@ end
 ---                           id; ERR_BUSY: who is its VMM can't be told yet
 function M.inspect(manager, id, ctx)
   return look(manager, id, ctx, true)
+end
+
+---Asks a VM that lives something without taking it, as inspect does.
+---@param manager fcproc.Manager
+---@param id string
+---@param fn fun(vm: fcproc.Vm): any ...  what changes the VM is not to be done with it
+---@param ctx fcproc.Context?
+---@return any ...  what fn returned; nil, err as fcproc.vm.inspect's, ERR_NOT_FOUND also when it is dead
+function M.ask(manager, id, fn, ctx)
+  ctx = loop.context(ctx)
+  local vm, managed = at(manager, id, ctx)
+  if not vm then return nil, managed end
+  if not vm.machine then return nil, dead(vm.journal) end
+  local _ <close> = finally(function()
+    if vm.machine then vm.machine:close() end
+  end)
+  return fn(vm)
 end
 
 ---As inspect, without a word to its API: no state of one that lives, and no version.
