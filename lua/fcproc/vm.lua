@@ -36,6 +36,10 @@ local function describe_in(record, plan)
   record.mem_mib = spec.mem_mib or (plan.builtin and 16 or 128)
   record.console_limit = spec.console_limit
   record.seccomp = spec.seccomp == false and "off" or nil
+  for _, warning in ipairs(plan.warnings or {}) do
+    record.warnings = record.warnings or {}
+    table.insert(record.warnings, warning)
+  end
 end
 
 -- The process at its gate is in the cgroup of its own, or is put into one, in the best hierarchy where

@@ -3,6 +3,7 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 local specs = require "fcproc.vm.spec"
+local versions = require "spec.support.versions"
 
 local must, fails = support.must, support.fails
 
@@ -28,15 +29,6 @@ local function has(wanted, manager, spec)
   for place, text in pairs(found) do
     assert.is_truthy(wanted[place], ("unexpected %s: %s"):format(place, text))
   end
-end
-
--- A binary that says it is that version.
-local function pretend(world, version)
-  local path = world.folder:file("firecracker-" .. version)
-  support.write_file(path, ("#!/bin/sh\necho 'Firecracker v%s'\n"):format(version))
-  support.sh{ "chmod", "755", path }
-  return must(fcproc.new{ firecracker_bin = path, runtime_dir = world.folder:file("run"),
-    bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24 })
 end
 
 describe("a VM's spec", function()
@@ -106,7 +98,7 @@ describe("a VM's spec", function()
       entropy = { speed = 1 }, hooks = { before_lunch = print, after_start = 3, [1] = print },
       jailer = { uid = -1, binary = "/nowhere", limits = { cpu = 1 },
         cgroups = { weight = 1, ["cpu.max"] = {}, ["io.max"] = "8:0 rbps=1" } },
-      arguments = { "--no-seccomp", {} }, seccomp = true,
+      arguments = { "--boot-timer", {} }, seccomp = true,
     })
   end)
 
@@ -168,8 +160,8 @@ describe("a VM's spec", function()
 
   it("tells the guest its MTU from 1.16 on", function()
     local spec = { network = { mtu = 1400 } }
-    local old <close> = pretend(world, "1.15.0")
-    local new <close> = pretend(world, "1.16.0")
+    local old <close> = versions.pretend(world, "1.15.0")
+    local new <close> = versions.pretend(world, "1.16.0")
     local plan = must(specs.plan(old, spec))
     assert.is_nil(specs.config(plan, {})["network-interfaces"][1].mtu)
     plan = must(specs.plan(new, spec))

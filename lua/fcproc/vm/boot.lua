@@ -8,11 +8,13 @@ local version_of = require "fcproc.machine.version"
 
 local M = {}
 
-local BOOT_ARGS = "console=ttyS0 reboot=k panic=1 pci=off"
+-- Firecracker 1.12 leaves it to us to say that there is no PCI; where there is, the guest must look.
+local BOOT_ARGS, NO_PCI = "console=ttyS0 reboot=k panic=1", " pci=off"
 
 local function boot_args(plan, taps)
   local spec = plan.spec
-  local words = { spec.boot_args or (not plan.builtin and BOOT_ARGS) or nil }
+  local words = { spec.boot_args
+    or (not plan.builtin and BOOT_ARGS .. (plan.pci and "" or NO_PCI)) or nil }
   local first = taps[1]
   if first and first.argument and not (spec.boot_args or ""):find("%f[%w]ip=") then
     words[#words + 1] = first.argument
@@ -132,7 +134,7 @@ local function is_plain(plan)
   for _, interface in ipairs(plan.network) do
     if interface.rx_limit or interface.tx_limit or interface.mtu then return false end
   end
-  return not plan.compressed
+  return not plan.compressed and not plan.pci
 end
 
 ---Refused here, with its name, is what this Firecracker is too old for. Its version is asked for
@@ -145,7 +147,7 @@ function M.check_version(check, manager, plan, ctx)
   if is_plain(plan) then return end
   local config = M.config(plan, {}) -- the names that are chosen later are of no matter here
   local ok, err = endpoints.check_config("1.12.0", config)
-  if ok and not plan.compressed and not wants_mtu(plan) then return end
+  if ok and not plan.compressed and not plan.pci and not wants_mtu(plan) then return end
   if not ok and err.code ~= "unsupported" then return add_body_error(check, err) end
   local version, reason = manager:binary_version(ctx)
   if not version then return check:add("firecracker_bin", "%s", reason.message) end
@@ -154,6 +156,9 @@ function M.check_version(check, manager, plan, ctx)
   if plan.compressed and version_of.at_least(version, "1.17") == false then
     check:refuse("kernel", "%s is a bzImage, which needs Firecracker >= 1.17, this is %s: extract the "
       .. "vmlinux in it", plan.kernel, version)
+  end
+  if plan.pci and version_of.at_least(version, "1.13") == false then
+    check:refuse("arguments", "--enable-pci needs Firecracker >= 1.13, this is %s", version)
   end
   plan.tells_mtu = version_of.at_least(version, "1.16") == true
 end

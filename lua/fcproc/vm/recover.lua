@@ -274,8 +274,8 @@ end
 ---@field files table<string, string>  folder, socket, console, log, metrics: where they are on the host
 ---@field jail table<string, any>?  root, uid, gid, cgroups, ...
 ---@field warnings fcproc.VmWarning[]?  what kept it from its uplink when it was launched; "cgroup", when
----                                      its jail has none of its own; and "nat", when it runs and the
----                                      kernel has lost its NAT
+---                                      its jail has none of its own; "pci", when its guest knows none;
+---                                      and "nat", when it runs and the kernel has lost its NAT
 ---@field exit fcproc.Exit?  how a dead one ended, when that can be known ...
 ---@field description string?  ... and in a sentence
 ---@field manager integer?  the pid of who has it in his hands

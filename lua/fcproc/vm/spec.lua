@@ -2,6 +2,7 @@
 -- anything is made, and every mistake comes back with its place: "drives[2].path: no such file".
 
 local address = require "fcproc.network.address"
+local arguments = require "fcproc.machine.arguments"
 local boot = require "fcproc.vm.boot"
 local core = require "fcproc.core"
 local disks = require "fcproc.resources.disks"
@@ -69,7 +70,8 @@ local M = {}
 ---@field id string?                1 to 64 letters, digits and dashes; default: a random one
 ---@field kernel string?            default: the built-in guest
 ---@field initrd string?
----@field boot_args string?         default: "console=ttyS0 reboot=k panic=1 pci=off"; ip= is added
+---@field boot_args string?         default: "console=ttyS0 reboot=k panic=1 pci=off", without pci=off when
+---                                 arguments have --enable-pci; ip= is added
 ---@field vcpus integer?            default 1
 ---@field mem_mib integer?          default 128; 16 for the built-in guest
 ---@field smt boolean?               two threads a core
@@ -90,7 +92,7 @@ local M = {}
 ---@field log_level string?         Off, Error, Warning, Info, Debug, Trace; of firecracker.log
 ---@field console_limit integer?    bytes kept of console.log and of firecracker.log; default 16 MiB
 ---@field timeout number?           seconds until its API must answer; default 10
----@field arguments string[]?       more of Firecracker's own arguments
+---@field arguments string[]?       more of Firecracker's own arguments, but none that fcproc gives itself
 ---@field hooks table<string, function>?  before_, after_ and on_failure_ of a step, the steps
 ---                                 being prepare, drives, network, start, stop, cleanup. Called with the
 ---                                 VM, the context and, on failure, the error; nil, err fails the step
@@ -347,16 +349,25 @@ local function check_hooks(check, hooks)
   end
 end
 
--- Firecracker's own arguments, and its filter, which is a file or none at all.
-local function check_command(check, plan)
-  local spec = plan.spec
-  local arguments = spec.arguments
-  for i, argument in ipairs(arguments and check:list(arguments, "arguments") and arguments or {}) do
+-- Firecracker's own arguments.
+local function check_arguments(check, given)
+  for i, argument in ipairs(given and check:list(given, "arguments") and given or {}) do
+    local place = ("arguments[%d]"):format(i)
     if type(argument) ~= "string" or argument:find("%z") then
-      check:add(("arguments[%d]"):format(i), "must be a string%s", type(argument) == "string"
-        and " without a NUL byte" or ", not a " .. type(argument))
+      check:add(place, "must be a string%s", type(argument) == "string" and " without a NUL byte"
+        or ", not a " .. type(argument))
+    else
+      local complaint = arguments.complaint(argument)
+      if complaint then check:add(place, "%s", complaint) end
     end
   end
+end
+
+-- Those, and its filter, which is a file or none at all.
+local function check_command(check, plan)
+  local spec = plan.spec
+  check_arguments(check, spec.arguments)
+  plan.pci = arguments.enables_pci(spec.arguments)
   if spec.seccomp == true then
     check:add("seccomp", "must be a filter's file, or false: the built-in filters are the default")
   elseif spec.seccomp then
@@ -400,6 +411,13 @@ local function check_machine(check, plan)
   if type(spec.entropy) == "table" then
     boot.check_part(check, boot.limiter, spec.entropy.rate_limit, "entropy.rate_limit")
   end
+  if plan.pci and (" " .. (spec.boot_args or "")):find(" pci=[^ ]*%f[%w]off%f[^%w]") then
+    check:add("boot_args", "has pci=off, and arguments have --enable-pci: the guest would find no device")
+  elseif plan.pci and plan.builtin then
+    plan.warnings = plan.warnings or {}
+    table.insert(plan.warnings, { name = "pci", message = "the built-in guest knows no PCI: with "
+      .. "--enable-pci it finds no device", fix = "leave out --enable-pci, or give a kernel" })
+  end
   if spec.mmds then
     boot.check_part(check, boot.data, spec.mmds.data, "mmds.data")
     if #plan.network == 0 then check:add("mmds", "is reached over the network: give a network") end
@@ -426,6 +444,8 @@ end
 ---@field spec fcproc.VmSpec
 ---@field seccomp string?      the filter's file
 ---@field compressed boolean?  the kernel is a bzImage
+---@field pci boolean          its devices are on PCI
+---@field warnings fcproc.VmWarning[]?
 ---@field tells_mtu boolean?   Firecracker tells the guest its interfaces' MTU
 ---@field hooks table<string, function>
 
