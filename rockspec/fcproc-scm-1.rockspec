@@ -15,6 +15,7 @@ dependencies = { "lua >= 5.4, < 5.5", "lua-cjson >= 2.1", "argparse >= 0.7" }
 external_dependencies = {
   LIBNL = { library = "nl-3" },
   LIBCURL = { library = "curl" },
+  LIBCRYPTO = { library = "crypto" },
 }
 test = { type = "command", command = "make test" }
 build = {

@@ -8,56 +8,35 @@
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <stdio.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 
 #include "netlink.h"
+#include "worker.h"
 
 enum { HELD_AT_ONCE = 128 }; /* descriptors */
 
-/* Shared by the operation and its thread; the last one frees it. */
 struct removal {
-    atomic_uint references;
-    atomic_bool done;
-    int event_fd;
+    struct work work;
     int ns_fd;
-    void (*work)(struct removal *job, fcproc_net *net);
+    void (*remove)(struct removal *job, fcproc_net *net);
     char **names;
     size_t n;
     size_t removed;
     size_t failed;
-    int code;
-    fcproc_error error;
 };
-
-struct removal_op {
-    fcproc_op op;
-    struct removal *job;
-};
-
-static void removal_unref(struct removal *job)
-{
-    if (!job || atomic_fetch_sub(&job->references, 1) != 1)
-        return;
-    for (size_t i = 0; job->names && i < job->n; i++)
-        free(job->names[i]);
-    free(job->names);
-    close_fd(&job->event_fd);
-    close_fd(&job->ns_fd);
-    free(job);
-}
 
 /* Keeps the first failure's code; later ones are added to its text. */
 static void removal_fail(struct removal *job, int code, int sys_errno, const char *what)
 {
     if (job->failed++ == 0) {
-        job->code = error_set(&job->error, code, job->error.op, sys_errno, "%s", what);
+        job->work.code = error_set(&job->work.error, code, job->work.error.op, sys_errno, "%s",
+                                   what);
     } else if (job->failed <= 8) {
-        size_t used = strlen(job->error.message);
+        size_t used = strlen(job->work.error.message);
 
-        (void)snprintf(job->error.message + used, sizeof(job->error.message) - used, "; %s", what);
+        (void)snprintf(job->work.error.message + used, sizeof(job->work.error.message) - used,
+                       "; %s", what);
     }
 }
 
@@ -225,148 +204,98 @@ static void work_bridge(struct removal *job, fcproc_net *net)
     if (r == 0)
         job->removed++;
     else if (r != -ENODEV)
-        job->code = netlink_error(&job->error, job->error.op, r, text, "can't delete the bridge %s",
-                                  name);
+        job->work.code = netlink_error(&job->work.error, job->work.error.op, r, text,
+                                       "can't delete the bridge %s", name);
 }
 
 /* ---- the thread and its operation ---- */
 
-static void *removal_main(void *arg)
+static void removal_run(struct work *work)
 {
-    struct removal *job = arg;
+    struct removal *job = (struct removal *)work;
     struct fcproc_net net = { .ns_fd = -EBADF }; /* this thread is inside already */
-    uint64_t one = 1;
     int r = enter_netns(job->ns_fd);
 
     if (r == 0)
         r = netlink_open(&net.socket);
     if (r < 0)
-        job->code = error_errno(&job->error, job->error.op, -r, "can't open a netlink socket");
+        work->code = error_errno(&work->error, work->error.op, -r, "can't open a netlink socket");
     else
-        job->work(job, &net);
+        job->remove(job, &net);
     if (net.socket)
         nl_socket_free(net.socket);
-    atomic_store(&job->done, true);
-    if (write(job->event_fd, &one, sizeof(one)) < 0) { }
-    removal_unref(job);
-    return NULL;
-}
-
-static int removal_step(fcproc_op *op, fcproc_error *err)
-{
-    struct removal *job = ((struct removal_op *)op)->job;
-
-    if (!atomic_load(&job->done))
-        return 0;
-    if (job->code == 0)
-        return 1;
-    if (err) {
-        size_t size = err->struct_size;
-
-        *err = job->error;
-        err->struct_size = size;
-    }
-    return job->code;
 }
 
 static void removal_describe(const fcproc_op *op, char *buf, size_t size)
 {
-    const struct removal *job = ((const struct removal_op *)op)->job;
+    const struct removal *job = work_of(op);
 
     (void)snprintf(buf, size, "the removal of %s%s still going on (it is not stopped)",
                    job->names[0], job->n > 1 ? " and others" : "");
 }
 
-static void removal_destroy(fcproc_op *op)
+static void removal_free(struct work *work)
 {
-    struct removal *job = ((struct removal_op *)op)->job;
+    struct removal *job = (struct removal *)work;
 
-    if (job && !op_is_ours(op))
-        atomic_store(&job->references, 1); /* a fork has not the thread */
-    removal_unref(job);
+    for (size_t i = 0; job->names && i < job->n; i++)
+        free(job->names[i]);
+    free(job->names);
+    close_fd(&job->ns_fd);
+    free(job);
 }
 
 static struct removal *removal_new(const char *op, const char *const *names, size_t n)
 {
-    struct removal *job = calloc(1, sizeof(*job));
+    struct removal *job = work_new(sizeof(*job), op, removal_run, removal_free);
+    bool whole;
 
     if (!job)
         return NULL;
-    atomic_init(&job->references, 1);
-    job->event_fd = job->ns_fd = -EBADF;
-    job->error = (fcproc_error)FCPROC_ERROR_INIT;
-    job->error.op = op;
+    job->ns_fd = -EBADF;
     job->n = n;
     job->names = calloc(n + 1, sizeof(*job->names));
-    for (size_t i = 0; job->names && i < n; i++)
-        if (!(job->names[i] = strdup(names[i]))) {
-            removal_unref(job);
-            return NULL;
-        }
-    if (!job->names) {
-        removal_unref(job);
-        return NULL;
-    }
-    return job;
+    whole = job->names != NULL;
+    for (size_t i = 0; whole && i < n; i++)
+        whole = (job->names[i] = strdup(names[i])) != NULL;
+    if (whole)
+        return job;
+    work_unref(&job->work);
+    return NULL;
 }
 
 static int removal_start(const struct op_class *class, fcproc_net *net, const char *const *names,
                          size_t n, void (*work)(struct removal *, fcproc_net *), fcproc_ctx *ctx,
                          fcproc_op **ret, fcproc_error *err)
 {
-    struct removal_op *w;
     struct removal *job;
-    fcproc_op *op = NULL;
     int r = fcproc_ctx_status(ctx, err);
 
     for (size_t i = 0; r == 0 && i < n; i++)
         r = fcproc_check_ifname(names[i], err);
     if (r < 0)
         return r;
-    r = op_new(sizeof(*w), class, ctx, -1, &op, err);
-    if (r < 0)
-        return r;
-    w = (struct removal_op *)op;
-    w->job = job = removal_new(class->name, names, n);
-    if (!job) {
-        fcproc_op_close(op);
+    job = removal_new(class->name, names, n);
+    if (!job)
         return error_nomem(err, class->name);
-    }
-    job->work = work;
-    job->event_fd = eventfd(0, EFD_CLOEXEC);
-    if (job->event_fd < 0)
-        r = error_errno(err, class->name, errno, "no eventfd for a removal");
-    else
-        r = op_watch(&w->op, job->event_fd, EPOLLIN, OP_WAKE, err);
-    if (r == 0 && net->ns_fd >= 0) {
+    job->remove = work;
+    if (net->ns_fd >= 0) {
         job->ns_fd = fcntl(net->ns_fd, F_DUPFD_CLOEXEC, 3);
-        if (job->ns_fd < 0)
+        if (job->ns_fd < 0) {
             r = error_errno(err, class->name, errno, "can't keep the network namespace");
-    }
-    if (r == 0) {
-        int e;
-
-        (void)atomic_fetch_add(&job->references, 1);
-        e = thread_detach(removal_main, job);
-        if (e < 0) {
-            removal_unref(job);
-            r = error_errno(err, class->name, -e, "can't start a thread for a removal");
+            work_unref(&job->work);
+            return r;
         }
     }
-    if (r < 0) {
-        fcproc_op_close(&w->op);
-        return r;
-    }
-    *ret = &w->op;
-    return 0;
+    return work_start(class, &job->work, ctx, ret, err);
 }
 
 FCPROC_API int fcproc_taps_delete(fcproc_net *net, const char *const *names, size_t n,
                                   fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "tap.delete",
-                                           .step = removal_step,
-                                           .destroy = removal_destroy,
+                                           .step = work_step,
+                                           .destroy = work_destroy,
                                            .describe = removal_describe };
 
     return removal_start(&class, net, names, n, work_taps, ctx, ret, err);
@@ -374,15 +303,15 @@ FCPROC_API int fcproc_taps_delete(fcproc_net *net, const char *const *names, siz
 
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op)
 {
-    return ((const struct removal_op *)op)->job->removed;
+    return ((const struct removal *)work_of(op))->removed;
 }
 
 FCPROC_API int fcproc_bridge_delete(fcproc_net *net, const char *name, fcproc_ctx *ctx,
                                     fcproc_op **ret, fcproc_error *err)
 {
     static const struct op_class class = { .name = "bridge.delete",
-                                           .step = removal_step,
-                                           .destroy = removal_destroy,
+                                           .step = work_step,
+                                           .destroy = work_destroy,
                                            .describe = removal_describe };
 
     return removal_start(&class, net, &name, 1, work_bridge, ctx, ret, err);

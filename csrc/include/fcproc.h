@@ -330,6 +330,35 @@ struct fcproc_copied {
 };
 FCPROC_API struct fcproc_copied fcproc_file_copy_result(const fcproc_op *op);
 
+enum { FCPROC_HASH_SIZE = 65 }; /* bytes, with the NUL, of a SHA-256 as text */
+
+struct fcproc_hash {
+    size_t struct_size;
+    const char *path;
+    const struct fcproc_expected *expected; /* what is there; NULL: any regular file */
+    bool follow; /* a link, as /proc/PID/exe is one; expected is not looked at then */
+    bool blocks; /* see below */
+};
+#define FCPROC_HASH_INIT                          \
+    {                                             \
+        .struct_size = sizeof(struct fcproc_hash) \
+    }
+
+/* Operation, in a thread of its own: the SHA-256 of a regular file, as sha256sum(1) gives it. With
+ * blocks it is that of the file's size and of each block of 4096 bytes that has any byte but 0,
+ * behind the block's position, both numbers as 64 bits, little-endian; the last block may be short.
+ * So holes cost nothing, and a copy has the same hash that has other holes.
+ * FCPROC_ERR_UNSUPPORTED: there is no libcrypto; it is loaded at the first call. */
+FCPROC_CHECKED int fcproc_file_hash(const struct fcproc_hash *spec, fcproc_ctx *ctx,
+                                    fcproc_op **ret, fcproc_error *err);
+/* Lives as long as the operation. */
+FCPROC_API const char *fcproc_file_hash_result(const fcproc_op *op);
+
+/* Operation, in a thread of its own: what the file holds, or the folder's names, outlast a power
+ * loss. To close it early ends the wait, not the writing. */
+FCPROC_CHECKED int fcproc_file_sync(const char *path, fcproc_ctx *ctx, fcproc_op **ret,
+                                    fcproc_error *err);
+
 /* When more than most bytes are on the disk, frees the blocks of all but the last most / 2 bytes.
  * The size stays and the start reads as zeros, so that a writer with O_APPEND is not disturbed. */
 FCPROC_CHECKED int fcproc_file_punch(const char *path, const struct fcproc_expected *expected,

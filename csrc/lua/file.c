@@ -354,8 +354,8 @@ static int push_copied(lua_State *L, fcproc_op *op)
     return 3;
 }
 
-/* [-0, +0, m] The path of a copy's error on top: the operation's user value. */
-static void set_copy_path(lua_State *L, fcproc_op *op)
+/* [-0, +0, m] The path of the error on top: the operation's user value. */
+static void set_file_path(lua_State *L, fcproc_op *op)
 {
     (void)op;
     lua_getiuservalue(L, 1, 1);
@@ -384,11 +384,68 @@ static int l_copy_file(lua_State *L)
         spec.expected = bind_expected(L, lua_gettop(L), &room);
         lua_settop(L, 7);
     }
-    b->decorate = set_copy_path;
+    b->decorate = set_file_path;
     lua_pushvalue(L, 2);
     lua_setiuservalue(L, 7, 1);
     if (fcproc_file_copy(&spec, bind_ctx(L, 6), &b->op, &err) < 0)
         return fail_at(L, &err, 2);
+    return 1;
+}
+
+static int push_hash(lua_State *L, fcproc_op *op)
+{
+    lua_pushstring(L, fcproc_file_hash_result(op));
+    return 1;
+}
+
+static bool flag_field(lua_State *L, int i, const char *name)
+{
+    bool value;
+
+    lua_getfield(L, i, name);
+    value = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+/* core.hash_file(path, options?, ctx?) -> op, whose result is the hash. options: blocks, follow,
+ * expected */
+static int l_hash_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_hash spec = FCPROC_HASH_INIT;
+    struct fcproc_expected room;
+    struct bind_op *b = bind_first_op(L, 3, push_hash);
+
+    spec.path = bind_check_string(L, 1);
+    if (!lua_isnoneornil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        spec.follow = flag_field(L, 2, "follow");
+        spec.blocks = flag_field(L, 2, "blocks");
+        lua_getfield(L, 2, "expected");
+        spec.expected = bind_expected(L, lua_gettop(L), &room);
+        lua_settop(L, 4);
+    }
+    b->decorate = set_file_path;
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, 4, 1);
+    if (fcproc_file_hash(&spec, bind_ctx(L, 3), &b->op, &err) < 0)
+        return fail_at(L, &err, 1);
+    return 1;
+}
+
+/* core.sync(path, ctx?) -> op */
+static int l_sync(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    struct bind_op *b = bind_first_op(L, 2, NULL);
+
+    b->decorate = set_file_path;
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, 3, 1);
+    if (fcproc_file_sync(path, bind_ctx(L, 2), &b->op, &err) < 0)
+        return fail_at(L, &err, 1);
     return 1;
 }
 
@@ -474,6 +531,8 @@ void bind_open_file(lua_State *L)
         { "symlink", l_symlink },
         { "rename", l_rename },
         { "copy_file", l_copy_file },
+        { "hash_file", l_hash_file },
+        { "sync", l_sync },
         { "lock_file", l_lock_file },
         { "lock_taken", l_lock_taken },
         { NULL, NULL },

@@ -501,6 +501,28 @@ function core.rename(from, to, replace) end
 ---@return fcproc.Operation?, fcproc.Error?
 function core.copy_file(from, to, method, mode, options, ctx) end
 
+---@class fcproc.HashOptions
+---@field blocks boolean?  of the size, and of each block of 4096 bytes that has any byte but 0, with its
+---                        position: so holes cost nothing, and how many a copy has makes no difference
+---@field follow boolean?  a link, as /proc/PID/exe is one; expected is not looked at then
+---@field expected fcproc.Expected?
+
+---The SHA-256 of a regular file, by a thread. Its result is the hash, in hexadecimal; without blocks it
+---is sha256sum's.
+---@param path string
+---@param options fcproc.HashOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?
+---@return fcproc.Error? err  ERR_UNSUPPORTED: there is no libcrypto
+function core.hash_file(path, options, ctx) end
+
+---What the file holds, or the folder's names, outlast a power loss then. By a thread: to close it early
+---ends the wait, not the writing.
+---@param path string
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.sync(path, ctx) end
+
 ---Is that process in the cgroup, or without a number anybody? In one that is not there nobody is.
 ---@param path string
 ---@param pid integer?

@@ -143,6 +143,24 @@ static int copy(const char *from, const char *to, enum fcproc_copy_method method
     return r;
 }
 
+static int hash_and_sync(const char *path)
+{
+    struct fcproc_hash spec = FCPROC_HASH_INIT;
+    fcproc_op *op = NULL;
+    int r;
+
+    spec.path = path;
+    spec.blocks = true;
+    r = fcproc_file_hash(&spec, NULL, &op, NULL);
+    r = finish(r, op);
+    op = NULL;
+    if (r == 0) {
+        r = fcproc_file_sync(path, NULL, &op, NULL);
+        r = finish(r, op);
+    }
+    return r;
+}
+
 static const char elsewhere[] = "/dev/shm/fcproc-oom";
 
 /* folder/tree and what is in it: the path is good until the next call but seven. */
@@ -176,6 +194,8 @@ static int call_files(void)
     if (r == 0)
         r = fcproc_dir_list(in_tree("/sub"), &list, &n, NULL);
     free(list);
+    if (r == 0)
+        r = hash_and_sync(in_tree("/sub/file"));
     if (r == 0)
         r = copy(in_tree("/sub/file"), in_tree("/sub/copy"), FCPROC_COPY_SPARSE);
     if (r == 0)

@@ -3,6 +3,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
+local loop = require "fcproc.loop"
 local records = require "fcproc.resources.record"
 local version_of = require "fcproc.machine.version"
 
@@ -37,10 +38,10 @@ local function cpu()
   return found
 end
 
-local function sha256(manager, path, ctx)
-  local result, err = manager.runner:run({ "sha256sum", "--", path }, {}, ctx)
-  if not result then return nil, err end
-  return result.stdout:match("^\\?(%x+)")
+local function sha256(path, ctx)
+  local done, hash = loop.complete(ctx, core.hash_file(path, { follow = true }, ctx))
+  if not done then return nil, hash end
+  return hash
 end
 
 ---Describes a VM that is being snapshotted.
@@ -51,7 +52,7 @@ end
 ---@return fcproc.Error? err
 function M.of(vm, kind, ctx)
   local record = vm.journal.record
-  local hash, err = sha256(vm.manager, record.binary, ctx)
+  local hash, err = sha256(record.binary, ctx)
   if not hash then return nil, err end
   local manifest = {
     format = records.FORMAT, id = vm.id, created = os.time(), type = kind,
