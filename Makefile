@@ -67,7 +67,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	vm vm/boot vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
-	cli cli/console cli/flags cli/host cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
+	cli cli/console cli/fcconfig cli/flags cli/host cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf

@@ -53,6 +53,24 @@ describe("the fcproc command", function()
     assert.are.equal(130, run:wait())
   end)
 
+  it("takes a Firecracker configuration for a spec, and paths in it from the current folder", function()
+    local world <close> = cli.world()
+    local text = ([[{ "boot-source": { "kernel_image_path": %s },
+      "machine-config": { "vcpu_count": 2, "mem_size_mib": 24, "ht_enabled": false },
+      "drives": [ { "drive_id": "d", "path_on_host": "Makefile", "is_root_device": false,
+        "is_read_only": true } ],
+      "network-interfaces": [ { "iface_id": "eth0", "host_dev_name": "fctap9" } ],
+      "vsock": { "guest_cid": 3, "uds_path": "v.sock", "vsock_id": "vsock" }, "balloon": null }]])
+      :format(cjson.encode(fcproc.guest_path()))
+    local done = cli.run(world, { "run", "--id", "a", "-d", "--spec", "-" }, { input = text })
+    assert.are.equal("a\n", done.out)
+    contains(done.err, "fcproc: vsock.uds_path is not used: its socket is vsock.sock in the VM's folder\n")
+    local info = cli.json(world, "info", "a")
+    assert.are.same({ 2, 24, "fctap9", true }, { info.vcpus, info.mem_mib, info.taps[1].name,
+      info.drives[1].path:find("^/.*/Makefile$") ~= nil })
+    cli.ok(world, "kill", "a")
+  end)
+
   it("asks and tells a VM's Firecracker what it is given", function()
     local world <close> = cli.world()
     local path = world.folder:file("vm.json")

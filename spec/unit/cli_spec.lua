@@ -2,6 +2,7 @@
 
 local cjson = require "cjson"
 local cli = require "spec.support.cli"
+local fcconfig = require "fcproc.cli.fcconfig"
 local json = require "fcproc.json"
 local support = require "spec.support"
 local fcproc = require "fcproc"
@@ -47,5 +48,91 @@ describe("a mistake in JSON", function()
       contains(complaint, place)
     end
     assert.are.equal(false, (json.read("false")))
+  end)
+end)
+
+describe("a Firecracker configuration as a spec", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function spec_of(text)
+    return fcconfig.spec(json.plain((json.read(text))))
+  end
+
+  it("says all that a spec has a place for, and with an old version's names", function()
+    local spec, notes = spec_of[[{
+      "boot-source": { "kernel_image_path": "k", "initrd_path": null, "boot_args": "ip=172.30.0.9::x a" },
+      "machine-config": { "vcpu_count": 2, "mem_size_mib": 64, "ht_enabled": false, "cpu_template": "T2" },
+      "drives": [ { "drive_id": "rootfs", "path_on_host": "r", "is_root_device": true,
+        "is_read_only": false, "partuuid": null, "rate_limiter": null, "io_engine": "Sync" } ],
+      "network-interfaces": [ { "iface_id": "eth0", "host_dev_name": "tap0",
+        "guest_mac": "06:00:00:00:00:09", "rx_rate_limiter": { "ops": { "size": 1, "refill_time": 1 } } } ],
+      "vsock": { "guest_cid": 3, "uds_path": "v.sock", "vsock_id": "1" },
+      "balloon": { "amount_mib": 1, "deflate_on_oom": true, "stats_polling_interval_s": 2 },
+      "entropy": {}, "mmds-config": { "network_interfaces": ["eth0"] }, "pmem": [], "cpu-config": null,
+      "logger": { "log_path": "l", "level": "warn" }, "metrics": { "metrics_path": "m" } }]]
+    assert.are.same({
+      kernel = "k", boot_args = "ip=172.30.0.9::x a", vcpus = 2, mem_mib = 64, smt = false,
+      cpu_template = "T2", drives = { { id = "rootfs", path = "r", root = true, read_only = false,
+        io_engine = "Sync" } },
+      network = { { tap = "tap0", mac = "06:00:00:00:00:09", address = "172.30.0.9",
+        rx_limit = { ops = { size = 1, refill_time = 1 } } } },
+      vsock = { cid = 3 }, balloon = { amount_mib = 1, deflate_on_oom = true, stats_interval_s = 2 },
+      entropy = true, mmds = { version = "V1" }, log_level = "Warning",
+    }, spec)
+    assert.are.same({
+      "logger.log_path is not used: it is firecracker.log in the VM's folder",
+      "metrics.metrics_path is not used: they are in metrics in the VM's folder",
+      "network-interfaces[1].host_dev_name: the TAP tap0 is made, put on the bridge, and removed with the VM",
+      "vsock.uds_path is not used: its socket is vsock.sock in the VM's folder",
+    }, notes)
+  end)
+
+  it("is refused with the names of what a spec has no place for", function()
+    local err = support.fails("invalid", spec_of[[{ "boot-source": {}, "cpu-config": "f",
+      "machine-config": { "vcpus": 1 }, "drives": [{ "socket": "s" }, 7], "vsock": true,
+      "network-interfaces": [{ "iface_id": "a" }, { "iface_id": "b" }],
+      "mmds-config": { "network_interfaces": ["b"] } }]])
+    for _, part in ipairs{ "boot-source.kernel_image_path: is missing", "cpu-config: a VM's spec has no",
+      "drives[1].socket: a VM's spec", "drives[2]: must be an object", "machine-config.vcpus: a VM's spec",
+      "mmds-config.network_interfaces: a VM's spec has all", "vsock: must be an object" } do
+      contains(err.message, part)
+    end
+    assert.are.equal(7, #err.problems)
+  end)
+
+  it("has the guest's address from its boot arguments, where they say one", function()
+    local text = [[{ "boot-source": { "kernel_image_path": "k", "boot_args": "%s" },
+      "network-interfaces": [ { "iface_id": "eth0", "host_dev_name": "tap0" } ] }]]
+    for words, address in pairs{ ["a ip=dhcp"] = false, ["ip=off"] = false, ["ip=10.0.0.2"] = "10.0.0.2" } do
+      assert.are.equal(address, spec_of(text:format(words)).network[1].address)
+    end
+    for _, words in ipairs{ "", "server_ip=1.2.3.4" } do
+      assert.is_nil(spec_of(text:format(words)).network[1].address)
+    end
+  end)
+end)
+
+describe("a VM's spec in a file", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is an object, and no empty list boots a VM", function()
+    local world <close> = cli.world()
+    for text, problem in pairs{
+      ["[]"] = "it begins with [", [" [{}]"] = "it begins with [", ["7"] = "it begins with 7",
+      [""] = "line 1, column 1: expected value", ['{"id":"a",\n}'] = "line 2, column 1: expected object key",
+      ['{"network":[]}'] = "network: is empty: true is one interface with defaults; leave it out for none",
+      ['{"network":{}}'] = "network: is empty", ['{"machine-config":{}}'] = "kernel_image_path: is missing",
+      ['{"boot-source":{"kernel_image_path":"/no/kernel"}}'] = "kernel: no such file: /no/kernel",
+    } do
+      local done = cli.run(world, { "run", "--spec", "-", "-d" }, { input = text })
+      assert.are.equal(2, done.status)
+      contains(done.err, problem)
+    end
+    local done = cli.run(world, { "restore", "/", "--spec", "-" }, { input = '{"boot-source":{}}' })
+    assert.are.equal(2, done.status)
+    contains(done.err, "a snapshot says itself what its VM is")
+    assert.are.equal(2, cli.run(world, { "restore", "/", "--spec", "-" }, { input = "[]" }).status)
   end)
 end)

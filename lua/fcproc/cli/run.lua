@@ -36,6 +36,7 @@ end
 local function launch(cli, ctx)
   local spec, err = specs.of(cli.args)
   if not spec then return nil, err end
+  for _, note in ipairs(err or {}) do cli.output:note("%s", note) end
   if spec.hooks then
     return nil, errors.new{ code = "invalid", op = "cli.run",
       message = "hooks: are functions, which a file can't hold; write a script with fcproc.vm" }

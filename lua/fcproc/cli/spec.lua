@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local fcconfig = require "fcproc.cli.fcconfig"
 local json = require "fcproc.json"
 
 local M = {}
@@ -14,16 +15,23 @@ local function read_stdin()
   return io.stdin:read("a")
 end
 
--- The spec in a file.
-local function read(path)
+-- The spec in a file, which may also be a Firecracker configuration; and what is to be told of it.
+local function read(path, restoring)
   local text, err
   if path == "-" then text = read_stdin() else text, err = core.read_file(path) end
   if not text then return nil, err end
   local spec, complaint = json.read(text)
-  if type(spec) ~= "table" then
-    return invalid("%s is no JSON object with a VM's spec: %s", path, complaint or "it is none")
+  -- An empty list is decoded as an empty object.
+  if type(spec) ~= "table" or not text:find("^%s*{") then
+    return invalid("%s is no JSON object with a VM's spec: %s", path == "-" and "stdin" or path,
+      complaint or "it begins with " .. errors.shown(text:match("%S") or "nothing"))
   end
-  return json.plain(spec)
+  spec = json.plain(spec)
+  if not fcconfig.is_one(spec) then return spec end
+  if restoring then
+    return invalid("%s is a Firecracker configuration; a snapshot says itself what its VM is", path)
+  end
+  return fcconfig.spec(spec)
 end
 
 -- The interfaces of --net, --nat, --tap and --mac; the last three belong to the first.
@@ -65,12 +73,12 @@ end
 ---The spec that the arguments describe.
 ---@param args table
 ---@return table? spec
----@return fcproc.Error? err
+---@return fcproc.Error|string[]|nil err  or what is to be told of it, a line each
 function M.of(args)
-  local spec, err = {}
+  local spec, notes = {}, nil
   if args.spec then
-    spec, err = read(args.spec)
-    if not spec then return nil, err end
+    spec, notes = read(args.spec, args.command == "restore")
+    if not spec then return nil, notes end
   end
   local options = { id = args.id, kernel = args.kernel, initrd = args.initrd,
     boot_args = args.boot_args, vcpus = args.vcpus, mem_mib = args.mem, paused = args.paused,
@@ -86,11 +94,10 @@ function M.of(args)
     spec.drives = spec.drives or {}
     spec.drives[drive.key] = drive.value
   end
-  local ok
-  ok, err = add_networks(spec, args)
+  local ok, err = add_networks(spec, args)
   if ok then ok, err = add_jailer(spec, args) end
   if not ok then return nil, err end
-  return spec
+  return spec, notes
 end
 
 return M

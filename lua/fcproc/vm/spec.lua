@@ -259,7 +259,12 @@ end
 local function check_network(check, manager, spec)
   local network, list, seen = spec.network, {}, {}
   if not network then return list end
-  if network == true then network = {} end
+  if network == true then
+    network = {}
+  elseif next(network) == nil then -- an empty list, which JSON's decoder can't tell from an empty object
+    check:add("network", "is empty: true is one interface with defaults; leave it out for none")
+    return list
+  end
   local several = #network > 0
   if several and not check:list(network, "network") then return list end
   for i, interface in ipairs(several and network or { network }) do
