@@ -136,7 +136,8 @@ in_sed = $(subst |,\|,$(subst &,\&,$(subst \,\\,$(1))))
 $(BUILD)/%.pc: csrc/%.pc.in Makefile
 	@mkdir -p $(@D)
 	sed -e $(call q,s|@PREFIX@|$(call in_sed,$(PREFIX))|) -e $(call q,s|@LIBDIR@|$(call in_sed,$(LIBDIR))|) \
-		-e $(call q,s|@INCLUDEDIR@|$(call in_sed,$(INCLUDEDIR))|) -e 's|@VERSION@|$(VERSION)|' $< > $@
+		-e $(call q,s|@INCLUDEDIR@|$(call in_sed,$(INCLUDEDIR))|) -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@LUA_PC@|$(LUA_PC)|' $< > $@
 
 # The built-in guest. Its flags are its own: a freestanding kernel, and every instruction counts
 # where KVM is emulated.
@@ -244,7 +245,7 @@ uninstall:
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
 DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libcurl4-openssl-dev libssl-dev
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
-DEPS_TEST := iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
+DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))

@@ -3,7 +3,7 @@
  * A C program that runs a Lua policy: the module comes from libfcproc-lua, so no LUA_PATH is
  * needed. Everything in the script ends with the host's context, here after 30 seconds.
  *
- *     cc embed.c $(pkg-config --cflags --libs fcproc-lua lua5.4) -o embed && ./embed policy.lua
+ *     cc embed.c $(pkg-config --cflags --libs fcproc-lua) -o embed && ./embed policy.lua
  */
 #include <fcproc_lua.h>
 #include <lauxlib.h>

@@ -257,8 +257,12 @@ FCPROC_API int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx 
                                            .describe = command_describe };
     struct command_op *w;
     fcproc_op *op = NULL;
-    int r;
+    int r = check_struct(spec, sizeof(*spec), "fcproc_command", class.name, err);
 
+    if (r == 0) /* it stands in the other, so that it can't be of another size */
+        r = check_struct(&spec->spawn, sizeof(spec->spawn), "fcproc_spawn", class.name, err);
+    if (r < 0)
+        return r;
     if (!spec->spawn.argv || !spec->spawn.argv[0])
         return error_set(err, FCPROC_ERR_INVALID, class.name, 0, "an empty argument list");
     if (spec->end_signal < 0 || spec->end_signal > SIGRTMAX)
@@ -301,7 +305,7 @@ FCPROC_API struct fcproc_exit fcproc_command_result(const fcproc_op *op, struct 
 {
     const struct command_op *w = (const struct command_op *)op;
 
-    *out = captured(&w->out);
-    *err_out = captured(&w->err);
+    TELL(out, captured(&w->out));
+    TELL(err_out, captured(&w->err));
     return process_exit(w->process);
 }

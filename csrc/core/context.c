@@ -128,7 +128,7 @@ FCPROC_API void fcproc_ctx_cancel(fcproc_ctx *ctx)
 {
     int saved = errno; /* a signal handler must leave it alone */
 
-    if (!atomic_exchange(&ctx->cancelled, true)) {
+    if (ctx && !atomic_exchange(&ctx->cancelled, true)) {
         uint64_t one = 1;
 
         /* Can't fail in the process that made it: the counter is 0 and the descriptor ours. */

@@ -254,8 +254,14 @@ FCPROC_API int fcproc_file_copy(const struct fcproc_copy *spec, fcproc_ctx *ctx,
                                            .describe = copy_describe };
     struct copy_op *c;
     fcproc_op *op = NULL;
-    int r = op_new(sizeof(*c), &class, ctx, -1, &op, err);
+    int r = check_struct(spec, sizeof(*spec), "fcproc_copy", class.name, err);
 
+    if (r == 0)
+        r = check_given(spec->from, "file to copy", class.name, err);
+    if (r == 0)
+        r = check_given(spec->to, "name for the copy", class.name, err);
+    if (r == 0)
+        r = op_new(sizeof(*c), &class, ctx, -1, &op, err);
     if (r < 0)
         return r;
     c = (struct copy_op *)op;
@@ -284,7 +290,7 @@ FCPROC_API int fcproc_file_punch(const char *path, const struct fcproc_expected 
 {
     static const char op[] = "file.punch";
     struct stat before, after;
-    int64_t end;
+    int64_t end, freed;
     cleanup_fd int fd = file_open_expected(op, path, O_RDWR, expected, &before, err);
 
     if (fd < 0)
@@ -293,15 +299,14 @@ FCPROC_API int fcproc_file_punch(const char *path, const struct fcproc_expected 
     end = before.st_size - most / 2;
     end -= end % before.st_blksize;
     if ((int64_t)before.st_blocks * 512 <= most || end <= 0) {
-        *ret_freed = 0;
+        TELL(ret_freed, 0);
         return 0;
     }
     if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, end) < 0)
         return file_error(err, op, errno, "can't free the start of %s", path);
     if (fstat(fd, &after) < 0)
         return file_error(err, op, errno, "can't look at %s", path);
-    *ret_freed = (int64_t)(before.st_blocks - after.st_blocks) * 512;
-    if (*ret_freed < 0) /* its writer was faster */
-        *ret_freed = 0;
+    freed = (int64_t)(before.st_blocks - after.st_blocks) * 512;
+    TELL(ret_freed, freed < 0 ? 0 : freed); /* its writer was faster */
     return 0;
 }

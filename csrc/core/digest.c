@@ -226,8 +226,12 @@ FCPROC_API int fcproc_file_hash(const struct fcproc_hash *spec, fcproc_ctx *ctx,
         .name = "file.hash", .step = work_step, .destroy = work_destroy, .describe = digest_describe
     };
     struct digest *d;
-    int r = fcproc_ctx_status(ctx, err);
+    int r = check_struct(spec, sizeof(*spec), "fcproc_hash", class.name, err);
 
+    if (r == 0)
+        r = check_given(spec->path, "file to hash", class.name, err);
+    if (r == 0)
+        r = fcproc_ctx_status(ctx, err);
     if (r == 0)
         r = crypto_load(class.name, err);
     if (r < 0)

@@ -60,15 +60,47 @@ static const char *hint_for(int sys_errno)
     }
 }
 
+/* How much of its message the caller's own struct holds, if any of it. */
+static size_t message_room(const fcproc_error *err)
+{
+    const size_t before = offsetof(fcproc_error, message);
+
+    if (!err || err->struct_size <= before)
+        return 0;
+    return err->struct_size < sizeof(*err) ? err->struct_size - before : sizeof(err->message);
+}
+
+void error_append(fcproc_error *err, const char *format, ...)
+{
+    size_t room = message_room(err), used;
+    va_list args;
+
+    if (room == 0)
+        return;
+    used = strlen(err->message);
+    va_start(args, format);
+    (void)vsnprintf(err->message + used, room - used, format, args);
+    va_end(args);
+}
+
+int error_about(fcproc_error *err, pid_t pid, int code)
+{
+    if (message_room(err) > 0)
+        err->pid = pid;
+    return code;
+}
+
 static int error_fill(fcproc_error *err, int code, const char *op, int sys_errno,
                       const char *format, va_list args)
 {
-    if (err) {
+    size_t room = message_room(err);
+
+    if (room > 0) {
         err->code = code;
         err->sys_errno = sys_errno;
         err->pid = 0;
         err->op = op;
-        (void)vsnprintf(err->message, sizeof(err->message), format, args);
+        (void)vsnprintf(err->message, room, format, args);
     }
     return code;
 }
@@ -86,19 +118,15 @@ int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const 
 int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
 {
     int code = error_code_for(sys_errno);
+    const char *text;
     va_list args;
 
     va_start(args, format);
     (void)error_fill(err, code, op, sys_errno, format, args);
     va_end(args);
-    if (err) {
-        size_t used = strlen(err->message);
-        /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
-        const char *text = strerrordesc_np(sys_errno);
-
-        (void)snprintf(err->message + used, sizeof(err->message) - used, ": %s%s",
-                       text ? text : "unknown error", hint_for(sys_errno));
-    }
+    /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
+    text = strerrordesc_np(sys_errno);
+    error_append(err, ": %s%s", text ? text : "unknown error", hint_for(sys_errno));
     return code;
 }
 
@@ -116,4 +144,31 @@ int check_maker(pid_t maker, const char *op, fcproc_error *err)
         "it belongs to pid %d, of which this process is a fork: close it here, and make "
         "one of your own",
         maker);
+}
+
+int check_struct(const void *given, size_t known, const char *name, const char *op,
+                 fcproc_error *err)
+{
+    size_t size = 0;
+
+    if (!given)
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "no struct %s was given", name);
+    memcpy(&size, given, sizeof(size)); /* each begins with it */
+    if (size < known)
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the struct_size of the struct %s is %zu, which it never had: set it up "
+                         "by its _INIT",
+                         name, size);
+    for (size_t i = known; i < size; i++)
+        if (((const char *)given)[i])
+            return error_set(err, FCPROC_ERR_UNSUPPORTED, op, 0,
+                             "the struct %s asks for what this libfcproc, which is version %s and "
+                             "older than its header, does not know",
+                             name, FCPROC_VERSION);
+    return 0;
+}
+
+int check_given(const void *pointer, const char *what, const char *op, fcproc_error *err)
+{
+    return pointer ? 0 : error_set(err, FCPROC_ERR_INVALID, op, 0, "no %s was given", what);
 }

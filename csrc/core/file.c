@@ -57,7 +57,7 @@ FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
             return file_error(err, op, why, "can't make the folder %s", path);
         if (!S_ISDIR(st.st_mode))
             return file_conflict(err, op, st.st_mode, "a folder", path);
-        *ret_created = false;
+        TELL(ret_created, false);
         return 0;
     }
     /* The umask has taken from the mode, and a setgid parent may have added to it. */
@@ -69,7 +69,7 @@ FCPROC_API int fcproc_dir_make(const char *path, mode_t mode, bool *ret_created,
         (void)rmdir(path);
         return file_error(err, op, -r, "can't set mode %04o on the new folder %s", mode, path);
     }
-    *ret_created = true;
+    TELL(ret_created, true);
     return 0;
 }
 
@@ -141,7 +141,7 @@ FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len
             return file_error(err, op, why, "can't make the file %s", path);
         if (!S_ISREG(st.st_mode))
             return file_conflict(err, op, st.st_mode, "a file", path);
-        *ret_created = false;
+        TELL(ret_created, false);
         return 0;
     }
     r = write_and_close(&fd, data, len, mode, uid, gid, ret_id);
@@ -149,7 +149,7 @@ FCPROC_API int fcproc_file_create(const char *path, const void *data, size_t len
         (void)unlink(path);
         return file_error(err, op, -r, "can't make the file %s", path);
     }
-    *ret_created = true;
+    TELL(ret_created, true);
     return 0;
 }
 
@@ -274,9 +274,9 @@ FCPROC_API int fcproc_file_own(const char *path, const struct fcproc_expected *e
 FCPROC_API int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err)
 {
     if (unlink(path) == 0)
-        *ret_removed = true;
+        TELL(ret_removed, true);
     else if (errno == ENOENT)
-        *ret_removed = false;
+        TELL(ret_removed, false);
     else
         return file_error(err, "file.remove", errno, "can't remove the file %s", path);
     return 0;

@@ -191,6 +191,6 @@ FCPROC_API int fcproc_file_seal(const char *path, const struct fcproc_expected *
         return file_error(err, op, errno, "can't set mode %04o on %s", mode, path);
     if (fstat(fd, &st) < 0)
         return file_error(err, op, errno, "can't look at %s", path);
-    *ret_sealed = st.st_nlink == 1 && has_no_writer(fd);
+    TELL(ret_sealed, st.st_nlink == 1 && has_no_writer(fd));
     return 0;
 }

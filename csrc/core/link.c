@@ -443,8 +443,11 @@ FCPROC_API int fcproc_bridge_ensure(fcproc_net *net, const struct fcproc_bridge 
     int r = check_maker(net->pid, "bridge.ensure", err);
 
     if (r == 0)
+        r = check_struct(spec, sizeof(*spec), "fcproc_bridge", "bridge.ensure", err);
+    if (r == 0)
+        r = check_given(spec->name, "name of a bridge", "bridge.ensure", err);
+    if (r == 0)
         r = fcproc_check_ifname(spec->name, err);
-
     if (r < 0)
         return r;
     for (int tries = 0; tries < 10; tries++) {

@@ -36,7 +36,7 @@ static int try_lock(fcproc_lock *lock, mode_t mode, bool *ret_created, fcproc_er
     struct stat st;
 
     lock->fd = open(lock->path, FLAGS | O_EXCL, mode);
-    *ret_created = lock->fd >= 0;
+    TELL(ret_created, lock->fd >= 0);
     if (lock->fd < 0 && errno == EEXIST)
         lock->fd = open(lock->path, FLAGS, mode);
     if (lock->fd < 0)

@@ -161,18 +161,10 @@ int netlink_error(fcproc_error *err, const char *op, int r, const char *kernel_t
     (void)vsnprintf(what, sizeof(what), format, args);
     va_end(args);
     code = error_errno(err, op, -r, "%s", what);
-    if (err && kernel_text && kernel_text[0]) {
-        size_t used = strlen(err->message);
-
-        (void)snprintf(err->message + used, sizeof(err->message) - used, " (kernel: %s)",
-                       kernel_text);
-    }
-    if (err && r == -EPERM) {
-        size_t used = strlen(err->message);
-
-        (void)snprintf(err->message + used, sizeof(err->message) - used,
-                       "; this needs CAP_NET_ADMIN in the network namespace");
-    }
+    if (kernel_text && kernel_text[0])
+        error_append(err, " (kernel: %s)", kernel_text);
+    if (r == -EPERM)
+        error_append(err, "; this needs CAP_NET_ADMIN in the network namespace");
     return code;
 }
 

@@ -174,7 +174,7 @@ static int path_wait_new(const char *path, bool listening, fcproc_process *serve
     w->watch = -1;
     w->inotify_fd = -EBADF;
     w->path = strdup(path);
-    w->label = strdup(label);
+    w->label = strdup(label ? label : "path");
     w->server = server ? process_ref(server) : NULL;
     if (!w->path || !w->label) {
         fcproc_op_close(&w->op);

@@ -59,9 +59,25 @@ int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const 
 int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
     FCPROC_PRINTF(4, 5);
 int error_nomem(fcproc_error *err, const char *op);
+/* Adds to the message, as far as there is room. */
+void error_append(fcproc_error *err, const char *format, ...) FCPROC_PRINTF(2, 3);
+/* Names the process in an error just filled; returns its code. */
+int error_about(fcproc_error *err, pid_t pid, int code);
 int error_code_for(int sys_errno);
 /* An object is its maker's alone. 0, or FCPROC_ERR_INVALID in a fork of that process. */
 int check_maker(pid_t maker, const char *op, fcproc_error *err);
+/* What the caller has set up: is it one, of a size that this library (which knows so much of it) and its
+ * header agree upon? 0 or a code. */
+int check_struct(const void *given, size_t known, const char *name, const char *op,
+                 fcproc_error *err);
+/* What must not be NULL, though an _INIT leaves it so. */
+int check_given(const void *pointer, const char *what, const char *op, fcproc_error *err);
+/* A result that the caller may not want. */
+#define TELL(ret, value)      \
+    do {                      \
+        if (ret)              \
+            *(ret) = (value); \
+    } while (0)
 
 /* ---- users and groups ---- */
 

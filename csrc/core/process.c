@@ -32,14 +32,6 @@ struct fcproc_process {
     void (*abandon_gate)(struct spawn_gate *gate, fcproc_process *p);
 };
 
-/* Names the process in an error just filled; returns its code. */
-static int about(fcproc_error *err, pid_t pid, int code)
-{
-    if (err)
-        err->pid = pid;
-    return code;
-}
-
 /* ---- handles ---- */
 
 /* waitid(2) by pidfd: an owned child is reaped, any other child of this process only looked at,
@@ -125,7 +117,7 @@ FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error
         return error_set(err, FCPROC_ERR_INVALID, op, 0, "%d is no process: a pid is above 0", pid);
     fd = pidfd_open_number(pid);
     if (fd < 0)
-        return about(err, pid, error_errno(err, op, -fd, "can't open pid %d", pid));
+        return error_about(err, pid, error_errno(err, op, -fd, "can't open pid %d", pid));
     return process_new(pid, fd, false, ret, err);
 }
 
@@ -155,7 +147,7 @@ static uint64_t own_namespace(const char *name)
 static int of_another_namespace(const struct fcproc_identity *id, const char *what,
                                 fcproc_error *err)
 {
-    return about(
+    return error_about(
         err, id->pid,
         error_set(err, FCPROC_ERR_UNSUPPORTED, "process.open", 0,
                   "pid %d was noted down in another %s namespace, and can't be told from here",
@@ -186,11 +178,12 @@ FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id, fc
     int r = proc_read_boot_id(boot_id);
 
     if (r < 0)
-        return about(err, id->pid, error_errno(err, op, -r, "can't tell which boot this is"));
+        return error_about(err, id->pid, error_errno(err, op, -r, "can't tell which boot this is"));
     if (strcmp(boot_id, id->boot_id) != 0)
-        return about(err, id->pid,
-                     error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                               "pid %d is of another boot: the recorded one is gone", id->pid));
+        return error_about(err, id->pid,
+                           error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                     "pid %d is of another boot: the recorded one is gone",
+                                     id->pid));
     if (id->pid_ns && id->pid_ns != own_namespace("pid"))
         return of_another_namespace(id, "PID", err);
     r = fcproc_process_open(id->pid, &p, err);
@@ -198,14 +191,15 @@ FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id, fc
         return r;
     r = is_named_by(id, p, err);
     if (r == 0)
-        r = about(err, id->pid,
-                  error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                            "pid %d is another process now: the recorded one is gone", id->pid));
+        r = error_about(err, id->pid,
+                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                  "pid %d is another process now: the recorded one is gone",
+                                  id->pid));
     /* Dead and not reaped, it has its number yet. */
     if (r > 0 && !fcproc_process_alive(p))
-        r = about(err, id->pid,
-                  error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                            "pid %d, which was recorded, has ended", id->pid));
+        r = error_about(err, id->pid,
+                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                  "pid %d, which was recorded, has ended", id->pid));
     if (r < 0) {
         fcproc_process_close(p);
         return r;
@@ -257,7 +251,7 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
     if (!p->start_time) {
         r = proc_check_ours(op, err);
         if (r < 0)
-            return about(err, p->pid, r);
+            return error_about(err, p->pid, r);
         r = proc_read_stat(p->pid, &st);
         id.start_time = r == 0 ? st.start_time : 0;
     }
@@ -267,7 +261,7 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
         r = -ESRCH;
     r = life_of_held(p->pidfd, r);
     if (r < 0)
-        return about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
+        return error_about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
     id.inode = pidfd_inode(p->pidfd);
     id.pid_ns = own_namespace("pid");
     id.time_ns = own_namespace("time");
@@ -279,9 +273,9 @@ FCPROC_API int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *e
 {
     if (syscall(SYS_pidfd_send_signal, p->pidfd, sig, NULL, 0) == 0)
         return 0;
-    return about(err, p->pid,
-                 error_errno(err, "process.signal", errno, "can't send signal %d to pid %d", sig,
-                             p->pid));
+    return error_about(err, p->pid,
+                       error_errno(err, "process.signal", errno, "can't send signal %d to pid %d",
+                                   sig, p->pid));
 }
 
 /* ---- the end ---- */

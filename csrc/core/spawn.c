@@ -26,6 +26,10 @@ static void set_stream(struct child *child, const struct fcproc_stream *s, int n
 
 static int check_spec(const struct fcproc_spawn *spec, fcproc_error *err)
 {
+    int r = check_struct(spec, sizeof(*spec), "fcproc_spawn", op_name, err);
+
+    if (r < 0)
+        return r;
     if (!spec->argv || !spec->argv[0])
         return error_set(err, FCPROC_ERR_INVALID, op_name, 0, "an empty argument list");
     if (spec->umask < -1 || spec->umask > 0777)
@@ -44,14 +48,15 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
                             fcproc_error *err)
 {
     char file[PATH_MAX];
-    struct child child = { .netns_fd = spec->netns ? fcproc_netns_fd(spec->netns) : -EBADF,
-                           .cgroup_fd = -EBADF };
+    struct child child = { .netns_fd = -EBADF, .cgroup_fd = -EBADF };
     fcproc_process *process = NULL;
     cleanup_fd int cgroup_fd = -EBADF;
     int r = check_spec(spec, err);
 
     if (r < 0)
         return r;
+    if (spec->netns)
+        child.netns_fd = fcproc_netns_fd(spec->netns);
     child.file = spec->argv[0];
     if (*child.file != '/') { /* an absolute path is exec's to judge */
         r = fcproc_find_executable(child.file, file, sizeof(file), err);

@@ -354,14 +354,19 @@ static int tap_set_link(struct tap_job *job, fcproc_error *err)
 FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec, fcproc_ctx *ctx,
                                  struct fcproc_tap_info *ret, fcproc_error *err)
 {
-    struct tap_job job = { .net = net,
-                           .spec = spec,
-                           .fd = -EBADF,
-                           .bridge = spec->bridge ? spec->bridge_ifindex : 0,
-                           .mtu = spec->mtu ? spec->mtu : DEFAULT_MTU };
-    struct fcproc_tap_info info = { .up = true, .isolated = spec->isolated };
-    int r = check_maker(net->pid, "tap.create", err);
+    struct tap_job job = { .net = net, .spec = spec, .fd = -EBADF };
+    struct fcproc_tap_info info = { .up = true };
+    int r = check_maker(net->pid, op_create, err);
 
+    if (r == 0)
+        r = check_struct(spec, sizeof(*spec), "fcproc_tap", op_create, err);
+    if (r == 0)
+        r = check_given(spec->name, "name of a TAP", op_create, err);
+    if (r < 0)
+        return r;
+    job.bridge = spec->bridge ? spec->bridge_ifindex : 0;
+    job.mtu = spec->mtu ? spec->mtu : DEFAULT_MTU;
+    info.isolated = spec->isolated;
     if (r == 0)
         r = fcproc_check_ifname(spec->name, err);
     if (r == 0)

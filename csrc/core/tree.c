@@ -363,7 +363,7 @@ FCPROC_API int fcproc_tree_remove_marked(const char *path, const char *mark, int
     t.path = file_plain_path(path, buf);
     r = path_split(t.path, &split);
     if (r == -ENOENT) {
-        *ret_removed = 0;
+        TELL(ret_removed, 0);
         return 0;
     }
     if (r < 0)
@@ -381,6 +381,6 @@ FCPROC_API int fcproc_tree_remove_marked(const char *path, const char *mark, int
     free_levels(&t);
     close_fd(&split.dir_fd);
     if (r == 0)
-        *ret_removed = t.removed;
+        TELL(ret_removed, t.removed);
     return r;
 }

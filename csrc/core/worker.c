@@ -85,13 +85,8 @@ int work_step(fcproc_op *op, fcproc_error *err)
         return 0;
     if (work->code == 0)
         return 1;
-    if (err) {
-        size_t size = err->struct_size;
-
-        *err = work->error;
-        err->struct_size = size;
-    }
-    return work->code;
+    return error_set(err, work->code, work->error.op, work->error.sys_errno, "%s",
+                     work->error.message);
 }
 
 void work_destroy(fcproc_op *op)

@@ -15,6 +15,15 @@
  * there, as another one: a cancel ends the waits of its own process. So does the handle of a process,
  * as one that is no child.
  * Descriptors.  All are close-on-exec from birth; each belongs to one object.
+ * Pointers.  These may be NULL: err; a context (it never ends); what a _close, _unref, _ref or _cancel
+ * gets; a label (it is "path" then); and what tells more than the result itself, which are ret_changed,
+ * ret_created, ret_removed, ret_freed, ret_sealed, ret_id, and ret of fcproc_bridge_ensure and
+ * fcproc_tap_create. Where it says so, others. All the rest must point to something; but a struct, or what
+ * its _INIT leaves NULL and is needed, is FCPROC_ERR_INVALID when it is missing.
+ * Structs.  Set one up by its _INIT. struct_size tells the library how much of it the caller's header
+ * knew: one of 0, or of any other size that the struct never had, is FCPROC_ERR_INVALID, and what a later
+ * header has added may only be zero (else FCPROC_ERR_UNSUPPORTED). Of an fcproc_error as much is written
+ * as it holds: of one whose struct_size is 0 nothing.
  */
 #ifndef FCPROC_H
 #define FCPROC_H
@@ -26,6 +35,8 @@
 
 #ifdef __cplusplus
 extern "C" {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* fcproc_spawn is a struct and a function, as in C */
 #endif
 
 #define FCPROC_VERSION "0.1.0"
@@ -71,9 +82,10 @@ typedef struct fcproc_error {
     char message[768]; /* what failed, on what, why, and what to do next */
 } fcproc_error;
 
-#define FCPROC_ERROR_INIT                   \
-    {                                       \
-        .struct_size = sizeof(fcproc_error) \
+/* These lists are whole and in order, so that C++17 takes them as well. */
+#define FCPROC_ERROR_INIT                       \
+    {                                           \
+        sizeof(fcproc_error), 0, 0, 0, NULL, "" \
     }
 
 /* The Lua name of a code ("wait_timeout"), or "unknown". */
@@ -186,6 +198,10 @@ struct fcproc_file_id {
     int64_t born_ns; /* since 1970; 0: its file system does not tell */
 };
 enum { FCPROC_FILE_ID_SIZE = 64 };
+#define FCPROC_FILE_ID_INIT \
+    {                       \
+        0, 0, 0             \
+    }
 /* As "DEV-INO-BORN", to be written down. */
 FCPROC_API void fcproc_file_id_print(const struct fcproc_file_id *id,
                                      char buf[FCPROC_FILE_ID_SIZE]);
@@ -201,9 +217,9 @@ struct fcproc_expected {
     bool single;                    /* it has one name: a second may be anywhere */
     int64_t reader_uid, reader_gid; /* opened with this user's rights alone; -1: the caller's */
 };
-#define FCPROC_EXPECTED_INIT                          \
-    {                                                 \
-        .uid = -1, .reader_uid = -1, .reader_gid = -1 \
+#define FCPROC_EXPECTED_INIT                   \
+    {                                          \
+        FCPROC_FILE_ID_INIT, -1, false, -1, -1 \
     }
 
 struct fcproc_file_info {
@@ -312,9 +328,10 @@ struct fcproc_copy {
     mode_t mode;      /* of the copy ... */
     int64_t uid, gid; /* ... and whose it is; -1: the caller's */
 };
-#define FCPROC_COPY_INIT                                                \
-    {                                                                   \
-        .struct_size = sizeof(struct fcproc_copy), .uid = -1, .gid = -1 \
+/* The mode is 0600. */
+#define FCPROC_COPY_INIT                                                                \
+    {                                                                                   \
+        sizeof(struct fcproc_copy), NULL, NULL, NULL, FCPROC_COPY_REFLINK, 0600, -1, -1 \
     }
 
 /* Operation: a regular file is copied. FCPROC_COPY_REFLINK shares the blocks where the file system
@@ -339,9 +356,9 @@ struct fcproc_hash {
     bool follow; /* a link, as /proc/PID/exe is one; expected is not looked at then */
     bool blocks; /* see below */
 };
-#define FCPROC_HASH_INIT                          \
-    {                                             \
-        .struct_size = sizeof(struct fcproc_hash) \
+#define FCPROC_HASH_INIT                                     \
+    {                                                        \
+        sizeof(struct fcproc_hash), NULL, NULL, false, false \
     }
 
 /* Operation, in a thread of its own: the SHA-256 of a regular file, as sha256sum(1) gives it. With
@@ -389,6 +406,10 @@ struct fcproc_identity {
     uint64_t pid_ns, time_ns; /* the namespaces, by their inodes, in which pid and start_time hold;
                                * 0: not known, as in an identity of an earlier version */
 };
+#define FCPROC_IDENTITY_INIT \
+    {                        \
+        0, 0, 0, "", 0, 0    \
+    }
 
 struct fcproc_exit {
     bool known;    /* false: it ended, but how could not be found out */
@@ -518,6 +539,10 @@ struct fcproc_stream {
     const char *path; /* FCPROC_STDIO_FILE: opened O_APPEND, made with mode 0600; a FIFO must have
                        * its other end open already, else it is FCPROC_ERR_NOT_FOUND */
 };
+#define FCPROC_STREAM_INIT          \
+    {                               \
+        FCPROC_STDIO_NULL, -1, NULL \
+    }
 
 struct fcproc_spawn {
     size_t struct_size;
@@ -542,9 +567,11 @@ struct fcproc_spawn {
     const char *cgroup;
 };
 
-#define FCPROC_SPAWN_INIT                                                             \
-    {                                                                                 \
-        .struct_size = sizeof(struct fcproc_spawn), .umask = -1, .uid = -1, .gid = -1 \
+#define FCPROC_SPAWN_INIT                                                                        \
+    {                                                                                            \
+        sizeof(struct fcproc_spawn), NULL, NULL, NULL,                                           \
+            { FCPROC_STREAM_INIT, FCPROC_STREAM_INIT, FCPROC_STREAM_INIT }, NULL, 0, -1, -1, -1, \
+            false, NULL, 0, false, NULL                                                          \
     }
 
 /* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default
@@ -569,6 +596,11 @@ struct fcproc_command {
     int end_signal;      /* how it is ended when its time is over: SIGKILL, or another ... */
     int64_t grace_ms;    /* ... and SIGKILL this long after */
 };
+/* Without an end of its own; keeps a MiB of output. */
+#define FCPROC_COMMAND_INIT                                                          \
+    {                                                                                \
+        sizeof(struct fcproc_command), FCPROC_SPAWN_INIT, NULL, 0, 1 << 20, -1, 0, 0 \
+    }
 struct fcproc_output {
     const char *data; /* valid until the operation is closed */
     size_t len;
@@ -576,7 +608,7 @@ struct fcproc_output {
 };
 FCPROC_CHECKED int fcproc_command_run(const struct fcproc_command *spec, fcproc_ctx *ctx,
                                       fcproc_op **ret, fcproc_error *err);
-/* Also after a failed step: what came until then. */
+/* Also after a failed step: what came until then. out and err_out may be NULL. */
 FCPROC_API struct fcproc_exit fcproc_command_result(const fcproc_op *op, struct fcproc_output *out,
                                                     struct fcproc_output *err_out);
 
@@ -602,6 +634,10 @@ struct fcproc_bridge {
     int prefix;
     const char *alias; /* IFLA_IFALIAS of one that is made here; NULL: none */
 };
+#define FCPROC_BRIDGE_INIT                                \
+    {                                                     \
+        sizeof(struct fcproc_bridge), NULL, NULL, 0, NULL \
+    }
 struct fcproc_bridge_info {
     int ifindex;
     bool created, addressed, brought_up; /* what had to be done */
@@ -625,6 +661,10 @@ struct fcproc_tap {
     int bridge_ifindex;       /* as fcproc_bridge_ensure told, which saves a look; 0: not known */
     const char *alias; /* IFLA_IFALIAS, set with the rest; NULL: none, also of one that had one */
 };
+#define FCPROC_TAP_INIT                                                        \
+    {                                                                          \
+        sizeof(struct fcproc_tap), NULL, NULL, -1, -1, NULL, 0, false, 0, NULL \
+    }
 struct fcproc_tap_info {
     char name[FCPROC_IFNAME_MAX + 1];
     int ifindex;
@@ -727,6 +767,7 @@ FCPROC_API int fcproc_signal_wait_result(const fcproc_op *op); /* its number */
 FCPROC_API const char *fcproc_default_guest_path(void);
 
 #ifdef __cplusplus
+#pragma GCC diagnostic pop
 }
 #endif
 #endif

@@ -169,7 +169,7 @@ static int push_command_result(lua_State *L, fcproc_op *op)
 static int l_command(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    struct fcproc_command spec = { .struct_size = sizeof(spec) };
+    struct fcproc_command spec = FCPROC_COMMAND_INIT;
     struct bind_op *b = bind_first_op(L, 2, push_command_result);
     int netns = read_spawn(L, 1, &spec.spawn);
 
