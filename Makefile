@@ -49,7 +49,7 @@ CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
 # What is in each room of C; below, a rule for each.
-CORE := error context op ctxwait linger pathwait path executable filecommon file fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
+CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
 	ids life child gate spawn command netlink link tap tapreset worker removal library curl unixhttp digest sync guest host signal terminal
 BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
@@ -64,7 +64,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
 	resources/partial resources/place resources/processes resources/reclaim resources/record \
 	resources/steps resources/strays resources/uids resources/upkeep \
-	vm vm/boot vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/snapshot \
+	vm vm/boot vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms

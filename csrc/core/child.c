@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "rawcall.h"
 #include "spawn.h"
@@ -157,6 +158,23 @@ RAW_CODE static void child_reset_signals(void)
     (void)raw_call(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, KERNEL_SIGSET_SIZE);
 }
 
+/* Before the ids, since root may raise the hard limit. */
+RAW_CODE static void child_set_limit(const struct child *c)
+{
+    struct rlimit64 limit = { (rlim64_t)c->spec->no_file, (rlim64_t)c->spec->no_file }, ours;
+    long r;
+
+    if (c->spec->no_file == 0)
+        return;
+    r = raw_call(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, 0);
+    if (r == -EPERM) {
+        child_check(c, STEP_LIMIT, raw_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &ours));
+        limit.rlim_cur = limit.rlim_max = ours.rlim_max;
+        r = raw_call(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, 0);
+    }
+    child_check(c, STEP_LIMIT, r);
+}
+
 RAW_CODE static bool child_sets_ids(const struct fcproc_spawn *spec)
 {
     return spec->uid >= 0 || spec->gid >= 0;
@@ -213,6 +231,7 @@ RAW_CODE static void child_main(void *arg)
         child_check(c, STEP_CWD, raw_call(SYS_chdir, spec->cwd));
     if (spec->gate)
         child_wait_at_gate(c);
+    child_set_limit(c);
     child_set_ids(c);
     child_reset_signals();
     child_check(c, STEP_EXEC, raw_call(SYS_execve, c->file, spec->argv, spec->envp));

@@ -19,6 +19,7 @@ static const char *const step_text[] = {
     [STEP_SESSION] = "start a session",
     [STEP_NETNS] = "enter the network namespace",
     [STEP_FDS] = "set up its descriptors",
+    [STEP_LIMIT] = "set its limit of descriptors",
     [STEP_GROUPS] = "drop our supplementary groups",
     [STEP_GROUP] = "take its group",
     [STEP_USER] = "take its user",

@@ -36,6 +36,10 @@ static int check_spec(const struct fcproc_spawn *spec, fcproc_error *err)
         return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
                          "%d can't be a umask: they go from 0 to 0777, and -1 stands for none",
                          spec->umask);
+    if (spec->no_file < 0)
+        return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
+                         "%lld can't be a limit of descriptors: 1 or more, and 0 stands for ours",
+                         (long long)spec->no_file);
     for (size_t i = 0; i < spec->n_fds; i++)
         if (spec->fds[i].to < 3 || spec->fds[i].to == INT_MAX)
             return error_set(err, FCPROC_ERR_INVALID, op_name, 0,

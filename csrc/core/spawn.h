@@ -15,6 +15,7 @@ enum child_step {
     STEP_NETNS,
     STEP_FDS,
     STEP_CWD,
+    STEP_LIMIT,
     STEP_GROUPS,
     STEP_GROUP,
     STEP_USER,

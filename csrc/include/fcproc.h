@@ -565,13 +565,16 @@ struct fcproc_spawn {
     /* A cgroup of version 2 that it shall be born in; NULL: the caller's. Where the kernel refuses that,
      * it is born in the caller's all the same: ask fcproc_cgroup_holds. */
     const char *cgroup;
+    /* How many descriptors it may have (RLIMIT_NOFILE, soft and hard); 0: the caller's limits. Who may
+     * not raise his hard limit gives that at most. */
+    int64_t no_file;
 };
 
 #define FCPROC_SPAWN_INIT                                                                        \
     {                                                                                            \
         sizeof(struct fcproc_spawn), NULL, NULL, NULL,                                           \
             { FCPROC_STREAM_INIT, FCPROC_STREAM_INIT, FCPROC_STREAM_INIT }, NULL, 0, -1, -1, -1, \
-            false, NULL, 0, false, NULL                                                          \
+            false, NULL, 0, false, NULL, 0                                                       \
     }
 
 /* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default
@@ -743,6 +746,10 @@ struct fcproc_disk {
 };
 /* The disk that path is on. */
 FCPROC_CHECKED int fcproc_disk_free(const char *path, struct fcproc_disk *ret, fcproc_error *err);
+/* What would be a guest's disk, a file or a block device, links followed: its bytes, and at most len of
+ * its first. Another kind is FCPROC_ERR_CONFLICT. */
+FCPROC_CHECKED int fcproc_disk_look(const char *path, void *head, size_t len, size_t *ret_len,
+                                    int64_t *ret_size, fcproc_error *err);
 /* Two files in the folder can share their blocks (FICLONE), so that a copy costs no time and no
  * room. FCPROC_ERR_UNSUPPORTED: its file system can't. */
 FCPROC_CHECKED int fcproc_reflink_check(const char *folder, fcproc_error *err);

@@ -63,6 +63,25 @@ static int l_disk_free(lua_State *L)
     return 3;
 }
 
+/* core.disk_look(path, limit) -> size, head */
+static int l_disk_look(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    lua_Integer limit = luaL_checkinteger(L, 2);
+    int64_t size;
+    size_t len;
+    char head[4096];
+
+    luaL_argcheck(L, limit >= 0 && (size_t)limit <= sizeof(head), 2,
+                  "a limit must be 0 to 4096 bytes");
+    if (fcproc_disk_look(path, head, (size_t)limit, &len, &size, &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, size);
+    lua_pushlstring(L, head, len);
+    return 2;
+}
+
 /* core.reflink_check(folder) -> true */
 static int l_reflink_check(lua_State *L)
 {
@@ -82,6 +101,7 @@ void bind_open_checks(lua_State *L)
         { "kvm_check", l_kvm_check },
         { "tun_check", l_tun_check },
         { "disk_free", l_disk_free },
+        { "disk_look", l_disk_look },
         { "reflink_check", l_reflink_check },
         { NULL, NULL },
     };

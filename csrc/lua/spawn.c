@@ -107,6 +107,7 @@ static int read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
     spec->umask = (int)bind_field_integer(L, table, "umask", 0777, -1);
     spec->uid = bind_field_integer(L, table, "uid", BIND_MOST_ID, -1);
     spec->gid = bind_field_integer(L, table, "gid", BIND_MOST_ID, -1);
+    spec->no_file = bind_field_integer(L, table, "no_file", INT_MAX, 0);
     spec->without = (unsigned)bind_field_integer(L, table, "without", INT_MAX, 0);
     spec->new_session = flag_field(L, table, "session");
     spec->gate = flag_field(L, table, "gate");

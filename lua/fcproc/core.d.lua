@@ -649,6 +649,13 @@ function core.tun_check(path) end
 ---@return integer? free, integer|fcproc.Error total, integer? files
 function core.disk_free(path) end
 
+---What would be a guest's disk, a file or a block device: its bytes, and the first of them. Links are
+---followed. ERR_CONFLICT: something else.
+---@param path string
+---@param limit integer  0 to 4096
+---@return integer? size, string|fcproc.Error head
+function core.disk_look(path, limit) end
+
 ---Can two files in the folder share blocks (FICLONE)? ERR_UNSUPPORTED: not on its file system.
 ---@param folder string
 ---@return true?, fcproc.Error?

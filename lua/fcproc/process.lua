@@ -78,13 +78,15 @@ end
 ---@field session boolean?  a session of its own: survives the terminal and our process group
 ---@field netns fcproc.Netns?
 ---@field gate boolean?     executes nothing until process:release(); ends if we die before
+---@field no_file integer?  descriptors that it may have; default: our limits. A hard limit that we may not
+---                         raise stays
 ---@field without integer?  bits of core.without
 
 M.spawn_options = {
   env = "table", cwd = "string", stdin = "string|integer|table", stdout = "string|integer|table",
   stderr = "string|integer|table", fds = "table", umask = "integer", uid = "integer",
   gid = "integer", session = "boolean", netns = "fcproc.netns", gate = "boolean",
-  without = "integer",
+  no_file = "integer", without = "integer",
 }
 
 ---The table that core.spawn and core.command take.

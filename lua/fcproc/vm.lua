@@ -20,6 +20,7 @@ local reclaim = require "fcproc.resources.reclaim"
 local recover = require "fcproc.vm.recover"
 local restoring = require "fcproc.vm.restore"
 local specs = require "fcproc.vm.spec"
+local sizes = require "fcproc.vm.sizes"
 local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
 local upkeep = require "fcproc.resources.upkeep"
@@ -36,6 +37,7 @@ local function describe_in(record, plan)
   record.mem_mib = spec.mem_mib or (plan.builtin and 16 or 128)
   record.console_limit = spec.console_limit
   record.seccomp = spec.seccomp == false and "off" or nil
+  record.huge_pages = spec.huge_pages
   for _, warning in ipairs(plan.warnings or {}) do
     record.warnings = record.warnings or {}
     table.insert(record.warnings, warning)
@@ -91,7 +93,8 @@ local function start_machine(vm, plan, config, ctx)
     id = plan.id, binary = plan.binary, files = journal.record.files, config = config,
     boot = spec.boot, metadata = spec.mmds and spec.mmds.data, jailer = plan.jailer,
     log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
-    timeout = spec.timeout, cgroup = plan.jailer and cgroup.start(journal.record.jail) or nil,
+    timeout = spec.timeout, no_file = spec.limits and spec.limits.no_file,
+    cgroup = plan.jailer and cgroup.start(journal.record.jail) or nil,
     before_release = function(launcher)
       local identity, reason = launcher:identity()
       if not identity then return nil, reason end
@@ -252,6 +255,7 @@ function M.restore(manager, path, spec, ctx)
   if not plan then return nil, err end
   ok, err = restoring.plan(manager, path, plan, ctx)
   if not ok then return nil, err end
+  sizes.limits(plan, plan.manifest.mem_mib)
   return build(manager, plan, fleet, ctx, RESTORE)
 end
 
@@ -277,7 +281,8 @@ M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
   ctx = loop.context(ctx)
-  local functions, fleet = { limit = limit }, { abandoned = {} }
+  local functions = { limit = limit }
+  local fleet = { abandoned = {}, huge_mib = sizes.huge_memory(list) }
   local vms, whole, failure = {}, false, nil
   for i, spec in ipairs(list) do
     functions[i] = function(run_ctx)

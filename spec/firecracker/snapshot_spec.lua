@@ -230,6 +230,17 @@ describe("a snapshot", function()
     assert_nothing(world)
   end)
 
+  it("that the jail's limit would cut is refused, and the VM, which was warned, goes on", function()
+    local world <close> = support.bridged_world()
+    local vm <close> = launch(world, { jailer = { uid = 1234, gid = 2345, limits = { fsize = 8 << 20 } } })
+    local err = fails("invalid", vm:snapshot(world.folder:file("snap")))
+    assert.is_truthy(err.message:find("jailer.limits.fsize", 1, true), err.message)
+    local info = must(vm:info())
+    assert.are.same({ "running", "fsize" }, { info.state, info.warnings[1].name })
+    assert.are.same({ "disk", "run" }, names_in(world.folder.path))
+    must(vm:stop())
+  end)
+
   it("for which the disk has no room leaves nothing, and the VM goes on", function()
     local dir <close> = support.folder()
     in_mounts(dir, 'mkdir "$1/full" && mount -t tmpfs -o size=20m none "$1/full"', [[

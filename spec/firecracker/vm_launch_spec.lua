@@ -29,8 +29,11 @@ describe("a launched VM", function()
     }
     local seen = {}
     for _, boot in ipairs{ "config_file", "api" } do
-      spec.boot = boot
+      spec.boot, spec.limits = boot, boot == "api" and { no_file = 4096 } or nil
       local vm <close> = vms.ready(world, spec)
+      local soft, hard = support.read_file(("/proc/%d/limits"):format(vm:pid())):match(
+        "Max open files%s+(%d+)%s+(%d+)")
+      assert.are.same(boot == "api" and { "4096", "4096" } or { "2048", "2048" }, { soft, hard })
       seen[#seen + 1] = must(vm:api("GET", "/vm/config"))
       assert.are.same({ instance = { id = 5 } }, must(vm:mmds()))
       must(vm:stop())

@@ -108,7 +108,7 @@ describe("a string with a zero byte", function()
     local function refused(fn, ...) raises("zero byte", fn, ...) end
     for _, name in ipairs{ "stat", "list_dir", "read_file", "read_link", "remove_file", "remove_tree",
       "lock_file", "lock_taken", "socket_access", "socket_dir", "find_executable", "absolute_path",
-      "kvm_check", "tun_check", "disk_free", "reflink_check", "open_listener", "listener_pid",
+      "kvm_check", "tun_check", "disk_free", "disk_look", "reflink_check", "open_listener", "listener_pid",
       "open_by_root", "netns", "client", "check_ifname", "address_family", "cgroup_holds",
       "remove_cgroup" } do
       refused(core[name], zero)

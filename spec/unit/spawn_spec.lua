@@ -46,6 +46,22 @@ os.execvp(sys.argv[1], sys.argv[1:])]], support.lua, script }
     assert.is_truthy(text:find("SigBlk:\t0+\nSigIgn:\t0+\nSigCgt:\t0+\n"), text)
   end)
 
+  it("may have as many descriptors as it is told; a limit that can't be raised stays", function()
+    local function limits(opts)
+      return (output_of({ "cat", "/proc/self/limits" }, opts):match("Max open files%s+(%S+%s+%S+)"))
+    end
+    local ours = support.read_file("/proc/self/limits"):match("Max open files%s+(%S+%s+%S+)")
+    assert.are.equal(ours, limits())
+    local hard = tonumber(ours:match("%s(%d+)"))
+    for _, gate in ipairs{ 0, 2048, hard } do
+      local wanted = gate == 0 and ours or ("%d\t%d"):format(gate, gate)
+      assert.are.equal(wanted:gsub("%s+", " "), (limits{ no_file = gate }:gsub("%s+", " ")))
+    end
+    -- More than the kernel gives anybody (sysctl fs.nr_open).
+    assert.are.equal(("%d %d"):format(hard, hard), (limits{ no_file = 0x7fffffff }:gsub("%s+", " ")))
+    raises("no_file must be a whole number from 0", { "true" }, { no_file = -1 })
+  end)
+
   it("has only the descriptors that it is given", function()
     local open <close> = must(io.open("/dev/null")) -- Lua's own files are not close-on-exec
     assert.is_truthy(open)

@@ -55,8 +55,8 @@ describe("a VM's spec", function()
 
   it("has every mistake named, many at once", function()
     local file, other = world.folder:file("disk"), world.folder:file("other")
-    support.write_file(file, "x")
-    support.write_file(other, "x")
+    support.write_file(file, ("x"):rep(512))
+    support.write_file(other, ("x"):rep(512))
     has({
       id = "can't be an id", vcpus = "must be an integer, not a string",
       mem_mib = "0 is out of range: 1 to", boot = "'bios' is none of config_file, api",
@@ -155,7 +155,7 @@ describe("a VM's spec", function()
     has({ ["mmds.address"] = "must be a link-local" }, manager,
       { network = true, mmds = { address = "10.0.0.1" } })
     has({ ["drives[1].rate_limit"] = "unknown field 'speed'" }, manager,
-      { drives = { { path = "/etc/hostname", rate_limit = { speed = 1 } } } })
+      { drives = { { path = support.firecracker(), rate_limit = { speed = 1 } } } })
   end)
 
   it("tells the guest its MTU from 1.16 on", function()
@@ -184,7 +184,7 @@ describe("a VM's spec", function()
 
   it("has drives that the jail's user may open", function()
     local disk = world.folder:file("disk")
-    support.write_file(disk, "x")
+    support.write_file(disk, ("x"):rep(512))
     support.sh{ "chmod", "644", disk }
     local jailer = { uid = 1000, gid = 1000 }
     has({ ["drives[2].path"] = "can't be written by uid 1000; chown it, or give the VM a copy" },
@@ -211,7 +211,7 @@ describe("a VM's spec", function()
       must(specs.plan(manager, jail(fields)))
     end
     local disk = world.folder:file("disk")
-    support.write_file(disk, "x")
+    support.write_file(disk, ("x"):rep(512))
     support.sh{ "chmod", "600", disk }
     has({ ["drives[1].path"] = "can't be written by uid \"auto\"" }, manager,
       { jailer = { uid = "auto" }, drives = { { path = disk } } })

@@ -118,6 +118,7 @@ local function prove(host, step, seen)
 
   local vmm <close>, no_vmm = step("start firecracker", function()
     return process.spawn({ binary, "--api-sock", sock, "--level", "Error" }, {
+      no_file = 2048, -- as a launch
       stdout = { file = console }, stderr = { file = console }, umask = tonumber("077", 8),
       netns = netns, session = true,
     }, ctx)

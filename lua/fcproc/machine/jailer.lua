@@ -205,12 +205,15 @@ end
 
 local UNITS = { k = 1024, m = 1048576, g = 1073741824 }
 
--- "64M" as the kernel shows it, and "0,1" as "0-1".
-local function numbers_of(text)
+---The number that "64M" is in a cgroup's file.
+---@param text string
+---@return integer? number  nil: it is none
+function M.number_of(text)
   local number, unit = text:match("^(%d+)([kKmMgG]?)$")
   if number then return tonumber(number) * (UNITS[unit:lower()] or 1) end
 end
 
+-- "0,1" as "0-1".
 local function members_of(text)
   local members = {}
   for part in text:gmatch("[^,]+") do
@@ -227,7 +230,7 @@ local PAGE = 65536 -- the largest to which a limit of memory is rounded down
 local function in_force(wanted, shown)
   shown = shown:gsub("%s+$", "")
   if shown == wanted then return true end
-  local a, b = numbers_of(wanted), numbers_of(shown)
+  local a, b = M.number_of(wanted), M.number_of(shown)
   if a and b then return a >= b and a - b < PAGE and b > 0 end
   local members = members_of(wanted)
   if members and members == members_of(shown) then return true end

@@ -11,6 +11,9 @@ local outputs = require "fcproc.machine.outputs"
 local M = {}
 
 local PRIVATE = 384 -- 0600
+-- Firecracker makes room for as many descriptors as it may have: for the usual million, 9 MB of kernel
+-- memory. The jailer gives it so many.
+local DESCRIPTORS = 2048
 
 M.TIMEOUT = 10 -- seconds until its API must listen
 
@@ -33,6 +36,7 @@ M.QUIET = { Off = true, Error = true, Warning = true }
 ---@field arguments string[]?     more of Firecracker's own
 ---@field timeout number?         seconds, default 10
 ---@field cgroup string?          where it shall be born, if that can be
+---@field no_file integer?        descriptors that it may have; default 2048. In a jail the jailer sets it
 ---@field before_release (fun(launcher: fcproc.Process): true?, fcproc.Error?)?
 ---       called while the process waits at its gate: to write down who it is
 
@@ -123,6 +127,7 @@ function M.prepare(manager, opts)
     cwd = opts.files.folder, gate = opts.before_release and true or nil, cgroup = opts.cgroup,
     -- Sockets are born 0600. The jailer makes folders, which need their x.
     umask = opts.jailer and 63 or 127,
+    no_file = not opts.jailer and (opts.no_file or DESCRIPTORS) or nil,
     without = manager.config.without,
   }
 end

@@ -36,6 +36,8 @@ Journal.__index = Journal
 ---@field leases fcproc.Leases?  where leases are taken
 ---@field taken_uids integer[][]?  ranges that others give away
 ---@field binary string?    Firecracker's, absolute
+---@field huge_mib integer?  what all of its VMs take of huge pages
+---@field huge_free integer?  pages that there were for them
 ---@field abandoned fcproc.Vm[]?  that failed, and could not be removed as long as the others held on
 ---@field with_nat fcproc.NatEntry[]?  guests that run, when the kernel's tables were not there
 ---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua

@@ -14,13 +14,13 @@ M.spec = {
   entropy = "boolean|table", jailer = "table", boot = "string =config_file =api",
   seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
   console_limit = "integer 65536 1099511627776", timeout = "number 0.001 3600",
-  arguments = "table", hooks = "table", cgroup = "string",
+  arguments = "table", hooks = "table", cgroup = "string", limits = "table",
 }
 
 -- From a snapshot: what the VM is, it says itself.
 M.restore = {}
 for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
-  "timeout", "arguments", "hooks", "cgroup", "track_dirty_pages" } do
+  "timeout", "arguments", "hooks", "cgroup", "limits", "track_dirty_pages" } do
   M.restore[name] = M.spec[name]
 end
 M.restore.paused = "boolean"       -- do not resume it
@@ -48,6 +48,7 @@ M.jailer = {
   cgroup_version = "integer 1 2", parent_cgroup = "string", limits = "table",
 }
 
+M.direct_limits = { no_file = "integer 64 1073741816" } -- as sysctl fs.nr_open at most
 M.limits = { no_file = "integer 16 1048576", fsize = "integer 1 9007199254740992" }
 M.vsock = { cid = "integer 3 4294967294 !" }
 M.mmds = { data = "table", version = "string =V1 =V2", address = "string" }
@@ -56,7 +57,8 @@ M.balloon = {
   stats_interval_s = "integer 0 3600",
 }
 M.entropy = { rate_limit = "table" }
-M.inner = { vsock = M.vsock, mmds = M.mmds, balloon = M.balloon, entropy = M.entropy }
+M.inner = { limits = M.direct_limits, vsock = M.vsock,
+  mmds = M.mmds, balloon = M.balloon, entropy = M.entropy }
 
 -- The steps that hooks hang on.
 M.steps = { prepare = true, drives = true, network = true, start = true, stop = true,

@@ -11,6 +11,7 @@ local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
 local origins = require "fcproc.resources.origin"
 local partials = require "fcproc.resources.partial"
+local sizes = require "fcproc.vm.sizes"
 local statefiles = require "fcproc.vm.statefiles"
 
 local M = {}
@@ -24,10 +25,11 @@ local CLEANUP_LIMIT = 60 -- seconds
 ---@field cleanup_timeout number?  seconds that the clean-up after a failure may take, of which most is
 ---                                waiting until Firecracker has written what was asked of it; default 60
 
+---@field for_uffd boolean?      though only a handler of page faults can load it: with huge pages
 ---@field trust boolean?        by root, though somebody else may move the folder that it is written into
 
 local known = { type = "string", keep_paused = "boolean", copy = "string", cleanup_timeout = "number",
-  trust = "boolean" }
+  trust = "boolean", for_uffd = "boolean" }
 
 -- Firecracker's refusal of a diff, with what to do.
 local function explain_diff(opts, err)
@@ -158,10 +160,12 @@ local function create(vm, path, opts, ctx)
   local record, machine = vm.journal.record, vm.machine
   local state, err = machine:state(ctx)
   if not state then return nil, machine:failure("snapshot", err) end
+  local ok
+  ok, err = sizes.snapshot(vm, opts)
+  if not ok then return nil, err end
   local manifest -- before the pause: it takes longer than some snapshots
   manifest, err = manifests.of(vm, opts.type or "Full", ctx)
   if not manifest then return nil, err end
-  local ok
   ok, err = begin(vm, path, state, opts.trust)
   if not ok then return nil, err end
   if record.resume then

@@ -9,6 +9,7 @@ local disks = require "fcproc.resources.disks"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
 local schema = require "fcproc.vm.schema"
+local sizes = require "fcproc.vm.sizes"
 
 local M = {}
 
@@ -54,6 +55,7 @@ local M = {}
 ---@field jailer fcproc.JailerSpec?
 ---@field hooks table<string, function>?
 ---@field cgroup string?
+---@field limits { no_file: integer? }?
 ---@field seccomp (string|false)?
 ---@field log_level string?
 ---@field console_limit integer?
@@ -87,6 +89,7 @@ local M = {}
 ---@field jailer fcproc.JailerSpec?
 ---@field cgroup string?           a cgroup's folder, into which the VMM is put before it runs: else it
 ---                                 is in its manager's, and ends with it when that is killed
+---@field limits { no_file: integer? }?  without a jailer: descriptors of the VMM; default 2048
 ---@field boot ("config_file"|"api")?  how it is told its configuration; default "config_file"
 ---@field seccomp (string|false)?   a filter's file; false: none at all, which is logged
 ---@field log_level string?         Off, Error, Warning, Info, Debug, Trace; of firecracker.log
@@ -119,7 +122,7 @@ end
 
 -- ---- drives --------------------------------------------------------------------------------
 
-local function check_drive(check, given, index, seen)
+local function check_drive(check, plan, given, index, seen)
   local place = ("drives[%d]"):format(index)
   local drive = check:table(given, place, schema.drive)
   if not drive then return end
@@ -145,18 +148,20 @@ local function check_drive(check, given, index, seen)
       seen.files[key])
   end
   if writes then seen.files[key] = index end
-  return {
+  local planned = {
     id = id, path = file.path, read_only = drive.read_only or false, root = drive.root or false,
     copy = drive.copy, name = "drive-" .. id, lease = writes and "drive-" .. key or nil,
     rate_limit = drive.rate_limit, io_engine = drive.io_engine, cache_type = drive.cache_type,
-    mode = file.mode, uid = file.uid, gid = file.gid, index = index,
+    mode = file.mode, uid = file.uid, gid = file.gid, index = index, block = file.type == "block",
   }
+  sizes.drive(check, plan, planned, place .. ".path")
+  return planned
 end
 
-local function check_drives(check, spec)
-  local list, seen = {}, { ids = {}, files = {} }
-  if spec.drives == nil or not check:list(spec.drives, "drives") then return list end
-  for i, drive in ipairs(spec.drives) do list[#list + 1] = check_drive(check, drive, i, seen) end
+local function check_drives(check, plan)
+  local given, list, seen = plan.spec.drives, {}, { ids = {}, files = {} }
+  if given == nil or not check:list(given, "drives") then return list end
+  for i, drive in ipairs(given) do list[#list + 1] = check_drive(check, plan, drive, i, seen) end
   return list
 end
 
@@ -400,7 +405,7 @@ local function check_kernel(check, plan, kernel)
 end
 
 -- What a snapshot would say itself.
-local function check_machine(check, plan)
+local function check_machine(check, plan, fleet)
   local spec = plan.spec
   plan.builtin = spec.kernel == nil
   if spec.kernel then
@@ -411,8 +416,11 @@ local function check_machine(check, plan)
     if not plan.kernel then check:add("kernel", "none is given, and %s", err.message) end
   end
   plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
-  plan.drives = check_drives(check, spec)
+  plan.drives = check_drives(check, plan)
   check_access(check, plan.drives, plan.jailer)
+  sizes.boot(check, plan)
+  sizes.huge_pages(check, plan, fleet)
+  sizes.limits(plan, sizes.memory(spec))
   if type(spec.entropy) == "table" then
     boot.check_part(check, boot.limiter, spec.entropy.rate_limit, "entropy.rate_limit")
   end
@@ -479,11 +487,12 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   plan.network = check_network(check, manager, spec)
   check_hooks(check, spec.hooks)
   check_command(check, plan)
+  sizes.descriptors(check, plan)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
   if restoring then plan.given = check_given(check, spec.drives, plan.jailer) end
-  if not restoring then check_machine(check, plan) end
+  if not restoring then check_machine(check, plan, fleet) end
   if check:failed() then return nil, check:error() end
   if not restoring then
     boot.check_version(check, manager, plan, ctx)
