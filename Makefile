@@ -50,8 +50,8 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
-	ids life child gate spawn command netlink link tap tapreset worker removal library curl unixhttp digest sync guest host signal terminal
-BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal
+	ids life child gate spawn command netlink link tap tapreset worker removal library curl unixhttp digest sync guest host signal terminal keys
+BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal keys
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
@@ -67,7 +67,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	vm vm/boot vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
-	cli cli/console cli/fcconfig cli/flags cli/host cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
+	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The serial console: a 16550 at port 0x3f8, written to one whole line at a time. Only the main
+// The serial console: a 16550 at port 0x3f8, written to one whole line at a time, and read only when
+// that is asked for. Only the main
 // flow and the exception handler (which never returns) print, so lines cannot mix.
 #include "guest.h"
 
@@ -11,10 +12,13 @@
 #define SERIAL_FIFO         0x3fa
 #define SERIAL_LINE_CONTROL 0x3fb
 #define SERIAL_LINE_STATUS  0x3fd
+#define SERIAL_HAS_DATA     0x01
 #define SERIAL_CAN_SEND     0x20
 #define SERIAL_FIFO_SIZE    16
 
 static unsigned fifo_room;
+static char heard[128];
+static size_t heard_size;
 
 static void console_put(char byte)
 {
@@ -85,4 +89,32 @@ void console_say(const char *format, ...)
     }
     console_put_text("\r\n");
     va_end(values);
+}
+
+void console_listen(void)
+{
+    interrupt_enable(IRQ_SERIAL);
+    port_write(SERIAL_INTERRUPTS, 1); // for each byte that comes
+}
+
+static void console_hear(char byte)
+{
+    char shown[4 * sizeof(heard) + 1];
+
+    if (byte != '\r' && byte != '\n') {
+        if (heard_size < sizeof(heard))
+            heard[heard_size++] = byte;
+        return;
+    }
+    text_escape(shown, heard, heard_size);
+    heard_size = 0;
+    console_say("heard '%s'", shown);
+}
+
+void console_serve(uint64_t irqs)
+{
+    if (!(irqs & IRQ_BIT(IRQ_SERIAL)))
+        return;
+    while (port_read(SERIAL_LINE_STATUS) & SERIAL_HAS_DATA)
+        console_hear((char)port_read(SERIAL_DATA));
 }

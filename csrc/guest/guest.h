@@ -53,6 +53,10 @@ void console_start(void);
 // Prints one line. Knows %s %u %x %lu %lx %%, with a zero-padded width.
 void console_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// From now on each line that comes is said again, when it is served.
+void console_listen(void);
+void console_serve(uint64_t irqs);
+
 // text.c: bytes and text. Compilers may call the mem* functions on their own account.
 
 void *memcpy(void *restrict to, const void *restrict from, size_t size);
@@ -85,6 +89,7 @@ void mapping_add(uint64_t address);
 // interrupt.c: exceptions, interrupts and sleep.
 
 #define IRQ_KEYBOARD 1
+#define IRQ_SERIAL   4
 #define IRQ_COUNT    24
 // The timer is not wired through the I/O APIC, it just takes the number behind the last line.
 #define IRQ_TIMER    IRQ_COUNT

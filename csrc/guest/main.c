@@ -78,11 +78,16 @@ void guest_main(const uint8_t *boot_params)
     guest_misbehave();
 
     bool is_printing = cmdline_has("fcproc.print");
-    // Keys pressed before the keyboard's line was connected have made no interrupt.
+    // What came before a line was connected has made no interrupt.
     uint64_t irqs = IRQ_BIT(IRQ_KEYBOARD);
+    if (cmdline_has("fcproc.echo")) {
+        console_listen();
+        irqs |= IRQ_BIT(IRQ_SERIAL);
+    }
     for (uint64_t line = 1;; line++) {
         net_serve(irqs);
         keyboard_serve(irqs);
+        console_serve(irqs);
         if (is_printing)
             console_say("line %lu", line);
         irqs = is_printing ? interrupt_take(IRQ_ANY) : interrupt_wait(IRQ_ANY);

@@ -763,6 +763,19 @@ FCPROC_API bool fcproc_is_terminal(int fd);
 FCPROC_CHECKED int fcproc_reader_wait(int fd, int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
                                       fcproc_error *err);
 
+/* What is typed, for a guest's console. The reader is the stdin of the VMM that is started next, and
+ * belongs to the keys. */
+typedef struct fcproc_keys fcproc_keys;
+
+FCPROC_CHECKED int fcproc_keys_new(fcproc_keys **ret, fcproc_error *err);
+FCPROC_API int fcproc_keys_reader(const fcproc_keys *k);
+/* Operation: passes on what comes from the descriptor, to its end; once. A terminal is raw
+ * from here on, and a Ctrl-] ends it (escaped); the settings that it had are put back by close. */
+FCPROC_CHECKED int fcproc_keys_copy(fcproc_keys *k, int fd, int64_t timeout_ms, fcproc_ctx *ctx,
+                                    fcproc_op **ret, fcproc_error *err);
+FCPROC_API bool fcproc_keys_escaped(const fcproc_op *op);
+FCPROC_API void fcproc_keys_close(fcproc_keys *k); /* NULL is fine */
+
 /* Operation: one of these signals (at least one) has come. From then on they are blocked in the
  * calling thread, for good, so that none is lost between two waits; the other threads of the
  * program must block them themselves. Processes that fcproc starts have them unblocked. */

@@ -22,6 +22,7 @@
 #define TYPE_CLIENT  "fcproc.client"
 #define TYPE_LOCK    "fcproc.lock"
 #define TYPE_CAPPER  "fcproc.capper"
+#define TYPE_KEYS    "fcproc.keys"
 #define TYPE_ERROR   "fcproc.error"
 #define TYPE_GUARD   "fcproc.guard"
 
@@ -104,5 +105,6 @@ void bind_open_cgroup(lua_State *L);
 void bind_open_log(lua_State *L);
 void bind_open_checks(lua_State *L);
 void bind_open_terminal(lua_State *L);
+void bind_open_keys(lua_State *L);
 
 #endif

@@ -66,6 +66,7 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_log(L);
     bind_open_checks(L);
     bind_open_terminal(L);
+    bind_open_keys(L);
     return 1;
 }
 

@@ -285,6 +285,24 @@ function Capper:remove(path) end
 ---Ends the thread; the files stay.
 function Capper:close() end
 
+---@class fcproc.Keys  what is typed, for a guest's console
+local Keys = {}
+
+---The descriptor that is to be the VMM's stdin; it belongs to the keys.
+---@return integer fd
+function Keys:reader() end
+
+---Passes on what comes from the descriptor, to its end; once. A terminal is raw from here
+---on. Completes with true: a Ctrl-] was typed at it.
+---@param fd integer
+---@param timeout number?
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Keys:copy_op(fd, timeout, ctx) end
+
+---A terminal has the settings again that it had.
+function Keys:close() end
+
 ---@class fcproc.Lock  a lock file that is held; the kernel ends it when its holder dies
 local Lock = {}
 
@@ -537,6 +555,10 @@ function core.cgroup_holds(path, pid) end
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function core.remove_cgroup(path, timeout, without, ctx) end
+
+---Makes keys: what is typed, for the console of a guest whose VMM is started next.
+---@return fcproc.Keys?, fcproc.Error?
+function core.keys() end
 
 ---Makes a capper, which holds files to a size.
 ---@return fcproc.Capper?, fcproc.Error?

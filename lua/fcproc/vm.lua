@@ -93,7 +93,7 @@ local function start_machine(vm, plan, config, ctx)
     id = plan.id, binary = plan.binary, files = journal.record.files, config = config,
     boot = spec.boot, metadata = spec.mmds and spec.mmds.data, jailer = plan.jailer,
     log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
-    timeout = spec.timeout, no_file = spec.limits and spec.limits.no_file,
+    timeout = spec.timeout, stdin = spec.stdin, no_file = spec.limits and spec.limits.no_file,
     cgroup = plan.jailer and cgroup.start(journal.record.jail) or nil,
     before_release = function(launcher)
       local identity, reason = launcher:identity()

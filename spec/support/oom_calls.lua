@@ -150,6 +150,13 @@ add("own_uid uid_in_use kvm_check tun_check disk_free disk_look reflink_check", 
   assert(ok or err.code == "unsupported")
 end)
 
+add("keys keys.reader keys.copy_op keys.close", function()
+  local keys, typed = fine(core.keys()), fine(core.keys())
+  fine(keys:copy_op(typed:reader())):close()
+  keys:close()
+  fine(core.keys())
+end)
+
 add("capper capper.add capper.remove capper.close", function()
   local capper = fine(core.capper())
   fine(capper:add("/none", 4096))
@@ -346,7 +353,7 @@ for key, metatable in pairs(debug.getregistry()) do
     if not without_methods[name] then check_covered(name .. ".", metatable.__index) end
   end
 end
-assert(types == 10, "how many types there are")
+assert(types == 11, "how many types there are")
 
 return calls, function()
   client:close()

@@ -10,6 +10,7 @@ local class_of = {
   ["fcproc.context"] = "Context", ["fcproc.op"] = "Operation", ["fcproc.process"] = "Process",
   ["fcproc.netns"] = "Netns", ["fcproc.net"] = "Net", ["fcproc.client"] = "CoreClient",
   ["fcproc.capper"] = "Capper",
+  ["fcproc.keys"] = "Keys",
   ["fcproc.lock"] = "Lock",
 }
 

@@ -11,7 +11,7 @@ FCPROC_BRIDGE_IP, FCPROC_FIRECRACKER, FCPROC_NETNS.
 Exit status: 0 done; 1 failed, or the output could not be written; 2 wrong
 use, or a value that can never work; 3 no such VM or file; 4 in use, or in the
 way; 5 a permission is missing; 124 timed out; 130 interrupted (143: by
-SIGTERM, 129: by SIGHUP). With --json an error is {"error": {...}} on stdout,
+SIGTERM, 131: by SIGQUIT, 129: by SIGHUP). With --json an error is {"error": {...}} on stdout,
 beside its line on stderr.]]
 
 -- An option's default: from the environment, unless it is empty there.
@@ -124,6 +124,8 @@ local function add_launching(command)
     .. "to it. Its relative paths are from the current folder. -: stdin.")
     :argname("<file>")
   command:flag("-d --detach", "Leave it running in the background, and print its id.")
+  command:flag("-i --interactive", "In the foreground: the guest's console reads what is typed, or comes "
+    .. "from stdin. Ctrl-] stops the VM then.")
   command:flag("--no-console", "In the foreground: do not show the guest's console.")
 end
 

@@ -8,6 +8,7 @@ local console = require "fcproc.cli.console"
 local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local keyboard = require "fcproc.cli.keys"
 local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
@@ -16,7 +17,7 @@ local vms = require "fcproc.vm"
 
 local M = {}
 
-local HUP, INT, PIPE, TERM = 1, 2, 13, 15
+local HUP, INT, QUIT, PIPE, TERM = 1, 2, 3, 13, 15
 local FAILED = 1
 
 local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
@@ -33,14 +34,16 @@ local function add_progress(cli, spec)
   end
 end
 
-local function launch(cli, ctx)
+local function launch(cli, ctx, keys)
   local spec, err = specs.of(cli.args)
   if not spec then return nil, err end
   for _, note in ipairs(err or {}) do cli.output:note("%s", note) end
-  if spec.hooks then
+  if spec.hooks or spec.stdin then
     return nil, errors.new{ code = "invalid", op = "cli.run",
-      message = "hooks: are functions, which a file can't hold; write a script with fcproc.vm" }
+      message = spec.hooks and "hooks: are functions, which a file can't hold; write a script with fcproc.vm"
+        or "stdin: is a descriptor of this process, which a file can't know; --interactive gives it ours" }
   end
+  spec.stdin = keys and keys:reader() or nil
   add_progress(cli, spec)
   local vm
   if cli.args.command == "restore" then
@@ -89,7 +92,7 @@ end
 
 local function wanted_signals()
   local mask, list = ignored(), { INT, PIPE } -- lua.c has set SIGINT's in any case
-  for _, number in ipairs{ HUP, TERM } do
+  for _, number in ipairs{ HUP, QUIT, TERM } do
     if mask & (1 << (number - 1)) == 0 then list[#list + 1] = number end
   end
   return list
@@ -114,9 +117,9 @@ local function end_vm(vm, ladder, urgent)
   return vm:kill()
 end
 
-local function began(cli, vm, started)
-  cli.output:note("%s runs, %s%s; Ctrl-C stops it", vm.id, "pid " .. vm:pid(),
-    vm:address() and ", address " .. vm:address() or "")
+local function began(cli, vm, started, keys)
+  cli.output:note("%s runs, %s%s; %s stops it", vm.id, "pid " .. vm:pid(),
+    vm:address() and ", address " .. vm:address() or "", keyboard.way_out(keys))
   cli.output:progress("%s: started in %.0f ms", vm.id, (core.now() - started) * 1000)
 end
 
@@ -135,11 +138,12 @@ end
 -- The work itself. state.signal: the first that came.
 local function work(cli, state)
   local started = core.now()
-  local vm, err = launch(cli, state.patience)
+  local vm, err = launch(cli, state.patience, state.keys)
   if not vm then return nil, err end
   local holding <close> = vm -- luacheck: ignore holding
-  began(cli, vm, started)
-  local gone, why = accompany(cli, vm, state.patience)
+  began(cli, vm, started, state.keys)
+  local gone, why = keyboard.during(state.keys, state.patience, function() state.interrupt(INT) end,
+    function(ctx) return accompany(cli, vm, ctx) end)
   if not gone and not state.signal then tell_why_stopped(cli, vm, why) end
   local report
   report, err = end_vm(vm, cli.args.ladder, state.urgent)
@@ -154,24 +158,29 @@ local function work(cli, state)
 end
 
 -- Waits for signals until its context ends.
-local function watch(cli, state, signals, ctx)
+local function watch(state, signals, ctx)
   while true do
     local got, number = loop.complete(ctx, core.wait_signal(signals, nil, ctx))
     if not got then return end
-    if state.signal or number == PIPE then
-      if state.signal and number ~= PIPE then
-        cli.output:note("killing it")
-        state.urgent:cancel()
-      end
-    else
-      state.signal = number
-      cli.output:note("stopping; once more kills it")
-    end
-    state.patience:cancel()
+    state.interrupt(number)
   end
 end
 
-local function foreground(cli)
+-- A signal, or what is as good as one.
+local function interrupt(cli, state, number)
+  if state.signal or number == PIPE then
+    if state.signal and number ~= PIPE then
+      cli.output:note("killing it")
+      state.urgent:cancel()
+    end
+  else
+    state.signal = number
+    cli.output:note("stopping; once more kills it")
+  end
+  state.patience:cancel()
+end
+
+local function foreground(cli, keys)
   local signals = wanted_signals()
   -- From here on no signal ends us in the middle of something.
   local first, err = core.wait_signal(signals, 0)
@@ -179,9 +188,10 @@ local function foreground(cli)
   first:close()
   local patience <close> = context.new{ timeout = cli.args.timeout }
   local urgent <close> = context.new()
-  local state = { patience = patience, urgent = urgent }
+  local state = { patience = patience, urgent = urgent, keys = keys }
+  function state.interrupt(number) interrupt(cli, state, number) end
   local status, failure = console.watched(nil, function() return work(cli, state) end,
-    function(ctx) watch(cli, state, signals, ctx) end,
+    function(ctx) watch(state, signals, ctx) end,
     console.reader(cli, function() patience:cancel() end))
   if status then return status end
   if state.signal and failure.code == "cancelled" then
@@ -192,12 +202,16 @@ local function foreground(cli)
 end
 
 local function run(cli)
+  local keys, err = keyboard.open(cli.args)
+  if keys == nil then return nil, err end
   if cli.args.detach then return detached(cli) end
   if cli.args.paused then
     return nil, errors.new{ code = "invalid", op = "cli.run",
       message = "--paused needs --detach: in the foreground nobody could resume it" }
   end
-  return foreground(cli)
+  if not keys then return foreground(cli, false) end
+  local held <close> = keys -- luacheck: ignore held
+  return foreground(cli, keys)
 end
 
 ---fcproc run

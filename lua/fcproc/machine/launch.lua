@@ -35,6 +35,7 @@ M.QUIET = { Off = true, Error = true, Warning = true }
 ---                               false for none; default: the built-in ones
 ---@field arguments string[]?     more of Firecracker's own
 ---@field timeout number?         seconds, default 10
+---@field stdin integer?          what the guest's console reads; default: nothing
 ---@field cgroup string?          where it shall be born, if that can be
 ---@field no_file integer?        descriptors that it may have; default 2048. In a jail the jailer sets it
 ---@field before_release (fun(launcher: fcproc.Process): true?, fcproc.Error?)?
@@ -123,8 +124,9 @@ function M.prepare(manager, opts)
   local deaf = opts.jailer and opts.jailer.daemonize
   local out = deaf and "null" or { file = opts.files.console }
   return {
-    argv = argv, stdout = out, stderr = out, env = {}, session = true, netns = manager.config.netns,
-    cwd = opts.files.folder, gate = opts.before_release and true or nil, cgroup = opts.cgroup,
+    argv = argv, stdin = opts.stdin, stdout = out, stderr = out, env = {}, session = true,
+    netns = manager.config.netns, cwd = opts.files.folder, cgroup = opts.cgroup,
+    gate = opts.before_release and true or nil,
     -- Sockets are born 0600. The jailer makes folders, which need their x.
     umask = opts.jailer and 63 or 127,
     no_file = not opts.jailer and (opts.no_file or DESCRIPTORS) or nil,

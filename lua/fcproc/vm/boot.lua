@@ -125,7 +125,7 @@ end
 -- Of these the schema has said all that the version's table would.
 local PLAIN = { id = true, kernel = true, initrd = true, vcpus = true, mem_mib = true, network = true,
   jailer = true, log_level = true, console_limit = true, timeout = true, hooks = true, cgroup = true,
-  boot = true, seccomp = true, arguments = true }
+  boot = true, seccomp = true, arguments = true, stdin = true }
 
 local function is_plain(plan)
   for name in pairs(plan.spec) do

@@ -15,12 +15,13 @@ M.spec = {
   seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
   console_limit = "integer 65536 1099511627776", timeout = "number 0.001 3600",
   arguments = "table", hooks = "table", cgroup = "string", limits = "table",
+  stdin = "integer 0 1048576",
 }
 
 -- From a snapshot: what the VM is, it says itself.
 M.restore = {}
 for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
-  "timeout", "arguments", "hooks", "cgroup", "limits", "track_dirty_pages" } do
+  "timeout", "arguments", "hooks", "cgroup", "stdin", "limits", "track_dirty_pages" } do
   M.restore[name] = M.spec[name]
 end
 M.restore.paused = "boolean"       -- do not resume it

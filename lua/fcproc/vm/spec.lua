@@ -53,6 +53,7 @@ local M = {}
 ---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  one for each of the snapshot's, or none:
 ---                                 the guest keeps its address and MAC
 ---@field jailer fcproc.JailerSpec?
+---@field stdin integer?
 ---@field hooks table<string, function>?
 ---@field cgroup string?
 ---@field limits { no_file: integer? }?
@@ -96,6 +97,8 @@ local M = {}
 ---@field console_limit integer?    bytes kept of console.log and of firecracker.log; default 16 MiB
 ---@field timeout number?           seconds until its API must answer; default 10
 ---@field arguments string[]?       more of Firecracker's own arguments, but none that fcproc gives itself
+---@field stdin integer?            a descriptor that the guest's console reads; default: there is nothing to
+---                                 read. When its other end is closed, nothing more comes
 ---@field hooks table<string, function>?  before_, after_ and on_failure_ of a step, the steps
 ---                                 being prepare, drives, network, start, stop, cleanup. Called with the
 ---                                 VM, the context and, on failure, the error; nil, err fails the step
@@ -486,6 +489,9 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   plan.jailer = check_jailer(check, manager, spec, binary)
   plan.network = check_network(check, manager, spec)
   check_hooks(check, spec.hooks)
+  if spec.stdin and plan.jailer and plan.jailer.daemonize then
+    check:add("stdin", "a jailer with daemonize closes it: there is no console then")
+  end
   check_command(check, plan)
   sizes.descriptors(check, plan)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
