@@ -14,6 +14,7 @@ local DEFAULT_TIMEOUT = 60
 
 ---@class fcproc.Client
 ---@field path string
+---@field closed true?
 local Client = {}
 Client.__index = Client
 
@@ -46,9 +47,15 @@ end
 ---@param timeout number?     seconds until ERR_WAIT_TIMEOUT; default 60
 ---@return any? answer
 ---@return fcproc.Error? err  ERR_API with status and Firecracker's own words; ERR_PROTOCOL for an
----                            answer that is no HTTP or JSON; ERR_NOT_FOUND when nobody listens
+---                            answer that is no HTTP or JSON; ERR_NOT_FOUND when nobody listens;
+---                            ERR_CLOSED: the client was closed
 function Client:request(method, target, body, ctx, timeout)
   ctx = loop.context(ctx)
+  if self.closed then
+    return nil, errors.new{ code = "closed", op = "api.request", path = self.path,
+      message = ("%s %s: the client of %s was closed: make another with fcproc.client"):format(method,
+        target, self.path) }
+  end
   local done, status, text = loop.complete(ctx,
     self.core:request(method, target, encode(body), timeout or DEFAULT_TIMEOUT, ctx))
   if not done then
@@ -72,8 +79,9 @@ function Client:request(method, target, body, ctx, timeout)
   return answer
 end
 
----Closes the connection.
+---Closes the connection. A request that is under way gets its answer.
 function Client:close()
+  self.closed = true
   self.core:close()
 end
 

@@ -29,6 +29,8 @@ local M = {}
 ---@field binary string?             its executable, when we started it
 ---@field quiet boolean?             its log has errors only
 ---@field began number?              when we started it
+---@field closed true?
+---@field waits table<fcproc.Context, true>?  of those who wait without an end of their own
 local Machine = {}
 Machine.__index = Machine
 
@@ -125,8 +127,15 @@ function Machine:ended_by(err, ctx)
   return false
 end
 
+-- Used after its handles were closed, maybe by another coroutine in the middle of a call.
+local function closed(step)
+  return errors.new{ code = "closed", op = "machine." .. step,
+    message = "the VM is not in our hands any more: it was stopped or detached" }
+end
+
 -- Why the step failed: the cause as it is, or how the process ended meanwhile.
 function Machine:failure(step, cause)
+  if self.closed then return closed(step) end
   local subject, exit = self.process or self.launcher, nil
   local dead = subject and not subject:alive()
   if dead or (subject and cause and is_cut_off(cause)) then
@@ -165,6 +174,7 @@ end
 
 -- Asks this VMM or nobody, whatever has become of the socket's path: a jail's user can move it.
 local function new_client(self)
+  if self.closed then return nil, closed("api") end
   return api.client(self.files.socket, self.process)
 end
 
@@ -388,7 +398,8 @@ function M.start(manager, opts, ctx)
     binary = opts.binary, quiet = launch.QUIET[opts.log_level], began = core.now(),
   }, Machine)
   local launcher
-  local spawn, err = launch.prepare(manager, opts)
+  local spawn, err = manager:_check_open("machine.start")
+  if spawn then spawn, err = launch.prepare(manager, opts) end
   if spawn then launcher, err = core.spawn(spawn, ctx) end
   if not launcher then return nil, err end
   self.launcher = launcher
@@ -417,6 +428,7 @@ end
 -- SIGKILL, and wait for the end; for failed starts and closing, so with a limit of its own and
 -- whatever has become of the caller's context.
 function Machine:kill_now()
+  if self.closed then return end
   local ctx <close> = core.context(nil, 10)
   local function kill(handle)
     if handle:alive() then handle:signal("KILL") end
@@ -434,11 +446,30 @@ end
 ---@return true? gone
 ---@return fcproc.Exit|fcproc.Error|nil exit
 function Machine:wait(timeout, ctx)
+  if self.closed then return nil, closed("wait") end
   return process.wait(self.process, timeout, self.manager.config.without, loop.context(ctx))
 end
 
----Closes the handles; the VMM goes on.
+-- Calls fn with a context that also ends when the handles are closed, which only another coroutine can do:
+-- for waits that may have no other end. The answer; or, when they were, that.
+function Machine:_while_open(step, fn, ctx)
+  ctx = loop.context(ctx)
+  if self.closed then return nil, closed(step) end
+  local own <close> = coroutine.isyieldable() and core.context(ctx or core.default_context()) or nil
+  self.waits = self.waits or {}
+  if own then self.waits[own] = true end
+  local _ <close> = finally(function()
+    if own then self.waits[own] = nil end
+  end)
+  local answer, err = fn(own or ctx)
+  if answer == nil and self.closed then return nil, closed(step) end
+  return answer, err
+end
+
+---Closes the handles; the VMM goes on. Who waits for it is told.
 function Machine:close()
+  self.closed = true
+  for own in pairs(self.waits or {}) do own:cancel() end
   self:disconnect()
   if self.launcher and self.launcher ~= self.process then self.launcher:close() end
   if self.process then self.process:close() end

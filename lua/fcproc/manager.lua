@@ -41,12 +41,10 @@ end
 
 -- Holds the files that VMs write to a size. Its thread starts with the first VM.
 function Manager:_capper()
-  if not self.capper then
-    local err
-    self.capper, err = core.capper()
-    if not self.capper then error(err) end
-  end
-  return self.capper
+  local ok, err = self:_check_open("vm.launch")
+  if not ok then return nil, err end
+  if not self.capper then self.capper, err = core.capper() end
+  return self.capper, err
 end
 
 -- In a C host that has set a log: its function takes one line.
@@ -91,10 +89,22 @@ function M.new(settings)
   }, Manager)
 end
 
----Closes the netlink socket. Nothing on the host changes.
+local function closed_error(op)
+  return errors.new{ code = "closed", op = op,
+    message = "the manager was closed: make another with fcproc.new" }
+end
+
+-- What stands in the place of a closed manager's netlink socket, whoever is about to use it.
+local closed_net = setmetatable({ close = function() end }, { __index = function(_, name)
+  return function() return nil, closed_error("manager." .. name) end
+end })
+
+---Closes the netlink socket. Nothing on the host changes. What needs it, or a VM of this manager, is
+---ERR_CLOSED from then on, also in the middle of a call; the VMs can still be stopped.
 function Manager:close()
   self.closed = true
   self.net:close()
+  self.net = closed_net
   if self.capper then self.capper:close() end
   self.capper = nil
   if self.own_netns then self.own_netns:close() end
@@ -105,8 +115,7 @@ Manager.__close = Manager.close
 -- For what goes on with VMs: it needs the manager's namespace and its threads.
 function Manager:_check_open(op)
   if not self.closed then return true end
-  return nil, errors.new{ code = "closed", op = op,
-    message = "the manager was closed: make another with fcproc.new" }
+  return nil, closed_error(op)
 end
 
 -- ---- network ------------------------------------------------------------------------------

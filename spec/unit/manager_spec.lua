@@ -314,7 +314,11 @@ describe("the primitives", function()
     local manager = must(fcproc.new{ bridge_name = "x0" })
     manager:close()
     manager:close()
-    raises("closed fcproc.net", function() manager:ensure_bridge() end)
+    for _, call in ipairs{ "ensure_bridge", "delete_bridge", "list_taps" } do
+      fails("closed", manager[call](manager))
+    end
+    fails("closed", manager:create_tap("tap0"))
+    fails("closed", manager:delete_tap("tap0"))
     raises("unknown option 'colour'", function() world.manager:create_tap("t", { colour = 1 }) end)
   end)
 end)

@@ -28,6 +28,10 @@ local package_of = { nft = "nftables", ip = "iproute2" }
 ---@return fcproc.Error? err  ERR_NOT_FOUND: not installed; ERR_PERMISSION; ERR_EXIT_STATUS with
 ---                            the command's own words
 function M.command(manager, op, argv, input, ctx)
+  if manager.own_netns then -- which is closed with its manager
+    local open, closed = manager:_check_open(op)
+    if not open then return nil, closed end
+  end
   local result, err = manager.runner:run(argv,
     { netns = manager.config.netns, input = input, output_limit = OUTPUT_LIMIT }, ctx)
   if result then return result.stdout end

@@ -2,7 +2,6 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local loop = require "fcproc.loop"
 local outputs = require "fcproc.machine.outputs"
 local tail = require "fcproc.tail"
 
@@ -58,9 +57,13 @@ end
 function Console:wait_for(text, timeout, ctx)
   local machine = self.vm.machine
   if not machine then return self.vm:_ended("console") end
-  local found, err = tail.wait_for(machine.process, self.output, text, timeout, loop.context(ctx))
+  local found, err = machine:_while_open("console", function(own)
+    return tail.wait_for(machine.process, self.output, text, timeout, own)
+  end, ctx)
   if found then return true end
-  if found == false then return nil, machine:failure("console") end
+  if found == false then err = machine:failure("console") end
+  if err.code == "closed" then return self.vm:_ended("console") end
+  if found == false then return nil, err end
   if err.code == "wait_timeout" then
     err.message = ("'%s' did not appear on the console of '%s' in %g s; its end: %s"):format(
       text:sub(1, 200), self.vm.id, timeout, errors.shown(self:tail(3)))

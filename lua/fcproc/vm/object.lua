@@ -43,19 +43,24 @@ end
 
 -- Using it after its end.
 function Vm:_ended(op)
-  local what = self.detached and "was detached" or "was stopped"
+  local what = self.detached and "was detached" or (self.report or self.stopping) and "was stopped"
+    or "has not been started yet"
   return nil, errors.new{ code = "closed", op = "vm." .. op,
     message = ("the VM '%s' %s"):format(self.id, what) }
 end
 
--- The answer; or, when there is none because the VMM has ended, how that came.
-local function explained(self, op, answer, err)
+-- The answer; or, when there is none because the VMM has ended, how that came. Another coroutine may have
+-- stopped or detached the VM meanwhile.
+local function explained(self, op, machine, answer, err)
   if answer == nil and (err.code == "not_found" or err.code == "protocol") then
-    err = self.machine:failure(op, err)
-    if err.code == "not_found" and self.machine.process:alive() then
+    err = machine:failure(op, err)
+  end
+  if answer == nil and err.code == "closed" then return self:_ended(op) end
+  if answer == nil and (err.code == "not_found" or err.code == "protocol") then
+    if err.code == "not_found" and machine.process:alive() then
       err.code = "conflict"
       err.message = ("%s: the VM '%s' runs, as pid %d, but its API socket is gone or was replaced (%s); stop "
-        .. "and kill end it all the same"):format(op, self.id, self.machine.process:pid(), err.message)
+        .. "and kill end it all the same"):format(op, self.id, machine.process:pid(), err.message)
     end
     return nil, err
   end
@@ -97,8 +102,9 @@ end
 ---                           answer that can't be; ERR_NOT_SAME_PROCESS: another listens at its socket;
 ---                           ERR_CLOSED: it was stopped or detached
 function Vm:api(method, target, body, ctx)
-  if not self.machine then return self:_ended("api") end
-  return explained(self, "api", self.machine:api(method, target, body, ctx))
+  local machine = self.machine
+  if not machine then return self:_ended("api") end
+  return explained(self, "api", machine, machine:api(method, target, body, ctx))
 end
 
 ---What is known of it without its API: all but the state and the version.
@@ -117,9 +123,9 @@ function Vm:_facts()
   return info
 end
 
-local function told_dead(self, info, exit)
+local function told_dead(machine, info, exit)
   info.state, info.exit, info.uptime = "dead", exit, nil
-  info.description = self.machine:describe_exit(exit)
+  info.description = machine:describe_exit(exit)
   return info
 end
 
@@ -127,18 +133,18 @@ end
 ---is, has the state "unknown"; the rest is known all the same.
 ---@param ctx fcproc.Context?
 ---@return fcproc.VmInfo? info  without managed, manager, console and identity, which inspect adds;
----                             state may be "not started", "stopped" or "dead", too; "unknown": err
----                             says why
+---                             state may be "not started", "stopped", "detached" (what it does since
+---                             then this object can't tell) or "dead", too; "unknown": err says why
 ---@return fcproc.Error? err  only the context's
 function Vm:info(ctx)
   local info, machine = self:_facts(), self.machine
   if not machine then
-    info.state = "stopped"
+    info.state = self.detached and "detached" or (self.report or self.stopping) and "stopped" or "not started"
     return info
   end
   if not machine.process:alive() then
-    local _, exit = machine:wait(1, ctx)
-    return told_dead(self, info, exit)
+    local gone, exit = machine:wait(1, ctx)
+    return told_dead(machine, info, gone and exit or nil)
   end
   local bounded <close> = core.context(ctx or core.default_context(), STATE_LIMIT)
   local state, err = machine:state(bounded)
@@ -148,12 +154,14 @@ function Vm:info(ctx)
     local lasts, ended = loop.check(ctx)
     if not lasts then return nil, ended end
     local gone, exit = machine:ended_by(err, ctx)
-    if gone then return told_dead(self, info, exit) end
+    if gone then return told_dead(machine, info, exit) end
+    if machine.closed then return self:info(ctx) end -- by another coroutine
     machine:disconnect() -- its answer may still come, to the wrong question
     info.state, info.err = "unknown", err
   end
   local record = self.journal.record
-  local lost, failed = upkeep.warning(self.manager, record, ctx)
+  local lost, failed
+  if not self.manager.closed then lost, failed = upkeep.warning(self.manager, record, ctx) end
   if failed then return nil, failed end
   if lost then
     info.warnings = table.move(record.warnings or {}, 1, #(record.warnings or {}), 1, {})
@@ -176,12 +184,13 @@ end
 ---@return fcproc.Error? err  ERR_PROTOCOL: the file has no line of metrics; ERR_CONFLICT: a jail's user
 ---                           has replaced it; as vm:api's
 function Vm:metrics(ctx)
-  if not self.machine then return self:_ended("metrics") end
-  local ok, err = explained(self, "metrics", self.machine:flush_metrics(ctx))
+  local machine = self.machine
+  if not machine then return self:_ended("metrics") end
+  local ok, err = explained(self, "metrics", machine, machine:flush_metrics(ctx))
   if not ok then return nil, err end
-  local path = self.machine.files.metrics
+  local path = machine.files.metrics
   local text
-  text, err = outputs.read(self.machine.files, "metrics", -262144)
+  text, err = outputs.read(machine.files, "metrics", -262144)
   if not text then return nil, err end
   -- The last whole line: the greedy .* goes to the end at once, which "[^\n]+\n*$" would try from
   -- every byte.
@@ -198,9 +207,10 @@ end
 ---@return table|true|nil data  as it is; true when it was replaced
 ---@return fcproc.Error? err  ERR_INVALID: data that JSON can't hold; as vm:api's
 function Vm:mmds(data, ctx)
-  if not self.machine then return self:_ended("mmds") end
-  if data then return explained(self, "mmds", self.machine:set_mmds(data, ctx)) end
-  return explained(self, "mmds", self.machine:mmds(ctx))
+  local machine = self.machine
+  if not machine then return self:_ended("mmds") end
+  if data then return explained(self, "mmds", machine, machine:set_mmds(data, ctx)) end
+  return explained(self, "mmds", machine, machine:mmds(ctx))
 end
 
 ---The balloon: reads it, or asks it to grow or shrink.
@@ -209,11 +219,12 @@ end
 ---@return table|true|nil balloon  as the API gives it: amount_mib, ...; true when it was asked to change
 ---@return fcproc.Error? err  ERR_API: it has none; ERR_INVALID: no amount; as vm:api's
 function Vm:balloon(amount_mib, ctx)
-  if not self.machine then return self:_ended("balloon") end
+  local machine = self.machine
+  if not machine then return self:_ended("balloon") end
   if amount_mib then
-    return explained(self, "balloon", self.machine:patch_balloon({ amount_mib = amount_mib }, ctx))
+    return explained(self, "balloon", machine, machine:patch_balloon({ amount_mib = amount_mib }, ctx))
   end
-  return explained(self, "balloon", self.machine:balloon(ctx))
+  return explained(self, "balloon", machine, machine:balloon(ctx))
 end
 
 local function written(vm)
@@ -226,7 +237,9 @@ end
 function Vm:_hold()
   local list, limit = written(self)
   for _, output in ipairs(list) do
-    local ok, err = self.manager:_capper():add(output.path, limit, output.expected)
+    local capper, ok, err
+    capper, err = self.manager:_capper()
+    if capper then ok, err = capper:add(output.path, limit, output.expected) end
     if not ok then return nil, err end
   end
   self.held = true
@@ -260,8 +273,8 @@ function Vm:_note_paused(paused)
   self.journal:try_save(record.state)
 end
 
-local function set_paused(self, paused, ok, err)
-  ok, err = explained(self, paused and "pause" or "resume", ok, err)
+local function set_paused(self, paused, machine, ok, err)
+  ok, err = explained(self, paused and "pause" or "resume", machine, ok, err)
   if not ok then return nil, err end
   if self.machine then self:_note_paused(paused) end -- it may have been let go meanwhile
   return true
@@ -273,7 +286,7 @@ end
 ---@return fcproc.Error? err  as vm:api's
 function Vm:pause(ctx)
   if not self.machine then return self:_ended("pause") end
-  return set_paused(self, true, self.machine:pause(ctx))
+  return set_paused(self, true, self.machine, self.machine:pause(ctx))
 end
 
 ---Lets the guest's CPUs go on. Running already is a success.
@@ -282,7 +295,7 @@ end
 ---@return fcproc.Error? err  as vm:api's
 function Vm:resume(ctx)
   if not self.machine then return self:_ended("resume") end
-  return set_paused(self, false, self.machine:resume(ctx))
+  return set_paused(self, false, self.machine, self.machine:resume(ctx))
 end
 
 ---Waits until it has ended by itself. Its files and network stay until stop, or reclaim.
@@ -292,8 +305,11 @@ end
 ---@return fcproc.Exit|fcproc.Error|nil exit  how it ended; nil when nobody can tell; or the error:
 ---                                           ERR_WAIT_TIMEOUT, ERR_CLOSED
 function Vm:wait(timeout, ctx)
-  if not self.machine then return self:_ended("wait") end
-  return self.machine:wait(timeout, ctx)
+  local machine = self.machine
+  if not machine then return self:_ended("wait") end
+  local gone, exit = machine:_while_open("wait", function(own) return machine:wait(timeout, own) end, ctx)
+  if not gone and exit.code == "closed" then return self:_ended("wait") end
+  return gone, exit
 end
 
 ---Writes a snapshot, with a manifest, into a new folder. The VM is paused meanwhile.
@@ -307,7 +323,9 @@ end
 ---                           goes on
 function Vm:snapshot(path, opts, ctx)
   if not self.machine then return self:_ended("snapshot") end
-  return snapshot.create(self, path, opts, loop.context(ctx))
+  local manifest, err = snapshot.create(self, path, opts, loop.context(ctx))
+  if not manifest and err.code == "closed" then return self:_ended("snapshot") end
+  return manifest, err
 end
 
 -- Who stops a VM holds its latch. The first of the others makes it a context, which they wait for.
@@ -433,9 +451,15 @@ end
 
 ---Lets it go: the VM runs on without this manager, and can be adopted by any.
 ---@return true?
----@return fcproc.Error? err  ERR_CLOSED: it was stopped or detached
+---@return fcproc.Error? err  ERR_CLOSED: it was stopped or detached; ERR_BUSY: another coroutine stops it
+---                           or makes a snapshot of it
 function Vm:detach()
   if not self.machine then return self:_ended("detach") end
+  if self.stopping or self.snapshotting then
+    return nil, errors.new{ code = "busy", op = "vm.detach",
+      message = ("the VM '%s' can't be let go of: %s"):format(self.id,
+        self.stopping and "it is being stopped" or "a snapshot of it is being made") }
+  end
   self:cap()
   self:_let_go()
   self.detached = true
@@ -443,6 +467,13 @@ function Vm:detach()
   self.machine = nil
   self.journal:close()
   return true
+end
+
+function Vm:__tostring()
+  local machine = self.machine
+  local state = machine and not machine.closed and ("pid %d"):format(machine.process:pid())
+    or self.detached and "detached" or (self.report or self.stopping) and "stopped" or "not started"
+  return ("fcproc.Vm '%s' (%s)"):format(self.id, state)
 end
 
 -- Going out of scope ends the VM at once and removes all of it, in a context of its own.
