@@ -35,16 +35,16 @@ else
 BUILD ?= build
 HARDENING := -D_FORTIFY_SOURCE=2
 endif
-LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG) --cflags $(LUA_PC)))
+LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG) --cflags $(LUA_PC) 2>/dev/null))
 LIBS_PC := libnl-3.0
 # Only their headers: they are loaded when they are first needed.
 HEADERS_PC := libcurl libcrypto
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
-CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC) $(HEADERS_PC)) \
-	-DFCPROC_GUEST_PATH=$(call q,"$(subst ",\",$(subst \,\\,$(INST_LIBDIR)))/fcproc/guest.elf")
-CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC)) -pthread
+# What pkg-config has to say is told by `needs`, of all at once.
+CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC) $(HEADERS_PC) 2>/dev/null)
+CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC) 2>/dev/null) -pthread
 # Threads may still run our code when a Lua state is closed, so the module is never unloaded.
 LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANITIZER)
 
@@ -85,14 +85,35 @@ library: $(BUILD)/libfcproc.a $(BUILD)/libfcproc.so $(BUILD)/fcproc.pc
 
 lua-library: $(BUILD)/libfcproc-lua.a $(BUILD)/libfcproc-lua.so $(BUILD)/fcproc-lua.pc
 
+# What is missing to compile, all of it at once: one header that is not found hides the next.
+needs:
+	@$(PKG_CONFIG) --version >/dev/null 2>&1 || { \
+		echo "to build, $(PKG_CONFIG) is missing (Debian: pkg-config); make deps installs it" >&2; exit 1; }
+	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev \
+		libcurl:libcurl4-openssl-dev; do \
+		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
+	[ -z "$$missing" ] || { \
+		echo "to build, pkg-config finds no $${missing#, }; make deps installs what is missing" >&2; exit 1; }
+
+# Where things are installed to, in what is made of it: another place at the install, and that is made again.
+PLACES := $(BUILD)/places
+$(PLACES): always
+	@mkdir -p $(@D)
+	@printf '%s\n' $(foreach place,PREFIX LIBDIR INCLUDEDIR INST_LIBDIR,$(call q,$($(place)))) > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(BUILD)/obj/core/guest.o: $(PLACES)
+$(BUILD)/obj/core/guest.o: CORE_CFLAGS += \
+	-DFCPROC_GUEST_PATH=$(call q,"$(subst ",\",$(subst \,\\,$(INST_LIBDIR)))/fcproc/guest.elf")
+
 # It runs on a small stack without a guard.
 $(BUILD)/obj/core/child.o: CORE_CFLAGS += -Werror=frame-larger-than=512
 
-$(BUILD)/obj/core/%.o: csrc/core/%.c Makefile
+$(BUILD)/obj/core/%.o: csrc/core/%.c Makefile | needs
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(CORE_CFLAGS) -c $< -o $@
 
-$(BUILD)/obj/lua/%.o: csrc/lua/%.c Makefile
+$(BUILD)/obj/lua/%.o: csrc/lua/%.c Makefile | needs
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) -c $< -o $@
 
@@ -133,7 +154,7 @@ $(BUILD)/obj/lua/sources.o: $(BUILD)/obj/lua/sources.c
 # What sed puts in as it is.
 in_sed = $(subst |,\|,$(subst &,\&,$(subst \,\\,$(1))))
 
-$(BUILD)/%.pc: csrc/%.pc.in Makefile
+$(BUILD)/%.pc: csrc/%.pc.in Makefile $(PLACES)
 	@mkdir -p $(@D)
 	sed -e $(call q,s|@PREFIX@|$(call in_sed,$(PREFIX))|) -e $(call q,s|@LIBDIR@|$(call in_sed,$(LIBDIR))|) \
 		-e $(call q,s|@INCLUDEDIR@|$(call in_sed,$(INCLUDEDIR))|) -e 's|@VERSION@|$(VERSION)|' \
@@ -168,7 +189,11 @@ WRITE_PAGE = @mkdir -p $(@D) && LUA_PATH='lua/?.lua;lua/?/init.lua;;' $(LUA) doc
 
 pages: $(PAGES)
 
-$(PAGES): doc/man.lua $(wildcard lua/fcproc/cli/*.lua) Makefile
+$(PAGES): doc/man.lua $(wildcard lua/fcproc/cli/*.lua) Makefile | needs-argparse
+
+needs-argparse:
+	@$(LUA) -e 'require "argparse"' 2>/dev/null || { echo "to write the man page, $(LUA) with argparse is" \
+		"missing (Debian: lua5.4, lua-argparse); make deps installs them" >&2; exit 1; }
 
 $(BUILD)/fcproc.1:
 	$(WRITE_PAGE) man $(VERSION) > $@.new && mv $@.new $@
@@ -228,6 +253,13 @@ install: all install-lua install-pages
 	for lib in libfcproc libfcproc-lua; do \
 		install -m 755 $(BUILD)/$$lib.so $(call to,$(LIBDIR))/$$lib.so.0 && \
 		ln -sf $$lib.so.0 $(call to,$(LIBDIR))/$$lib.so || exit 1; done
+	@$(MAKE) -s linker-cache
+
+# The loader finds what is in its folders by its cache, which root writes.
+LDCONFIG ?= ldconfig
+linker-cache:
+	@[ -n $(call q,$(DESTDIR)) ] || [ "$$(id -u)" != 0 ] || \
+		! $(LDCONFIG) -N -X -v 2>/dev/null | grep -qF $(call q,$(LIBDIR):) || $(LDCONFIG)
 
 LIBRARIES := libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 libfcproc-lua.so libfcproc-lua.so.0 \
 	pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
@@ -426,5 +458,5 @@ format:
 clean:
 	rm -rf build
 
-.PHONY: all pages doc format module library lua-library install install-lua install-pages install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
+.PHONY: all always needs needs-argparse linker-cache pages doc format module library lua-library install install-lua install-pages install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
 	test-programs lint clean

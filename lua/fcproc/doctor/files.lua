@@ -28,8 +28,8 @@ end
 
 ---@param host fcproc.DoctorHost
 function M.binary(host)
-  local get = "put Firecracker 1.12 or newer on PATH (a release from its GitHub page), or set "
-    .. "firecracker_bin"
+  local get = "put Firecracker 1.12 or newer on PATH (https://github.com/firecracker-microvm/"
+    .. "firecracker/releases has them; the README says how), or set firecracker_bin"
   local path, err = host.manager:resolve_binary()
   if not path then return "fail", err.message, get end
   local version
