@@ -4,6 +4,7 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
+local jails = require "spec.support.jails"
 local in_mounts = require "spec.support.mounts"
 local snapshots = require "spec.support.snapshots"
 
@@ -47,6 +48,30 @@ describe("a snapshot", function()
       assert.are.same({ "disk", "run", "snap" }, names_in(world.folder.path))
     end)
   end
+
+  it("names the very program that ran, in a jail and where another has its path by now", function()
+    for _, jailer in ipairs{ false, JAIL } do
+      local world <close> = support.world()
+      local binary = world.folder:file("firecracker")
+      support.sh{ "cp", support.firecracker(), binary }
+      local manager <close> = must(fcproc.new{ firecracker_bin = binary,
+        runtime_dir = world.folder:file("run2") })
+      if jailer then jailer = { uid = 1234, gid = 2345, binary = jails.jailer_binary() } end
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "x", jailer = jailer or nil }))
+      local ran = support.sh{ "sha256sum", binary }:match("^%x+")
+      local named = support.sh{ binary, "--snapshot-version" }:match("v(%d+%.%d+%.%d+)")
+      local program = must(vm:snapshot(world.folder:file("before"))).firecracker
+      assert.are.same({ ran, named }, { program.sha256, program.snapshot_format })
+      -- A script that would say another format, if it were run.
+      support.write_file(binary .. ".new", "#!/bin/sh\necho v99.0.0\n")
+      support.sh{ "chmod", "755", binary .. ".new" }
+      support.sh{ "mv", binary .. ".new", binary }
+      program = must(vm:snapshot(world.folder:file("after"))).firecracker
+      assert.are.equal(ran, program.sha256)
+      assert.are_not.equal("99.0.0", program.snapshot_format)
+      must(fcproc.vm.verify(world.folder:file("after")))
+    end
+  end)
 
   it("leaves a paused VM paused, and any when asked", function()
     local world <close> = support.bridged_world()

@@ -129,8 +129,10 @@ local function answer_in_turn(seconds)
   working = true
   after(math.floor(seconds(first.request) * 1000), function()
     first.done(first.request)
-    local reply = first.request.target == "/" and http("200 OK", cjson.encode{ id = "fake", state = state,
-      vmm_version = "1.12.1", app_name = "Firecracker" }) or "HTTP/1.1 204 \r\n\r\n"
+    local answers = { ["/"] = { id = "fake", state = state, vmm_version = "1.12.1",
+      app_name = "Firecracker" }, ["/machine-config"] = { huge_pages = "2M" } }
+    local reply = answers[first.request.target]
+    reply = reply and http("200 OK", cjson.encode(reply)) or "HTTP/1.1 204 \r\n\r\n"
     if not first.client:is_closing() then first.client:write(reply) end
     answer_in_turn(seconds)
   end)

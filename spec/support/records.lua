@@ -44,6 +44,7 @@ function M.manifest()
   return {
     format = 1, id = "model", created = 1700000000, type = "Full", kernel = "6.1.0", page_size = 4096,
     firecracker = { version = "1.12.1", sha256 = ("a"):rep(64), snapshot_format = "6.0.0" },
+    huge_pages = "None", hashes = { memory = ("b"):rep(64), vmstate = ("c"):rep(64) },
     cpu = { vendor_id = "GenuineIntel", cpu_family = "6", model = "85", model_name = "Some CPU",
       stepping = "7", microcode = "0x1" },
     vcpus = 1, mem_mib = 16, sizes = { vmstate = 10, memory = 20, ["drive-root"] = 30 },

@@ -3,6 +3,9 @@
 local support = require "spec.support"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
+local journals = require "fcproc.resources.journal"
+local machines = require "fcproc.machine"
+local objects = require "fcproc.vm.object"
 local check = require "luassert" -- outside of specs `assert` is the plain one
 
 local must = support.must
@@ -20,6 +23,27 @@ function M.names_in(folder)
   local names = {}
   for i, entry in ipairs(must(core.list_dir(folder))) do names[i] = entry.name end
   return names
+end
+
+---A VM in the hands of this manager, whose Firecracker is fake_api.lua: it takes so many seconds to
+---write a snapshot, and to go on.
+function M.slow_vm(world, writes, resumes)
+  local journal = must(journals.create(world.manager, "vm", {}))
+  local files = { folder = journal.folder, socket = journal.folder .. "/api.sock",
+    log = journal.folder .. "/firecracker.log", metrics = journal.folder .. "/metrics",
+    console = journal.folder .. "/console.log" }
+  local process = must(fcproc.spawn({ support.lua, "spec/support/fake_api.lua", files.socket,
+    "works_slowly", tostring(writes), tostring(resumes) }, { stdout = "null",
+    stderr = { file = files.console } }))
+  must(world.manager:wait_for_socket(files.socket))
+  local record = journal.record
+  record.files, record.shape, record.taps, record.drives = files, {}, {}, {}
+  record.binary, record.vcpus, record.mem_mib = support.firecracker(), 1, 128
+  record.process = must(process:identity())
+  must(journal:save("running"))
+  local vm = objects.new(world.manager, journal)
+  vm.machine = machines.attach(world.manager, process, files, record.shape)
+  return vm
 end
 
 ---Waits until the guest answers.

@@ -8,6 +8,8 @@ local json = require "fcproc.json"
 
 local must, fails = support.must, support.fails
 
+local BACK_PORTED = { "1.14.4", "1.15.1", "1.16" }
+
 -- The body of such a call, correct but for more.
 local good = {
   ["/boot-source"] = { kernel_image_path = "/k" },
@@ -43,17 +45,20 @@ describe("a version", function()
       { "1.12.1", "1.13", false }, { "1.9.0", "1.12", false }, { "1.14.0", "1.12", true },
       { "2.0", "1.17", true }, { "v1.14.0", "1.14", true }, { "1.17.0-dev", "1.17", true },
       { "1.12.1", nil, true }, { nil, "1.12", nil }, { "trunk", "1.12", nil }, { nil, nil, true },
+      { "1.14.3", BACK_PORTED, false }, { "1.14.4", BACK_PORTED, true }, { "1.14.9", BACK_PORTED, true },
+      { "1.15.0", BACK_PORTED, false }, { "1.15.1", BACK_PORTED, true }, { "1.16.0", BACK_PORTED, true },
+      { "1.13.9", BACK_PORTED, false }, { "1.17.0-dev", BACK_PORTED, true }, { nil, BACK_PORTED, nil },
     } do
       assert.are.equal(case[3], endpoints.at_least(case[1], case[2]))
     end
   end)
 
   it("has its snapshot format", function()
-    for version, format in pairs{ ["1.10.0"] = "3.0.0", ["1.11.0"] = "5.0.0", ["1.12.1"] = "6.0.0",
+    for version, format in pairs{ ["1.11.0"] = "5.0.0", ["1.12.1"] = "6.0.0",
       ["1.13.2"] = "8.0.0", ["1.14.0"] = "8.0.0", ["1.15.1"] = "9.0.0", ["1.16.1"] = "10.0.0" } do
       assert.are.equal(format, endpoints.snapshot_format(version))
     end
-    for _, version in ipairs{ "1.9.0", "1.99.0", "2.12.0", "trunk" } do
+    for _, version in ipairs{ "1.9.0", "1.17.0-dev", "1.99.0", "2.12.0", "trunk" } do
       says("unsupported", "--snapshot-version", endpoints.snapshot_format(version))
     end
   end)
@@ -74,6 +79,16 @@ describe("a check", function()
     must(endpoints.check("1.16.0", true, "DELETE", "/drives/a"))
   end)
 
+  it("knows a field by its back-ports, too, and names them", function()
+    for version, known in pairs{ ["1.12.1"] = false, ["1.14.3"] = false, ["1.14.4"] = true,
+      ["1.15.0"] = false, ["1.15.1"] = true, ["1.16.0"] = true, ["1.17.0-dev"] = true } do
+      local ok, err = put(version, "/snapshot/load", { clock_realtime = true })
+      assert.are.equal(known, ok == true, version)
+      assert.are.equal(not known and "snapshot/load.clock_realtime needs Firecracker >= 1.16 (or 1.14.4, "
+        .. "1.15.1), this is " .. version or nil, err and err.message)
+    end
+  end)
+
   it("names the version that brought a field or a value", function()
     for _, case in ipairs{
       { "/network-interfaces/a", "network-interfaces.mtu", 1500, "1.16" },
@@ -84,7 +99,6 @@ describe("a check", function()
       { "/serial", "serial.rate_limiter", { size = 1, refill_time = 1 }, "1.16" },
       { "/snapshot/load", "snapshot/load.track_dirty_pages", true, "1.13" },
       { "/snapshot/load", "snapshot/load.vsock_override", { uds_path = "/v" }, "1.16" },
-      { "/snapshot/load", "snapshot/load.clock_realtime", true, "1.16" },
       { "/snapshot/load", "snapshot/load.huge_pages", "None", "1.17" },
       { "/metrics", "metrics.emit_id", true, "1.17" },
       { "/metrics", "metrics.properties", { a = "b" }, "1.17" },
@@ -367,7 +381,9 @@ describe("the table", function()
     for name, body in pairs(bodies) do
       walk(body, name, function(type, place)
         assert.is_truthy(kinds[type.kind], place)
-        assert.is_true(type.since == nil or type.since:find("^1%.1[2-7]$") ~= nil, place)
+        local since = type.since
+        local brought = _G.type(since) == "table" and since[#since] or since
+        assert.is_true(brought == nil or brought:find("^1%.1[2-7]$") ~= nil, place)
         assert.is_true(type.kind ~= "integer" or math.type(type.min) == "integer", place)
       end)
     end

@@ -6,31 +6,10 @@ local fcproc = require "fcproc"
 local core = require "fcproc.core"
 local loop = require "fcproc.loop"
 local journals = require "fcproc.resources.journal"
-local machines = require "fcproc.machine"
-local objects = require "fcproc.vm.object"
+local snapshots = require "spec.support.snapshots"
 
 local must, fails = support.must, support.fails
-
--- A VM in the hands of this manager, whose Firecracker is fake_api.lua: it takes so many seconds to
--- write a snapshot, and to go on.
-local function slow_vm(world, writes, resumes)
-  local journal = must(journals.create(world.manager, "vm", {}))
-  local files = { folder = journal.folder, socket = journal.folder .. "/api.sock",
-    log = journal.folder .. "/firecracker.log", metrics = journal.folder .. "/metrics",
-    console = journal.folder .. "/console.log" }
-  local process = must(fcproc.spawn({ support.lua, "spec/support/fake_api.lua", files.socket,
-    "works_slowly", tostring(writes), tostring(resumes) }, { stdout = "null",
-    stderr = { file = files.console } }))
-  must(world.manager:wait_for_socket(files.socket))
-  local record = journal.record
-  record.files, record.shape, record.taps, record.drives = files, {}, {}, {}
-  record.binary, record.vcpus, record.mem_mib = support.firecracker(), 1, 128
-  record.process = must(process:identity())
-  must(journal:save("running"))
-  local vm = objects.new(world.manager, journal)
-  vm.machine = machines.attach(world.manager, process, files, record.shape)
-  return vm
-end
+local slow_vm = snapshots.slow_vm
 
 local function state_of(vm)
   return must(vm.machine:state())
@@ -98,19 +77,22 @@ describe("a snapshot that is cancelled while it is written", function()
   end)
 end)
 
-describe("a snapshot whose time is over when it is whole", function()
+describe("a snapshot whose time is over when the VM has gone on", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  it("is kept, and the VM goes on", function()
+  it("leaves nothing, and the VM goes on", function()
     local world <close> = support.world()
     local vm <close> = slow_vm(world, 0.1, 1)
     local ctx <close> = must(fcproc.context{ timeout = 0.6 })
     local path = world.folder:file("snap")
-    assert.are.equal("vm", must(vm:snapshot(path, nil, ctx)).id)
-    assert.are.equal("written", support.read_file(path .. "/memory"))
+    local err = fails("deadline", vm:snapshot(path, nil, ctx))
+    assert.is_nil(err.paused)
     assert.are.equal("Running", state_of(vm))
-    assert.is_nil(written(vm).paused)
+    local record = written(vm)
+    assert.are.same({ "running" }, { record.state, record.paused, record.snapshot, record.resume })
+    fails("not_found", core.stat(path))
+    fails("not_found", core.stat(path .. ".vm.partial"))
   end)
 
   it("tells that the VM did not go on when it has too little time, and the list does", function()
@@ -121,8 +103,9 @@ describe("a snapshot whose time is over when it is whole", function()
     assert.is_true(err.paused)
     assert.is_truthy(err.message:find("the snapshot is in " .. path, 1, true), err.message)
     assert.are.equal("written", support.read_file(path .. "/memory"))
+    must(fcproc.vm.verify(path))
     local record = written(vm)
-    assert.are.same({ "running", true }, { record.state, record.paused, record.snapshot })
+    assert.are.same({ "running", true }, { record.state, record.paused, record.snapshot, record.resume })
     must(vm:resume())
     assert.are.equal("Running", state_of(vm))
   end)

@@ -82,7 +82,8 @@ function M.of(args)
   end
   local options = { id = args.id, kernel = args.kernel, initrd = args.initrd,
     boot_args = args.boot_args, vcpus = args.vcpus, mem_mib = args.mem, paused = args.paused,
-    any_cpu = args.any_cpu, trust = args.trust, vsock = args.vsock and { cid = args.vsock } or nil }
+    any_cpu = args.any_cpu, verify = args.verify, trust = args.trust,
+    vsock = args.vsock and { cid = args.vsock } or nil }
   for name, value in pairs(options) do spec[name] = value end
   if args.drives and #args.drives > 0 then
     if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: no list") end

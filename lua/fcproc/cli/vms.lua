@@ -1,4 +1,4 @@
--- fcproc ps, info, wait, stop, kill, pause, resume, snapshot: VMs that are there already.
+-- fcproc ps, info, wait, stop, kill, pause, resume, snapshot, verify: VMs that are there already.
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
@@ -15,6 +15,7 @@ local vms = require "fcproc.vm"
 local M = {}
 
 local LIST = { kind = "list" }
+local WITH_MANIFEST = { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }
 
 local function age(created)
   if not created then return "-" end
@@ -274,13 +275,25 @@ function M.snapshot(cli)
   cli.output:progress("writing the snapshot of %s to %s", args.id, path)
   local manifest, err = M.with_vm(cli, function(vm)
     return vm:snapshot(path, { type = args.diff and "Diff" or "Full",
-      keep_paused = args.keep_paused, trust = args.trust }, cli.ctx)
+      keep_paused = args.keep_paused, hash = not args.no_hash, trust = args.trust }, cli.ctx)
   end)
   if not manifest then return nil, err end
-  cli.output:result({ id = args.id, path = path, manifest = manifest },
-    { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }, function(done)
-      return ("%s: its snapshot is in %s\n"):format(done.id, done.path)
-    end)
+  cli.output:result({ id = args.id, path = path, manifest = manifest }, WITH_MANIFEST, function(done)
+    return ("%s: its snapshot is in %s\n"):format(done.id, done.path)
+  end)
+  return true
+end
+
+---fcproc verify PATH
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.verify(cli)
+  local manifest, err = vms.verify(cli.args.path, cli.ctx)
+  if not manifest then return nil, err end
+  cli.output:result({ path = cli.args.path, manifest = manifest }, WITH_MANIFEST, function(done)
+    return ("%s: is what it was when it was made\n"):format(done.path)
+  end)
   return true
 end
 

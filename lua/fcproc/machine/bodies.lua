@@ -9,7 +9,7 @@ local M = {}
 ---@class fcproc.BodyType
 ---@field kind "string"|"boolean"|"integer"|"object"|"list"|"map"|"any"|"either"
 ---@field required boolean?  it must be there
----@field since string?      the first version that knows it
+---@field since (string|string[])?  the first version that knows it; see version.at_least
 ---@field min integer?       of an integer
 ---@field max integer?       of an integer; of a string in bytes
 ---@field values table<string, string|true>?  of a string: all it may be, with the first version
@@ -235,7 +235,7 @@ M.snapshot_load = object({
   network_overrides = list(object{ iface_id = required(id), host_dev_name = required(interface) }),
   track_dirty_pages = since("1.13", flag),
   vsock_override = since("1.16", object{ uds_path = required(path) }),
-  clock_realtime = since("1.16", flag), -- x86-64
+  clock_realtime = since({ "1.14.4", "1.15.1", "1.16" }, flag), -- x86-64
   huge_pages = since("1.17", one_of{ Snapshot = true, None = true, Transparent = true,
     ["2M"] = true }),
 }, function(load)

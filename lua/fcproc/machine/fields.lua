@@ -67,7 +67,8 @@ local judge -- (version, type, value, place) -> fcproc.Error?
 
 local function too_new(version, since, place)
   if version_of.at_least(version, since) ~= false then return nil end
-  return complain("unsupported", "%s needs Firecracker >= %s, this is %s", place, since, version)
+  return complain("unsupported", "%s needs Firecracker >= %s, this is %s", place, version_of.words(since),
+    version)
 end
 
 local function wrong(place, wanted, value)

@@ -41,6 +41,22 @@ function Binary:resolve_binary()
   }
 end
 
+-- What it prints when it is asked for something about itself.
+local function ask(path, option, ctx)
+  local spec = process.spec({ path, option }, { timeout = ANSWER_LIMIT })
+  local done, result = loop.complete(ctx, core.command(spec, ctx))
+  if not done then return nil, result end
+  return result
+end
+
+local function no_answer(path, option, op, result)
+  return nil, errors.new{
+    code = "unsupported", op = op, path = path, status = result.status,
+    output = result.stderr:sub(-200),
+    message = ("%s %s did not answer like Firecracker; set firecracker_bin"):format(path, option),
+  }
+end
+
 ---The version that the binary gives for itself, as "1.12.1".
 ---@param ctx fcproc.Context?
 ---@return string? version
@@ -50,16 +66,31 @@ function Binary:binary_version(ctx)
   ctx = loop.context(ctx)
   local path, err = self:resolve_binary()
   if not path then return nil, err end
-  local spec = process.spec({ path, "--version" }, { timeout = ANSWER_LIMIT })
-  local done, result = loop.complete(ctx, core.command(spec, ctx))
-  if not done then return nil, result end
+  local result
+  result, err = ask(path, "--version", ctx)
+  if not result then return nil, err end
   local version = result.stdout:match("^Firecracker v(%d+%.%d+%.%d+[%w.-]*)")
   if version then return version end
-  return nil, errors.new{
-    code = "unsupported", op = "binary.version", path = path, status = result.status,
-    output = result.stderr:sub(-200),
-    message = ("%s --version did not answer like Firecracker; set firecracker_bin"):format(path),
-  }
+  return no_answer(path, "--version", "binary.version", result)
+end
+
+---The format of the snapshots that the binary writes and reads, as it names it, as "6.0.0". Builds of
+---one version may differ in it.
+---@param path string?  another Firecracker than the manager's
+---@param ctx fcproc.Context?
+---@return string? format
+---@return fcproc.Error? err  as manager:binary_version's
+function Binary:snapshot_format(path, ctx)
+  ctx = loop.context(ctx)
+  local err
+  if not path then path, err = self:resolve_binary() end
+  if not path then return nil, err end
+  local result
+  result, err = ask(path, "--snapshot-version", ctx)
+  if not result then return nil, err end
+  local format = ("\n" .. result.stdout):match("\nv?(%d+%.%d+%.%d+)%s*\n")
+  if format and result.status == 0 then return format end
+  return no_answer(path, "--snapshot-version", "binary.snapshot_format", result)
 end
 
 M.methods = Binary

@@ -3,6 +3,7 @@
 -- without which nobody removes it.
 
 local core = require "fcproc.core"
+local loop = require "fcproc.loop"
 
 local M = {}
 
@@ -42,6 +43,20 @@ function M.finish(partial, path, id)
   if not ok then return nil, err end
   core.remove_file(path .. "/" .. mark_of(id)) -- in the way of nothing if it stays
   return true
+end
+
+---Once its name is one of the folder's above it for good, the snapshot outlasts a power loss.
+---@param path string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.sync_parent(path, ctx)
+  local parent = path:match("^(.*)/[^/]*$")
+  local done, err = loop.complete(ctx, core.sync(parent == "" and "/" or parent, ctx))
+  if done then return true end
+  err.message = ("the snapshot is in %s, but may not be there any more after a power loss: %s"):format(path,
+    err.message)
+  return nil, err
 end
 
 ---Removes it with what is in it. None is fine.

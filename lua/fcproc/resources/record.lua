@@ -16,6 +16,7 @@ local launch = require "fcproc.machine.launch"
 local M = {}
 
 M.FORMAT = 1
+M.HUGE_PAGES = { None = true, ["2M"] = true, Transparent = true } -- Firecracker's words
 M.LIMIT = 1024 * 1024 -- bytes of a file; the largest that we write have a few KiB
 
 -- ---- what values may be ----------------------------------------------------------------------
@@ -128,7 +129,9 @@ local manifest = object{
   firecracker = required(object{ version = required(string_with("^v?%d+%.%d+[%w_.+-]*$", 64, "a version")),
     sha256 = text, snapshot_format = word }),
   cpu = required{ kind = "map", name = check_name, of = text },
+  huge_pages = { kind = "string", values = M.HUGE_PAGES },
   sizes = required{ kind = "map", name = check_name, of = number },
+  hashes = { kind = "map", name = check_name, of = string_with("^%x+$", 64, "a hash") },
   drives = required(list(object{ id = required(drive_id), name = required(name), path = required(path),
     read_only = flag, root = flag })),
   network = required(list(object{ tap = interface, guest_mac = required(mac), address = ipv4,

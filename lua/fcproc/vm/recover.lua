@@ -85,7 +85,7 @@ end
 -- A snapshot that was under way is undone, and the journal says who the VMM is.
 local function take_over(vm, ctx)
   local record = vm.journal.record
-  local started, interrupted, paused = core.now(), record.snapshot, record.paused
+  local started, interrupted, paused = core.now(), record.snapshot and record.resume, record.paused
   -- While it writes a snapshot it answers nothing else.
   local bounded <close> = core.context(ctx or core.default_context(),
     record.snapshot and SNAPSHOT_LIMIT or ANSWER_LIMIT)
@@ -206,7 +206,7 @@ end
 ---@field managed boolean   a manager has it in its hands
 
 local function state_of(record, life, managed)
-  local cut_off = record.snapshot and not managed -- in the middle of a snapshot
+  local cut_off = record.snapshot and record.resume and not managed -- in the middle of a snapshot
   if life.state == "alive" then return (record.paused or cut_off) and "paused" or "running" end
   if managed and (life.state == "dead" or life.err.code == "busy") then return "making" end
   return life.state

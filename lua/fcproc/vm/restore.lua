@@ -1,6 +1,7 @@
 -- Restoring a snapshot: what it says completes the plan of a VM, which is then built as any other, but
 -- that its Firecracker starts empty and loads it.
 
+local bodies = require "fcproc.machine.bodies"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local manifests = require "fcproc.vm.manifest"
@@ -9,6 +10,8 @@ local statefiles = require "fcproc.vm.statefiles"
 local version_of = require "fcproc.machine.version"
 
 local M = {}
+
+local LATE = 2 -- seconds that are worth a word
 
 local function plan_network(plan, manifest)
   local given = plan.network
@@ -78,6 +81,48 @@ local function plan_drives(plan, path, manifest)
   return true
 end
 
+local function refuse(code, path, format, ...)
+  return nil, errors.new{ code = code, op = "vm.restore", path = path, message = format:format(...) }
+end
+
+-- What a version must be told of, or can't be.
+local function check_loading(plan, path, manifest, version)
+  local spec = plan.spec
+  for _, name in ipairs{ "clock_realtime", "huge_pages" } do
+    local since = bodies.snapshot_load.fields[name].since
+    if spec[name] and version_of.at_least(version, since) == false then
+      return refuse("unsupported", path, "%s needs Firecracker >= %s, this is %s", name,
+        version_of.words(since), version)
+    end
+  end
+  if spec.clock_realtime and core.arch ~= "x86_64" then
+    return refuse("unsupported", path, "clock_realtime is for x86_64 alone, this is %s", core.arch)
+  end
+  local pages = spec.huge_pages or "Snapshot"
+  if manifest.huge_pages == "2M" and pages == "Snapshot" then
+    return refuse("unsupported", path, "the memory of the snapshot %s is of huge pages, which Firecracker "
+      .. "loads from a page fault handler (Uffd) alone, and not from a file; from 1.17 on it loads it into "
+      .. "others: huge_pages = \"Transparent\" or \"None\"", path)
+  end
+  return true
+end
+
+-- A guest goes on at the time of its snapshot, unless Firecracker sets its clock forward.
+local function plan_clock(plan, manifest, version)
+  local since, wanted = bodies.snapshot_load.fields.clock_realtime.since, plan.spec.clock_realtime
+  plan.clock_realtime = wanted ~= false and core.arch == "x86_64"
+    and version_of.at_least(version, since) or nil
+  local late = manifest.created and os.time() - manifest.created or 0
+  if plan.clock_realtime or wanted == false or late < LATE then return end
+  local fix = "set it in the guest, by NTP or date -s"
+  if core.arch == "x86_64" then
+    fix = ("%s; or restore with Firecracker >= %s"):format(fix, version_of.words(since))
+  end
+  plan.warnings = plan.warnings or {}
+  table.insert(plan.warnings, { name = "clock", fix = fix,
+    message = ("the guest's clock goes on where it was in the snapshot: it is %d s late"):format(late) })
+end
+
 ---Reads and checks a snapshot, and completes the plan of a restore with what it says.
 ---@param manager fcproc.Manager
 ---@param path string
@@ -91,15 +136,37 @@ function M.plan(manager, path, plan, ctx)
   local manifest
   manifest, err = manifests.read(absolute)
   if not manifest then return nil, err end
-  local ok
-  ok, err = manifests.check(manager, absolute, manifest, plan.spec.any_cpu, ctx)
+  local version, ok
+  version, err = manifests.check(manager, absolute, manifest, plan.spec.any_cpu, ctx)
+  if version then ok, err = check_loading(plan, absolute, manifest, version) end
   if not ok then return nil, err end
+  plan_clock(plan, manifest, version)
   plan.origin, err = origins.of(absolute, plan.jailer ~= nil, plan.spec.trust)
   if not plan.origin then return nil, err end
+  if plan.spec.verify then
+    ok, err = manifests.verify(absolute, manifest, plan.origin, ctx)
+    if not ok then return nil, err end
+  end
   plan.manifest, plan.snapshot = manifest, absolute
   ok, err = plan_drives(plan, absolute, manifest)
   if not ok then return nil, err end
   return plan_network(plan, manifest)
+end
+
+---Reads a snapshot whole, and compares it with what it was.
+---@param path string
+---@param ctx fcproc.Context?
+---@return fcproc.Manifest? manifest
+---@return fcproc.Error? err
+function M.verify(path, ctx)
+  local absolute, err = core.absolute_path(path)
+  if not absolute then return nil, err end
+  local manifest, ok
+  manifest, err = manifests.read(absolute)
+  if not manifest then return nil, err end
+  ok, err = manifests.verify(absolute, manifest, nil, ctx)
+  if not ok then return nil, err end
+  return manifest
 end
 
 ---Says what to do when a restored guest's address is another VM's.
@@ -138,6 +205,7 @@ function M.load(vm, plan, ctx)
   local tracking = version_of.at_least(vm.machine.version, "1.13") and "track_dirty_pages"
     or "enable_diff_snapshots"
   body[tracking] = plan.spec.track_dirty_pages
+  body.clock_realtime, body.huge_pages = plan.clock_realtime, plan.spec.huge_pages
   for i, tap in ipairs(vm.journal.record.taps) do
     body.network_overrides[i] = { iface_id = "eth" .. (i - 1), host_dev_name = tap.name }
   end

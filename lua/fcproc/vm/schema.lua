@@ -28,6 +28,9 @@ M.restore.paused = "boolean"       -- do not resume it
 M.restore.copy = "string =reflink =sparse" -- how its drives are copied
 M.restore.any_cpu = "boolean"      -- though the CPU is another
 M.restore.drives = "table"         -- where its read-only drives are: id to path
+M.restore.huge_pages = "string =Snapshot =None =Transparent" -- what its memory is loaded into
+M.restore.clock_realtime = "boolean" -- false: its clock stays behind, though Firecracker could set it
+M.restore.verify = "boolean"       -- read all of it first: is it what it was?
 M.restore.trust = "boolean"        -- though somebody else could have made it
 
 M.drive = {

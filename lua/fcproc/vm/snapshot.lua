@@ -22,14 +22,16 @@ local CLEANUP_LIMIT = 60 -- seconds
 ---@field type ("Full"|"Diff")?  default "Full"; "Diff" needs track_dirty_pages
 ---@field keep_paused boolean?   do not let the VM go on afterwards
 ---@field copy ("reflink"|"sparse")?  how the drives are copied; default "reflink"
+---@field hash boolean?         false: without hashes for fcproc.vm.verify, which take 1 to 3 s for a GiB that
+---                             is no zeros; the VM goes on meanwhile
 ---@field cleanup_timeout number?  seconds that the clean-up after a failure may take, of which most is
 ---                                waiting until Firecracker has written what was asked of it; default 60
 
 ---@field for_uffd boolean?      though only a handler of page faults can load it: with huge pages
 ---@field trust boolean?        by root, though somebody else may move the folder that it is written into
 
-local known = { type = "string", keep_paused = "boolean", copy = "string", cleanup_timeout = "number",
-  trust = "boolean", for_uffd = "boolean" }
+local known = { type = "string", keep_paused = "boolean", copy = "string", hash = "boolean",
+  cleanup_timeout = "number", trust = "boolean", for_uffd = "boolean" }
 
 -- Firecracker's refusal of a diff, with what to do.
 local function explain_diff(opts, err)
@@ -41,12 +43,11 @@ local function explain_diff(opts, err)
 end
 
 local function write_state(vm, machine, opts, ctx)
-  local record = vm.journal.record
-  local prefix = statefiles.prefix(record)
+  local prefix = statefiles.prefix(vm.journal.record)
   local ok, err = machine:create_snapshot({ snapshot_type = opts.type or "Full",
     snapshot_path = prefix .. "vmstate", mem_file_path = prefix .. "memory" }, ctx)
   if not ok then return nil, explain_diff(opts, machine:failure("snapshot", err)) end
-  return statefiles.take(record, ctx)
+  return true
 end
 
 local function copy_drives(vm, opts, ctx)
@@ -64,26 +65,28 @@ local function copy_drives(vm, opts, ctx)
   return true
 end
 
--- The parts of a snapshot, while the VM is paused.
-local function write_all(vm, machine, manifest, opts, ctx)
-  local ok, err = write_state(vm, machine, opts, ctx)
-  if ok then ok, err = copy_drives(vm, opts, ctx) end
-  if ok then ok, err = manifests.write(vm.journal.record.snapshot, manifest) end
-  return ok, err
-end
-
 -- Lets the VM go on that was paused for a snapshot. When it does not, the record says so.
 local function go_on(vm, ctx)
   local record = vm.journal.record
-  local resume = record.resume
-  record.resume = nil
-  record.paused = not resume or nil -- whatever came in between
-  if not (resume and vm.machine and vm.machine.process:alive()) then return true end
-  local ok, err = vm.machine:resume(ctx)
-  if ok or not vm.machine then return true end -- or it was stopped meanwhile
-  err = vm.machine:failure("resume", err)
-  record.paused = vm.machine.process:alive() or nil
-  return nil, err
+  if not record.resume then return true end
+  local err
+  if vm.machine and vm.machine.process:alive() then
+    local ok
+    ok, err = vm.machine:resume(ctx)
+    if ok or not vm.machine then err = nil end -- or it was stopped meanwhile
+  end
+  if err then
+    err = vm.machine:failure("resume", err)
+    record.paused = vm.machine.process:alive() or nil
+    return nil, err
+  end
+  record.resume, record.paused = nil, nil -- whatever came in between
+  return true
+end
+
+-- It may be being stopped by now.
+local function state_after(record)
+  return record.state == "snapshotting" and "running" or record.state
 end
 
 -- Removes what a snapshot that was not finished left, and lets the VM go on if it ran before: that also
@@ -98,7 +101,8 @@ local function undo(vm, ctx)
   statefiles.discard(record)
   if removed then record.snapshot = nil end
   local ok, why = go_on(vm, ctx)
-  if vm.machine then vm.journal:try_save("running") end
+  record.resume = nil
+  if vm.machine then vm.journal:try_save(state_after(record)) end
   if not ok then return nil, why end
   return removed, err
 end
@@ -156,6 +160,31 @@ local function cleanup_context(opts, ctx)
   return core.context(nil, opts.cleanup_timeout or CLEANUP_LIMIT, ctx and ctx:waiter())
 end
 
+-- Its parts, while the VM is paused: no longer than that must be.
+local function write_all(vm, machine, manifest, opts, ctx)
+  if vm.journal.record.resume then
+    local paused, why = machine:pause(ctx)
+    if not paused then return nil, machine:failure("snapshot", why) end
+  end
+  manifest.created = os.time() -- where the guest's clock stays
+  local ok, err = write_state(vm, machine, opts, ctx)
+  if ok then ok, err = copy_drives(vm, opts, ctx) end
+  return ok, err
+end
+
+-- Nobody changes the parts any more, and they are on the disk, before a name says that there is a
+-- snapshot.
+local function make_whole(vm, path, manifest, opts, ctx)
+  local record = vm.journal.record
+  local ok, err = statefiles.take(record, ctx)
+  if ok then ok, err = manifests.write(record.snapshot, manifest, opts.hash ~= false, ctx) end
+  if ok then ok, err = partials.finish(record.snapshot, path, vm.id) end
+  if not ok then return nil, err end
+  record.snapshot = nil -- from here on it is whole, and the caller's
+  statefiles.discard(record)
+  return true
+end
+
 local function create(vm, path, opts, ctx)
   local record, machine = vm.journal.record, vm.machine
   local state, err = machine:state(ctx)
@@ -164,32 +193,32 @@ local function create(vm, path, opts, ctx)
   ok, err = sizes.snapshot(vm, opts)
   if not ok then return nil, err end
   local manifest -- before the pause: it takes longer than some snapshots
-  manifest, err = manifests.of(vm, opts.type or "Full", ctx)
+  manifest, err = manifests.of(vm, opts.type or "Full", opts.hash ~= false, ctx)
   if not manifest then return nil, err end
   ok, err = begin(vm, path, state, opts.trust)
+  if ok then ok, err = write_all(vm, machine, manifest, opts, ctx) end
   if not ok then return nil, err end
-  if record.resume then
-    ok, err = machine:pause(ctx)
-    if not ok then return nil, machine:failure("snapshot", err) end
-  end
-  ok, err = write_all(vm, machine, manifest, opts, ctx)
-  if ok then ok, err = partials.finish(record.snapshot, path, vm.id) end
-  if not ok then return nil, err end
-  record.snapshot = nil -- from here on it is whole, and the caller's
-  statefiles.discard(record)
-  if opts.keep_paused then record.resume = nil end
+  if opts.keep_paused then record.resume, record.paused = nil, true end
+  local goes_on, why
   do -- not in the caller's context: if that ends now, the VM must go on all the same
     local own <close> = cleanup_context(opts, ctx)
-    ok, err = go_on(vm, own)
+    goes_on, why = go_on(vm, own)
   end
-  if not ok then
+  vm.journal:try_save(record.state)
+  ok, err = make_whole(vm, path, manifest, opts, ctx)
+  if not ok and not vm.machine then return vm:_ended("snapshot") end
+  if not ok then return nil, err end
+  do
+    local own <close> = cleanup_context(opts, ctx)
+    err = select(2, partials.sync_parent(path, own))
+  end
+  if not goes_on then
+    err, record.resume = why, nil
     err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
     err.paused = record.paused
-    vm.journal:try_save("running")
-    return nil, err
   end
-  ok, err = vm.journal:save("running")
-  if not ok then return nil, err end
+  if vm.machine then vm.journal:try_save(state_after(record)) end
+  if err then return nil, err end
   return manifest
 end
 
@@ -200,7 +229,8 @@ end
 ---@param ctx fcproc.Context?
 ---@return fcproc.Manifest? manifest
 ---@return fcproc.Error? err  nothing of it is left, and the VM goes on; paused = true: it could not be let
----                            go on, and is still paused. ERR_BUSY: another is being made
+---                            go on, and is still paused. ERR_BUSY: another is being made. When the
+---                            snapshot is there all the same, the message says so
 function M.create(vm, path, opts, ctx)
   options.argument(path, "string", "vm:snapshot", "path")
   options.check(opts, known, "vm:snapshot")

@@ -67,6 +67,11 @@ local M = {}
 ---@field copy ("reflink"|"sparse")?  how its drives are copied; default "reflink"
 ---@field any_cpu boolean?          though this host's CPU is another than the snapshot's
 ---@field drives table<string, string>?  where its read-only drives are: path by id
+---@field huge_pages ("Snapshot"|"None"|"Transparent")?  what its memory is loaded into; from Firecracker
+---                                 1.17 on
+---@field clock_realtime boolean?   false: its clock goes on where it was, though Firecracker (1.16, 1.15.1,
+---                                 1.14.4; x86_64) could set it forward, which is the default
+---@field verify boolean?           read the snapshot whole first: is it what it was when it was made?
 ---@field trust boolean?            by root and without a jail, though somebody else could have made it
 
 ---@class fcproc.VmSpec
