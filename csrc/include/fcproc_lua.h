@@ -30,7 +30,9 @@ typedef void (*fcproc_lua_log)(void *data, const char *level, const char *messag
 FCPROC_API void fcproc_lua_set_log(lua_State *L, fcproc_lua_log fn, void *data);
 
 /* Opt-in: every count instructions of L, and of coroutines made later, ctx is looked at, and once
- * it has ended an error is raised, again on every line, so that no pcall can swallow it. NULL
+ * it has ended an error is raised, again on every line, so that no pcall can swallow it. Only what
+ * fcproc itself does to clean up, as for a VM in a closing variable, runs to its end, which takes at
+ * most two minutes; what a policy has given it (hooks, logger, runner) is interrupted there, too. NULL
  * takes the hook away. [-0, +0, m] */
 FCPROC_API void fcproc_lua_interrupt(lua_State *L, fcproc_ctx *ctx, int count);
 

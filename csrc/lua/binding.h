@@ -52,6 +52,11 @@ void *bind_check(lua_State *L, int index, const char *type);
 void *bind_opt(lua_State *L, int index, const char *type);
 /* The context given, else the state's default, else NULL. May raise. */
 fcproc_ctx *bind_ctx(lua_State *L, int index);
+/* What core.uninterruptible makes calls its function: where it stands in the stack, the hook of
+ * fcproc_lua_interrupt leaves fcproc's own code alone. */
+int bind_uninterrupted(lua_State *L);
+/* Its address names the registry entry of the context that fcproc_lua_interrupt got. */
+extern const char bind_interrupt_key;
 /* NULL: none. [-0, +0, m] */
 void bind_set_default_context(lua_State *L, fcproc_ctx *ctx);
 /* A table of core.d.lua's fcproc.Expected in room, or NULL for nil. May raise. */

@@ -16,10 +16,50 @@ static int l_guest_path(lua_State *L)
     return 1;
 }
 
+const char bind_interrupt_key = 0;
+
+static int pass_on(lua_State *L, int status, lua_KContext unused)
+{
+    (void)status;
+    (void)unused;
+    return lua_gettop(L);
+}
+
+int bind_uninterrupted(lua_State *L)
+{
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, pass_on);
+    return pass_on(L, LUA_OK, 0);
+}
+
+/* core.uninterruptible(fn) -> function: a C function, since a hook comes also before the first line of
+ * one of Lua's */
+static int l_uninterruptible(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    lua_pushcclosure(L, bind_uninterrupted, 1);
+    return 1;
+}
+
+/* core.interrupted() -> boolean */
+static int l_interrupted(lua_State *L)
+{
+    const struct bind_handle *h;
+
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &bind_interrupt_key);
+    h = lua_touserdata(L, -1);
+    lua_pushboolean(L, h && fcproc_ctx_status(h->object, NULL) < 0);
+    return 1;
+}
+
 int luaopen_fcproc_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "now", l_now },
+        { "uninterruptible", l_uninterruptible },
+        { "interrupted", l_interrupted },
         { "guest_path", l_guest_path },
         { NULL, NULL },
     };

@@ -25,6 +25,29 @@ void bind_push_error(lua_State *L, const fcproc_error *err)
     }
 }
 
+/* [-0, +1, e] The field as text. */
+static void push_field(lua_State *L, const char *name)
+{
+    lua_pushstring(L, name);
+    lua_rawget(L, 1);
+    luaL_tolstring(L, -1, NULL);
+    lua_remove(L, -2);
+}
+
+/* "op: message (code)", also in a state that has not loaded error.lua. */
+static int l_error_tostring(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    push_field(L, "op");
+    lua_pushliteral(L, ": ");
+    push_field(L, "message");
+    lua_pushliteral(L, " (");
+    push_field(L, "code");
+    lua_pushliteral(L, ")");
+    lua_concat(L, 6);
+    return 1;
+}
+
 int bind_fail(lua_State *L, const fcproc_error *err)
 {
     lua_pushnil(L);
@@ -43,6 +66,8 @@ void bind_open_error(lua_State *L)
     };
 
     luaL_newmetatable(L, TYPE_ERROR);
+    lua_pushcfunction(L, l_error_tostring);
+    lua_setfield(L, -2, "__tostring");
     lua_setfield(L, -2, "error_metatable");
     lua_createtable(L, sizeof(codes) / sizeof(codes[0]), 0);
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++) {

@@ -85,7 +85,7 @@ function Client:close()
   self.core:close()
 end
 
-Client.__close = Client.close
+Client.__close = core.uninterruptible(Client.close)
 
 ---A client that keeps one connection open, for many requests to one VM, one at a time. With a process
 ---it asks that one or nobody: it is looked up on the connection itself before anything is sent.

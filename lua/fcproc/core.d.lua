@@ -321,6 +321,16 @@ function core.now() end
 ---@return string
 function core.guest_path() end
 
+---The function, called so that an interrupt by a host (fcproc_lua_interrupt) lets fcproc's own code in it go
+---on to its end: for clean-ups.
+---@param fn function
+---@return function
+function core.uninterruptible(fn) end
+
+---Has the context ended with which a host interrupts this state?
+---@return boolean
+function core.interrupted() end
+
 ---Makes a context. It takes the parent's waiter unless it is given one.
 ---@param parent fcproc.Context?
 ---@param timeout number?  seconds

@@ -36,10 +36,6 @@ function Error:is(sentinel)
   return false
 end
 
-function metatable.__tostring(err)
-  return ("%s: %s (%s)"):format(err.op, err.message, err.code)
-end
-
 function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
 end

@@ -27,6 +27,7 @@ local M = {
   new = manager.new,
   context = context.new,
   run = loop.run,
+  wait_for_signal = loop.wait_for_signal,
   runner = runner.new,
   request = api.request,
   client = api.client,

@@ -2,6 +2,7 @@
 -- over poll(2), each written in direct style.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local options = require "fcproc.options"
 local waiters = require "fcproc.waiters"
@@ -9,6 +10,7 @@ local waiters = require "fcproc.waiters"
 local M = {}
 
 local LONGEST_POLL = waiters.LONGEST_POLL
+local MOST_SIGNALS = 8
 
 ---@class fcproc.Task            one coroutine of a run
 ---@field co thread
@@ -100,9 +102,26 @@ function M.complete(ctx, op, err)
   return step_until_done(waiter, op, op:step())
 end
 
+local function theirs(ok, ...)
+  if ok then return ... end
+  local err = ...
+  if not core.interrupted() then error(err, 0) end
+  if errors.is_error(err) then return nil, err end
+  return nil, errors.new{ code = "cancelled", op = "policy", message = tostring(err) }
+end
+
+---Calls what a policy has given. Where a host interrupts that, our own work goes on: its errors are
+---answers then.
+---@param fn function
+---@param ... any
+---@return any ...
+function M.theirs(fn, ...)
+  return theirs(pcall(fn, ...))
+end
+
 -- What a task does: the group's functions, one after another, as long as there are any. Each is
 -- under pcall, so that an error unwinds inside the coroutine, where closing variables may wait.
-local function work(group)
+local work = core.uninterruptible(function(group)
   local functions = group.functions
   while group.next <= #functions and not group.failure do
     local index = group.next
@@ -116,7 +135,7 @@ local function work(group)
     end
   end
   group.alive = group.alive - 1
-end
+end)
 
 local function concurrency(group)
   return math.min(#group.functions, group.functions.limit or #group.functions)
@@ -135,10 +154,10 @@ end
 local function add_tasks(group, tasks)
   for _ = 1, concurrency(group) do
     local task = { ctx = group.ctx, tasks = tasks }
-    task.co = coroutine.create(function()
+    task.co = coroutine.create(core.uninterruptible(function()
       work(group)
       task.ended = true
-    end)
+    end))
     task_of[task.co] = task
     tasks[#tasks + 1] = task
     group.alive = group.alive + 1
@@ -150,9 +169,9 @@ local function resume(task)
   if not ok then error(err, 0) end -- not a function's error: those are caught in work
 end
 
--- Resumes each task that can go on, until the group has ended. Ctrl-C may leave it by an error at
--- any instruction, and it is called again: all that it needs to know is in the tasks, which change
--- only inside the coroutines, where lua.c's hook does not come.
+-- Resumes each task that can go on, until the group has ended. Ctrl-C or a host's interrupt may leave it
+-- by an error at any instruction, and it is called again: all that it needs to know is in the tasks,
+-- which change only inside the coroutines, where lua.c's hook does not come and a host's spares it.
 ---@param tasks fcproc.Task[]
 ---@param group fcproc.Group
 local function drive(tasks, group)
@@ -185,14 +204,72 @@ local function drive(tasks, group)
   end
 end
 
+-- Numbers of signals; raises for what is none.
+local function signal_numbers(names, what)
+  if type(names) ~= "table" or #names < 1 or #names > MOST_SIGNALS then
+    error(("%s: signals must be a list of 1 to %d names"):format(what, MOST_SIGNALS), 3)
+  end
+  local numbers, name_of = {}, {}
+  for i, name in ipairs(names) do
+    numbers[i] = math.type(name) == "integer" and name or core.signals[name]
+    if not numbers[i] then error(("%s: unknown signal '%s'"):format(what, tostring(name)), 3) end
+    name_of[numbers[i]] = name
+  end
+  return numbers, name_of
+end
+
+---Waits until one of these signals comes. From the first call on they do nothing else to this thread: none
+---ends the process, and one that comes between two waits ends the next.
+---@param names string[]  "TERM", "INT", "HUP", ...
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return string? name
+---@return fcproc.Error? err  ERR_WAIT_TIMEOUT; ERR_INVALID: one that can't be waited for
+function M.wait_for_signal(names, timeout, ctx)
+  local numbers, name_of = signal_numbers(names, "fcproc.wait_for_signal")
+  ctx = M.context(ctx)
+  local got, number = M.complete(ctx, core.wait_signal(numbers, timeout, ctx))
+  if not got then return nil, number end
+  return name_of[number]
+end
+
+local function run_until_signal(functions, ctx)
+  local numbers, name_of = signal_numbers(functions.signals, "fcproc.run")
+  local inner, results = { limit = functions.limit }, nil
+  for key, fn in pairs(functions) do
+    if key ~= "signals" then inner[key] = fn end
+  end
+  local first <close>, err = core.wait_signal(numbers, 0) -- from here on none is lost
+  if not first then error(err, 3) end
+  local watch <close> = core.context(M.context(ctx) or core.default_context())
+  M.run({
+    function(own)
+      local _ <close> = finally(function() watch:cancel() end)
+      results = M.run(inner, own)
+    end,
+    function()
+      local got, number = M.complete(watch, core.wait_signal(numbers, nil, watch))
+      if not got then return end
+      error(errors.new{ code = "cancelled", op = "run", signal = number,
+        message = ("the signal %s came"):format(name_of[number]) }, 0)
+    end,
+  }, ctx)
+  return results
+end
+
 ---@class fcproc.Functions
 ---@field [integer] fun(ctx: fcproc.Context): any ...
 ---@field limit integer?  at most so many run at once; default: all
+---@field signals string[]?  end them when one of these comes ("TERM", "INT", ...)
 
 ---Runs functions concurrently and returns when all have ended. Each gets the run's context, which
 ---is also the default of every fcproc call inside it. When one raises, or Ctrl-C comes, that
 ---context is cancelled, the others go on to their end (so that their closing variables run), and
 ---the error is raised again. Runs nest.
+---
+---With `signals = { "TERM", "INT" }` it is also cancelled when one of these comes, and what is raised then
+---is an ERR_CANCELLED with `signal`, its number: so a script ends its VMs. As with
+---`fcproc.wait_for_signal`, from then on they do nothing else to this thread.
 ---
 ---    local results = fcproc.run{
 ---      function(ctx) return fcproc.request(sock1, "GET", "/version", nil, ctx) end,
@@ -204,9 +281,11 @@ end
 ---@return table[] results  for each function, table.pack of what it returned
 function M.run(functions, ctx)
   options.argument(functions, "table", "fcproc.run", "functions")
+  if functions.signals ~= nil then return run_until_signal(functions, ctx) end
   for key, fn in pairs(functions) do
     if key ~= "limit" and (math.type(key) ~= "integer" or type(fn) ~= "function") then
-      error("fcproc.run: functions must be a list of functions, and perhaps limit = n", 2)
+      error("fcproc.run: functions must be a list of functions, and perhaps limit = n and "
+        .. "signals = { names }", 2)
     end
   end
   local limit = functions.limit
@@ -223,19 +302,27 @@ function M.run(functions, ctx)
   if host then
     run_in_host(host, group)
   elseif task and task.tasks then -- inside another run: its loop drives these too
+    local _ <close> = finally(function()
+      if group.alive > 0 then
+        group.failure = group.failure or {}
+        own:cancel()
+        while group.alive > 0 do coroutine.yield() end
+      end
+      task.inner = nil
+    end)
     add_tasks(group, task.tasks)
     task.inner = group
     while group.alive > 0 do coroutine.yield() end
-    task.inner = nil
   else
     local tasks = {}
-    add_tasks(group, tasks)
-    local ok, interrupt = pcall(drive, tasks, group)
-    if not ok then
-      group.failure = group.failure or { interrupt }
+    local _ <close> = finally(function()
+      if group.alive == 0 then return end
+      group.failure = group.failure or {} -- none begins any more
       own:cancel()
       drive(tasks, group)
-    end
+    end)
+    add_tasks(group, tasks)
+    drive(tasks, group)
   end
   if group.failure then error(group.failure[1], 0) end
   return group.results

@@ -35,7 +35,7 @@ function Manager:_log(started, message, fields, level)
   local logger = self.config.logger
   if logger then
     fields.duration = core.now() - started
-    logger(level or "debug", message, fields)
+    loop.theirs(logger, level or "debug", message, fields)
   end
 end
 
@@ -110,7 +110,7 @@ function Manager:close()
   if self.own_netns then self.own_netns:close() end
 end
 
-Manager.__close = Manager.close
+Manager.__close = core.uninterruptible(Manager.close)
 
 -- For what goes on with VMs: it needs the manager's namespace and its threads.
 function Manager:_check_open(op)

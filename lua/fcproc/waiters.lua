@@ -47,12 +47,12 @@ end
 local function new_luv_waiter()
   local uv = require "luv"
 
-  local function close_handles(handles)
+  local close_handles = core.uninterruptible(function(handles)
     for _, handle in ipairs(handles) do
       handle:stop()
       handle:close()
     end
-  end
+  end)
 
   local function current()
     local co, is_main = coroutine.running()

@@ -102,6 +102,76 @@ describe("a C host", function()
     assert.are.equal("true\ncancelled\n", result.stdout)
   end)
 
+  -- Starts the policy, sends SIGTERM when it has said so, and gives what it said at its end.
+  local function interrupted(script)
+    local path, up, out = root:file("policy.lua"), root:file("up"), root:file("out")
+    os.remove(up)
+    os.remove(out)
+    support.write_file(path, script:gsub("UP", up):gsub("RUN", root:file("run")))
+    local process <close> = support.must(fcproc.spawn({ root:file("embed"), path },
+      { env = env, stdout = { file = out }, stderr = { file = out } }))
+    local _ <close> = setmetatable({}, { __close = function()
+      if process:alive() then process:signal("KILL") end
+      process:wait(10)
+    end })
+    support.eventually("it is up", function() return core.stat(up) or not process:alive() end, 20)
+    support.must(process:signal("TERM"))
+    local exit = select(2, support.must(process:wait(25)))
+    return exit, support.read_file(out)
+  end
+
+  it("interrupts a script that has never heard of fcproc, with words", function()
+    local exit, said = interrupted[[
+      io.open("UP", "w"):close()
+      while true do pcall(function() while true do end end) end]]
+    assert.are.same({ status = 1 }, exit)
+    assert.are.equal("context: cancelled (cancelled)\n", said)
+  end)
+
+  it("interrupts a policy, its hooks and its logger, and no clean-up of its VMs", function()
+    local exit, said = interrupted[[
+      local fcproc = require "fcproc"
+      local up, loops = 0, false
+      local function for_ever() while loops do pcall(function() while loops do end end) end end
+      local manager <close> = assert(fcproc.new{ runtime_dir = "RUN", logger = for_ever })
+      local hooks = { before_stop = for_ever, before_cleanup = for_ever, after_cleanup = for_ever }
+      local function launch(id)
+        return assert(fcproc.vm.launch(manager, { id = id, hooks = hooks }))
+      end
+      local function ready()
+        up = up + 1
+        if up < 3 then return end
+        loops = true
+        io.open("UP", "w"):close()
+      end
+      local alone <close> = launch("alone")
+      fcproc.run{
+        function()
+          local vm <close> = launch("waits")
+          ready()
+          vm:wait()
+        end,
+        function()
+          fcproc.run{ function()
+            local vm <close> = launch("nested")
+            ready()
+            vm:wait()
+          end }
+        end,
+        function()
+          local vm <close> = launch("computes")
+          ready()
+          while not loops do coroutine.yield() end
+          for_ever()
+        end,
+      }]]
+    assert.are.same({ status = 1 }, exit, said)
+    assert.is_truthy(said:find("cancelled", 1, true), said)
+    local manager <close> = support.must(fcproc.new{ runtime_dir = root:file("run") })
+    assert.are.same({}, support.must(fcproc.vm.list(manager)), said)
+    assert.are.equal("", support.sh{ "find", root:file("run"), "-mindepth", "1", "-name", "vm.json" })
+  end)
+
   it("exports its own names only", function()
     local names = support.sh{ "nm", "-D", "--defined-only", prefix .. "/lib/libfcproc.so" }
     for name in names:gmatch("%S+\n") do

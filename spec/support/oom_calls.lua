@@ -53,8 +53,10 @@ end
 
 -- ---- what waits or looks -------------------------------------------------------------------
 
-add("now guest_path default_context host_logging host_log", function()
+add("now guest_path default_context host_logging host_log interrupted uninterruptible", function()
   core.now() core.guest_path() core.default_context()
+  assert(not core.interrupted())
+  assert(core.uninterruptible(function(a, b) return a + b end)(1, 2) == 3)
   assert(core.host_logging())
   core.host_log("debug", "a message")
 end)

@@ -5,6 +5,7 @@ local api = require "fcproc.api"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local fcproc = require "fcproc"
+local finally = require "fcproc.finally"
 local managers = require "fcproc.manager"
 local process = require "fcproc.process"
 
@@ -13,11 +14,6 @@ local M = {}
 local BRIDGE, TAP = "fcdoctor0", "fcdoctap0"
 local HOST_IP, GUEST_IP, GUEST_MAC = "192.0.2.1", "192.0.2.2", "06:00:c0:00:02:02"
 local PATIENCE = 20 -- seconds for a socket, a ping, an exit: emulated hosts are slow
-
--- Something to do at the end of the block, however it is left.
-local function finally(fn)
-  return setmetatable({}, { __close = fn })
-end
 
 -- What to do when a step failed.
 local fixes = {

@@ -3,6 +3,7 @@
 
 local cjson = require "cjson.safe"
 local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -32,7 +33,7 @@ function M.command(manager, op, argv, input, ctx)
     local open, closed = manager:_check_open(op)
     if not open then return nil, closed end
   end
-  local result, err = manager.runner:run(argv,
+  local result, err = loop.theirs(manager.runner.run, manager.runner, argv,
     { netns = manager.config.netns, input = input, output_limit = OUTPUT_LIMIT }, ctx)
   if result then return result.stdout end
   local code, message = err.code

@@ -26,9 +26,9 @@ local EREMOTE = 66
 local Life = {}
 Life.__index = Life
 
-function Life:__close()
+Life.__close = core.uninterruptible(function(self)
   if self.process then self.process:close() end
-end
+end)
 
 ---Takes the process out: whoever has it closes it.
 ---@return fcproc.Process?

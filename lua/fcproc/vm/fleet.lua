@@ -5,6 +5,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local host = require "fcproc.resources.host"
 local jailer = require "fcproc.machine.jailer"
 local loop = require "fcproc.loop"
@@ -187,9 +188,10 @@ end
 function M.stop_all(vms, ladder, ctx)
   ctx = loop.context(ctx)
   local first, turn = {}, {}
-  local latches <close> = setmetatable({}, { __close = function(all)
-    for vm in pairs(all) do vm:_open_latch() end
-  end })
+  local latches = {}
+  local _ <close> = finally(function()
+    for vm in pairs(latches) do vm:_open_latch() end
+  end)
   for i, vm in ipairs(vms) do
     if not first[vm] then
       first[vm] = i

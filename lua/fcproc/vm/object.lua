@@ -477,10 +477,10 @@ function Vm:__tostring()
 end
 
 -- Going out of scope ends the VM at once and removes all of it, in a context of its own.
-function Vm:__close()
+Vm.__close = core.uninterruptible(function(self)
   if not self.machine then return end
   local ctx <close> = core.context(nil, CLOSE_LIMIT)
   self:kill(ctx)
-end
+end)
 
 return M
