@@ -56,7 +56,8 @@ BINDING := binding arguments core error context op path file capper cgroup proce
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
 	manager manager/binary manager/config manager/identity \
-	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/endpoints machine/exit \
+	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
+	machine/exit \
 	machine/fields machine/jailer machine/launch machine/outputs machine/version \
 	network/address network/forwarding network/nat network/natrules network/natstate network/nft \
 	network/uplinks \

@@ -101,8 +101,8 @@ describe("a launched VM", function()
   end)
 
   it("has two interfaces, on ports that are isolated unless it says otherwise", function()
-    local vm <close> = vms.ready(world, { id = "nets", network = {
-      { address = "172.30.0.20", mtu = 1400 }, { isolated = false },
+    local vm <close> = vms.ready(world, { id = "nets", boot_args = "server_ip=1 -- ip=no",
+      network = { { address = "172.30.0.20", mtu = 1400, dns = { "1.1.1.1" } }, { isolated = false },
       { attach = false, address = "10.9.9.9", tap = "alone0" }, { address = false } } })
     assert.is_true(support.pings(world.netns, "172.30.0.20"))
     local links, taps = {}, must(vm:info()).taps
@@ -116,7 +116,12 @@ describe("a launched VM", function()
     assert.are.equal("172.30.0.20", must(vm:info()).address)
     assert.are.equal("10.9.9.9", taps[3].address)
     assert.is_nil(taps[4].address)
-    vms.shows(vm, "ip 172.30.0.20", "device net at")
+    vms.shows(vm, "ip 172.30.0.20", "device net at",
+      "server_ip=1 ip=172.30.0.20::172.30.0.1:255.255.255.0:nets:eth0:off:1.1.1.1 virtio_mmio.device=4K@",
+      ":8 -- ip=no")
+    assert.is_true(taps[1].told)
+    assert.is_nil(taps[2].told or taps[3].told)
+    assert.are_not.equal(taps[1].address, taps[2].address)
     assert.are.equal(4, #support.collect(vms.console(vm), "device net at"))
   end)
 

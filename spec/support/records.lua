@@ -27,7 +27,7 @@ function M.journal(folder, id, identity, jailed)
     launcher = identity, process = identity,
     taps = { { name = "fctap0", guest_mac = "06:00:00:00:00:01", mac = "02:00:00:00:00:01", attach = true,
       isolated = true, mtu = 1500, nat = "up0", address = "172.30.0.9", argument = "ip=172.30.0.9",
-      ifindex = 5 },
+      told = true, ifindex = 5 },
       { name = "kept0", guest_mac = "06:00:00:00:00:02", attach = false, keep = true } },
     leases = { "drive-2049-42", "tap-4026531840-fctap0", "ip-4026531840-fcbr0-172.30.0.9", "uid-7301" },
     drives = { { id = "root", name = "drive-root", path = "/srv/images/root.ext4", lease = "drive-2049-42",

@@ -149,7 +149,7 @@ describe("a VM's spec", function()
     assert.are.equal("huge_pages: = Transparent needs Firecracker >= 1.17, this is 1.12.1", err.message)
     has({ huge_pages = "must be one of 2M, None, Transparent" }, manager, { huge_pages = "3M" })
     has({ cpu_template = "must be one of" }, manager, { cpu_template = "C4" })
-    has({ boot_args = "has 3000 bytes" }, manager, { boot_args = ("x"):rep(3000) })
+    has({ boot_args = "953 bytes too many" }, manager, { boot_args = ("x"):rep(3000) })
     has({ ["balloon.amount_mib"] = "is 32, and the VM has 16 MiB" }, manager,
       { balloon = { amount_mib = 32 } })
     has({ ["mmds.address"] = "must be a link-local" }, manager,

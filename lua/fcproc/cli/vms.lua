@@ -58,8 +58,9 @@ local function info_text(info)
     { "manager", info.managed and (info.manager and "pid " .. info.manager or "yes") or nil },
   }
   for _, tap in ipairs(info.taps or {}) do
-    list[#list + 1] = { "network", ("%s, guest %s%s%s"):format(tap.name, tap.guest_mac,
-      tap.address and ", " .. tap.address or "", tap.nat and ", NAT by " .. tap.nat or "") }
+    list[#list + 1] = { "network", ("%s, guest %s%s%s%s"):format(tap.name, tap.guest_mac,
+      tap.address and ", " .. tap.address or "", tap.told and " (told at boot)" or "",
+      tap.nat and ", NAT by " .. tap.nat or "") }
   end
   for _, drive in ipairs(info.drives or {}) do
     list[#list + 1] = { "drive", ("%s: %s%s"):format(drive.id, drive.path,

@@ -136,11 +136,13 @@ end
 
 ---@class fcproc.GuestArgument
 ---@field address string
----@field gateway string
----@field netmask string
+---@field gateway string?
+---@field netmask string?  default: that of the address's class
 ---@field hostname string
 ---@field device string?  default "eth0"
----@field dns string[]?   at most two; the guest's kernel shows them in /proc/net/pnp
+---@field dns string[]?   at most MOST_DNS; the guest's kernel shows them in /proc/net/pnp
+
+M.MOST_DNS = 2
 
 local argument_options = {
   address = "string", gateway = "string", netmask = "string", hostname = "string",
@@ -162,22 +164,35 @@ function M.guest_argument(fields)
   options.check(fields, argument_options, "address.guest_argument")
   local device = fields.device or "eth0"
   local ok, err = M.parse(fields.address)
-  if ok then ok, err = M.parse(fields.gateway) end
-  if ok then ok, err = M.parse(fields.netmask) end
+  if ok and fields.gateway then ok, err = M.parse(fields.gateway) end
+  if ok and fields.netmask then ok, err = M.parse(fields.netmask) end
   if ok then ok, err = check_name(fields.hostname) end
   if ok then ok, err = check_name(device) end
   if not ok then return nil, err end
-  local argument = ("ip=%s::%s:%s:%s:%s:off"):format(fields.address, fields.gateway, fields.netmask,
-    fields.hostname, device)
+  local argument = ("ip=%s::%s:%s:%s:%s:off"):format(fields.address, fields.gateway or "",
+    fields.netmask or "", fields.hostname, device)
   if not fields.dns then return argument end
   for _, text in ipairs(fields.dns) do
     ok, err = M.parse(text)
     if not ok then return nil, err end
     argument = argument .. ":" .. text
   end
-  if #fields.dns <= 2 then return argument end
+  if #fields.dns <= M.MOST_DNS then return argument end
   return invalid("address.guest_argument", "%d name servers: the ip= argument has room for two",
     #fields.dns)
+end
+
+---The argument for one of a VM's interfaces.
+---@param id string
+---@param index integer  of the interface, from 1
+---@param text string    its address
+---@param subnet fcproc.Subnet?  nil: it is alone on its TAP
+---@param dns string[]?
+---@return string? argument
+---@return fcproc.Error? err
+function M.told(id, index, text, subnet, dns)
+  return M.guest_argument{ address = text, gateway = subnet and subnet.gateway,
+    netmask = subnet and subnet.netmask, hostname = id, device = "eth" .. (index - 1), dns = dns }
 end
 
 ---A MAC for the guest's side: unicast, locally administered.

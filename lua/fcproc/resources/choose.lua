@@ -22,18 +22,20 @@ local function place_of(interface)
   return interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
 end
 
--- What is chosen for one VM: its record's list of leases, where those are, and what comes before the
--- names of those that are one's on a bridge.
-local function taker(journal, leases)
-  local record = journal.record
+-- What is chosen for one VM: its record's list of leases, where those are, what comes before the
+-- names of those that are one's on a bridge, and the addresses that its interfaces have or were promised.
+local function taker(journal, leases, network)
+  local record, addresses = journal.record, {}
+  for _, interface in ipairs(network) do
+    if type(interface.address) == "string" then addresses[interface.address] = true end
+  end
   local scope = ("%d-%s-"):format(record.netns, journal.manager.config.bridge_name or "")
   local function note(name)
     record.leases[#record.leases + 1] = name
     return name
   end
-  return { leases = leases, id = journal.id, scope = scope, note = note, take = function(name)
-    return leases:take(note(name), journal.id)
-  end }
+  return { leases = leases, id = journal.id, scope = scope, addresses = addresses, note = note,
+    take = function(name) return leases:take(note(name), journal.id) end }
 end
 
 local function choose_tap(journal, taking, interface)
@@ -43,6 +45,7 @@ local function choose_tap(journal, taking, interface)
     name = interface.tap or address.tap_name(runtime_dir, id, interface.index - 1),
     guest_mac = interface.mac or address.mac(runtime_dir, id, interface.index - 1),
     attach = interface.attach, isolated = interface.isolated, mtu = interface.mtu, nat = interface.nat,
+    told = interface.told or nil,
   }
   local ok, err = taking.take(("tap-%d-%s"):format(journal.record.netns, tap.name))
   if not ok then return about(("%s.tap: %s"):format(place, tap.name), err) end
@@ -56,7 +59,8 @@ local function choose_tap(journal, taking, interface)
   if wanted == true then wanted = nil end
   if wanted == false or not (wanted or has_subnet) then return tap end
   if not has_subnet then -- alone on its TAP: nobody to share an address with, and no gateway
-    tap.address, tap.argument = wanted, "ip=" .. wanted
+    tap.address = wanted
+    tap.argument = address.told(id, interface.index, wanted, nil, interface.dns)
     return tap
   end
   local subnet
@@ -64,11 +68,11 @@ local function choose_tap(journal, taking, interface)
   if subnet and wanted then ok, err = address.check(wanted, subnet) end
   if not subnet or not ok then return about(place .. ".address", err) end
   local prefix = "ip-" .. taking.scope
-  tap.address, err = taking.leases:take_address(prefix, id, subnet, wanted)
+  tap.address, err = taking.leases:take_address(prefix, id, subnet, wanted, taking.addresses)
   if not tap.address then return about(place .. ".address", err) end
   taking.note(prefix .. tap.address)
-  tap.argument = address.guest_argument{ address = tap.address, gateway = subnet.gateway,
-    netmask = subnet.netmask, hostname = id, device = "eth" .. (interface.index - 1) }
+  taking.addresses[tap.address] = true
+  tap.argument = address.told(id, interface.index, tap.address, subnet, interface.dns)
   return tap
 end
 
@@ -130,7 +134,7 @@ function M.names(journal, plan, fleet)
     fleet.leases, err = lease.open(manager, true)
     if not fleet.leases then return nil, err end
   end
-  local taking = taker(journal, fleet.leases)
+  local taking = taker(journal, fleet.leases, plan.network)
   if plan.jailer then ok, err = choose_jail(journal, taking, plan, fleet) end
   if not ok then return nil, err end
   record.files = launch.files(journal.folder, record.jail)

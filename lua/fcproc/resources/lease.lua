@@ -292,9 +292,10 @@ end
 ---@param id string
 ---@param subnet fcproc.Subnet
 ---@param wanted string?
+---@param own table<string, true>  those of the VM's other interfaces, whose leases are its own as well
 ---@return string? address
 ---@return fcproc.Error? err
-function Leases:take_address(prefix, id, subnet, wanted)
+function Leases:take_address(prefix, id, subnet, wanted, own)
   if wanted then
     local ok, err = self:take(prefix .. wanted, id)
     if ok then return wanted end
@@ -302,9 +303,11 @@ function Leases:take_address(prefix, id, subnet, wanted)
     return nil, err
   end
   for candidate in address.candidates(subnet, self.manager.config.runtime_dir, id) do
-    local ok, err = self:take(prefix .. candidate, id)
-    if ok then return candidate end
-    if err.code ~= "conflict" then return nil, err end
+    if not own[candidate] then
+      local ok, err = self:take(prefix .. candidate, id)
+      if ok then return candidate end
+      if err.code ~= "conflict" then return nil, err end
+    end
   end
   return nil, errors.new{ code = "busy", op = "vm.lease",
     message = ("no address is free in %s/%d; reclaim dead VMs, or take a wider cidr"):format(

@@ -84,7 +84,7 @@ local identity = object{ pid = required(integer(1, 0x7fffffff)), start_time = re
 
 local tap = object({
   name = required(interface), guest_mac = mac, mac = mac, attach = flag, isolated = flag,
-  mtu = integer(68, 65535), nat = interface, keep = flag, address = ipv4, argument = text,
+  mtu = integer(68, 65535), nat = interface, keep = flag, address = ipv4, argument = text, told = flag,
   ifindex = I32,
 }, function(value)
   if value.attach and not value.guest_mac then return "guest_mac is missing" end

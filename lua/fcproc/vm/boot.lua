@@ -1,7 +1,10 @@
 -- What Firecracker is told of a VM: its configuration, with names relative to the working folder, and
 -- its version's refusals in the words of the spec.
 
+local address = require "fcproc.network.address"
 local bodies = require "fcproc.machine.bodies"
+local cmdline = require "fcproc.machine.cmdline"
+local core = require "fcproc.core"
 local endpoints = require "fcproc.machine.endpoints"
 local fields = require "fcproc.machine.fields"
 local version_of = require "fcproc.machine.version"
@@ -11,15 +14,29 @@ local M = {}
 -- Firecracker 1.12 leaves it to us to say that there is no PCI; where there is, the guest must look.
 local BOOT_ARGS, NO_PCI = "console=ttyS0 reboot=k panic=1", " pci=off"
 
-local function boot_args(plan, taps)
-  local spec = plan.spec
-  local words = { spec.boot_args
-    or (not plan.builtin and BOOT_ARGS .. (plan.pci and "" or NO_PCI)) or nil }
-  local first = taps[1]
-  if first and first.argument and not (spec.boot_args or ""):find("%f[%w]ip=") then
-    words[#words + 1] = first.argument
+-- The interface whose address the kernel's command line tells: it has room for one.
+local function told(list)
+  for i, interface in ipairs(list) do
+    if interface.told then return interface, i end
   end
-  return table.concat(words, " ")
+end
+
+---Reads the kernel's command line, and chooses the interface that it tells of.
+---@param check table  schema.checker
+---@param plan fcproc.VmPlan
+function M.read_args(check, plan)
+  local complaint
+  plan.line, complaint = cmdline.read(plan.spec.boot_args
+    or (plan.builtin and "" or BOOT_ARGS .. (plan.pci and "" or NO_PCI)))
+  if not plan.line then return check:add("boot_args", "%s", complaint) end
+  for _, interface in ipairs(plan.network) do
+    interface.told = interface.addressed and not plan.line.addressed and not told(plan.network)
+    if interface.dns and not interface.told then
+      check:add(interface.place .. ".dns", plan.line.addressed
+        and "boot_args address the guest: put the name servers there, into ip="
+        or "is told to the first interface that has an address, and this is none")
+    end
+  end
 end
 
 ---The configuration, as for --config-file, with names relative to the working folder.
@@ -32,7 +49,7 @@ function M.config(plan, taps)
     ["boot-source"] = {
       kernel_image_path = plan.jailer and "kernel" or plan.kernel,
       initrd_path = plan.initrd and (plan.jailer and "initrd" or plan.initrd) or nil,
-      boot_args = boot_args(plan, taps),
+      boot_args = cmdline.write(plan.line, (told(taps) or {}).argument),
     },
     ["machine-config"] = {
       vcpu_count = spec.vcpus or 1, mem_size_mib = spec.mem_mib or (plan.builtin and 16 or 128),
@@ -115,6 +132,33 @@ end
 M.limiter = bodies.entropy.fields.rate_limiter
 M.data = bodies.mmds
 
+-- ip= as it will be, or longer: no address of the subnet is longer than its last.
+local function longest_argument(manager, plan)
+  local interface, i = told(plan.network)
+  if not interface then return nil end
+  local subnet = interface.attach and address.subnet(manager.config.bridge_ip, manager.config.prefix) or nil
+  local wanted = type(interface.address) == "string" and interface.address
+  return (address.told(plan.id, i, wanted or subnet.broadcast, subnet, interface.dns))
+end
+
+-- Has the kernel's command line room for all that comes to it?
+local function check_room(check, manager, plan, ctx)
+  local argument = longest_argument(manager, plan)
+  local given, config, pci = cmdline.write(plan.line, argument), M.config(plan, {}), plan.pci
+  local function over(version)
+    return #given + cmdline.added(version, config, pci, core.arch) - cmdline.MOST
+  end
+  if over("1.17") <= 0 then return end -- no version adds more
+  local version, reason = manager:binary_version(ctx)
+  if not version then return check:add("firecracker_bin", "%s", reason.message) end
+  local much = over(version)
+  if much <= 0 then return end
+  local ours = argument and ("ip= of %d bytes, "):format(#argument) or ""
+  check:add("boot_args", "the kernel's command line would have %d bytes too many: it has room for %d, and %s"
+    .. "what Firecracker %s adds (root=, each device), %d bytes, come to the %d here", much, cmdline.MOST,
+    ours, version, cmdline.added(version, config, pci, core.arch), #cmdline.write(plan.line))
+end
+
 local function wants_mtu(plan)
   for _, interface in ipairs(plan.network) do
     if interface.mtu then return true end
@@ -144,7 +188,8 @@ end
 ---@param plan fcproc.VmPlan
 ---@param ctx fcproc.Context?
 function M.check_version(check, manager, plan, ctx)
-  if is_plain(plan) then return end
+  check_room(check, manager, plan, ctx)
+  if check:failed() or is_plain(plan) then return end
   local config = M.config(plan, {}) -- the names that are chosen later are of no matter here
   local ok, err = endpoints.check_config("1.12.0", config)
   if ok and not plan.compressed and not plan.pci and not wants_mtu(plan) then return end

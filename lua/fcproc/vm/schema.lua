@@ -41,7 +41,7 @@ M.drive = {
 
 M.network = {
   address = "string|boolean", mac = "string", tap = "string", isolated = "boolean",
-  attach = "boolean", nat = "string", mtu = "integer 68 65521", rx_limit = "table",
+  attach = "boolean", nat = "string", dns = "table", mtu = "integer 68 65521", rx_limit = "table",
   tx_limit = "table",
 }
 

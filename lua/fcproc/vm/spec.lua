@@ -31,6 +31,7 @@ local M = {}
 ---@field isolated boolean?         can't reach the bridge's other isolated ports; default true
 ---@field attach boolean?           false: the TAP is on no bridge
 ---@field nat string?               the uplink through which the guest reaches the world
+---@field dns string[]?             at most two name servers, IPv4; see boot_args
 ---@field mtu integer?            the TAP's; from Firecracker 1.16 on the guest is told it, too
 ---@field rx_limit table?           as the API's rx_rate_limiter
 ---@field tx_limit table?           as the API's tx_rate_limiter
@@ -79,7 +80,10 @@ local M = {}
 ---@field kernel string?            default: the built-in guest
 ---@field initrd string?
 ---@field boot_args string?         default: "console=ttyS0 reboot=k panic=1 pci=off", without pci=off when
----                                 arguments have --enable-pci; ip= is added
+---                                 arguments have --enable-pci. Without an ip= of its own, one is added
+---                                 that tells the first interface with an address its address and name
+---                                 servers. A kernel with IP_PNP reads it (and shows the servers in
+---                                 /proc/net/pnp), or the guest's init
 ---@field vcpus integer?            default 1
 ---@field mem_mib integer?          default 128; 16 for the built-in guest
 ---@field smt boolean?               two threads a core
@@ -207,8 +211,9 @@ end
 -- ---- network -------------------------------------------------------------------------------
 
 local function check_once(check, place, value, seen)
-  if seen[value] then check:add(place, "%s is used twice", value) end
-  seen[value] = true
+  local key = value:lower()
+  if seen[key] then check:add(place, "%s is used twice", value) end
+  seen[key] = true
 end
 
 -- Can it be the guest's address, where its TAP is?
@@ -217,14 +222,27 @@ local function check_address(check, manager, interface, place, seen)
   if wanted == false then return end
   if wanted == true then wanted = nil end
   if wanted then check_once(check, place, wanted, seen) end
-  local ok, err, subnet = true
+  local ok, err, subnet = true, nil, nil
   if interface.attach ~= false and config.bridge_ip and not config.bridge_ip:find(":") then
     subnet, err = address.subnet(config.bridge_ip, config.prefix)
     if subnet and wanted then ok, err = address.check(wanted, subnet) end
   elseif wanted then
     ok, err = address.parse(wanted)
   end
-  if err or not ok then check:add(place, "%s", err.message) end
+  if err or not ok then return check:add(place, "%s", err.message) end
+  interface.addressed = (wanted or subnet) ~= nil
+end
+
+local function check_dns(check, interface, place)
+  local dns = interface.dns
+  if not dns or not check:list(dns, place) then return end
+  if #dns > address.MOST_DNS then
+    check:add(place, "has %d name servers: a kernel's ip= has room for two", #dns)
+  end
+  for i, server in ipairs(dns) do
+    local number, err = address.parse(tostring(server))
+    if not number then check:add(("%s[%d]"):format(place, i), "%s", err.message) end
+  end
 end
 
 local function check_nat(check, manager, interface, place)
@@ -244,7 +262,17 @@ local function check_nat(check, manager, interface, place)
   end
 end
 
-local function check_interface(check, manager, given, index, place, seen)
+-- The names that an interface will have, its own or those that come from the VM's id, are this one's alone.
+local function check_names(check, manager, interface, id, place, seen)
+  local folder, nth = manager.config.runtime_dir, interface.index - 1
+  local derived = id and folder
+  local tap = interface.tap or derived and address.tap_name(folder, id, nth)
+  local mac = interface.mac or derived and address.mac(folder, id, nth)
+  if tap then check_once(check, place .. ".tap", tap, seen) end
+  if mac then check_once(check, place .. ".mac", mac, seen) end
+end
+
+local function check_interface(check, manager, given, index, id, place, seen)
   local interface = check:table(given, place, schema.network)
   if not interface then return end
   local attach = interface.attach ~= false
@@ -254,7 +282,6 @@ local function check_interface(check, manager, given, index, place, seen)
   if interface.tap then
     local ok, err = core.check_ifname(interface.tap)
     if not ok then check:add(place .. ".tap", "%s", err.message) end
-    check_once(check, place .. ".tap", interface.tap, seen)
   end
   check_address(check, manager, interface, place .. ".address", seen)
   if interface.mac and not interface.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
@@ -265,12 +292,15 @@ local function check_interface(check, manager, given, index, place, seen)
   for _, name in ipairs{ "rx_limit", "tx_limit" } do
     boot.check_part(check, boot.limiter, interface[name], place .. "." .. name)
   end
+  check_dns(check, interface, place .. ".dns")
   interface.index, interface.attach, interface.isolated = index, attach, interface.isolated ~= false
+  interface.place = place
+  check_names(check, manager, interface, id, place, seen)
   return interface
 end
 
-local function check_network(check, manager, spec)
-  local network, list, seen = spec.network, {}, {}
+local function check_network(check, manager, network, id)
+  local list, seen = {}, {}
   if not network then return list end
   if network == true then
     network = {}
@@ -282,7 +312,7 @@ local function check_network(check, manager, spec)
   if several and not check:list(network, "network") then return list end
   for i, interface in ipairs(several and network or { network }) do
     local place = several and ("network[%d]"):format(i) or "network"
-    list[#list + 1] = check_interface(check, manager, interface, i, place, seen)
+    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen)
   end
   return list
 end
@@ -412,6 +442,16 @@ local function check_kernel(check, plan, kernel)
   end
 end
 
+-- What a snapshot does not say itself.
+local function check_restored(check, plan)
+  plan.given = check_given(check, plan.spec.drives, plan.jailer)
+  for _, interface in ipairs(plan.network) do
+    if interface.dns then
+      check:add(interface.place .. ".dns", "a restored guest was told its name servers when it booted")
+    end
+  end
+end
+
 -- What a snapshot would say itself.
 local function check_machine(check, plan, fleet)
   local spec = plan.spec
@@ -423,6 +463,7 @@ local function check_machine(check, plan, fleet)
     plan.kernel, err = guest.path()
     if not plan.kernel then check:add("kernel", "none is given, and %s", err.message) end
   end
+  boot.read_args(check, plan)
   plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
   plan.drives = check_drives(check, plan)
   check_access(check, plan.drives, plan.jailer)
@@ -432,7 +473,7 @@ local function check_machine(check, plan, fleet)
   if type(spec.entropy) == "table" then
     boot.check_part(check, boot.limiter, spec.entropy.rate_limit, "entropy.rate_limit")
   end
-  if plan.pci and (" " .. (spec.boot_args or "")):find(" pci=[^ ]*%f[%w]off%f[^%w]") then
+  if plan.pci and plan.line and (" " .. plan.line.kernel):find(" pci=[^ ]*%f[%w]off%f[^%w]") then
     check:add("boot_args", "has pci=off, and arguments have --enable-pci: the guest would find no device")
   elseif plan.pci and plan.builtin then
     plan.warnings = plan.warnings or {}
@@ -459,6 +500,7 @@ end
 ---@field binary string
 ---@field kernel string?
 ---@field builtin boolean      the built-in guest
+---@field line fcproc.CommandLine?  the kernel's, but for what is added
 ---@field drives table[]
 ---@field network table[]
 ---@field jailer table?
@@ -492,7 +534,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = check_jailer(check, manager, spec, binary)
-  plan.network = check_network(check, manager, spec)
+  plan.network = check_network(check, manager, spec.network, ok and id or nil)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then
     check:add("stdin", "a jailer with daemonize closes it: there is no console then")
@@ -502,8 +544,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
-  if restoring then plan.given = check_given(check, spec.drives, plan.jailer) end
-  if not restoring then check_machine(check, plan, fleet) end
+  if restoring then check_restored(check, plan) else check_machine(check, plan, fleet) end
   if check:failed() then return nil, check:error() end
   if not restoring then
     boot.check_version(check, manager, plan, ctx)

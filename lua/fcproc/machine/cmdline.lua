@@ -1,0 +1,95 @@
+-- The kernel's command line as the kernel reads it: words, of which quotes may hold blanks, and after
+-- the word "--" the arguments of init. And what Firecracker adds to it, which must find room, too.
+
+local version_of = require "fcproc.machine.version"
+
+local M = {}
+
+M.MOST = 2047 -- bytes: the kernel's 2048 with its NUL
+
+-- Firecracker looks for " -- ", and puts its own words before it.
+local SEPARATOR = " -- "
+
+-- What a Linux kernel takes a guest's address from: the second is the older name.
+local ADDRESS = { ip = true, nfsaddrs = true }
+
+---@class fcproc.CommandLine
+---@field kernel string   the words for the kernel
+---@field init string     what follows "--"
+---@field addressed boolean  a word for the kernel addresses an interface
+
+-- The end of the word that begins at first, and whether its last quote is open.
+local function word_end(text, first)
+  local at, quoted = first, false
+  while at <= #text do
+    local letter = text:sub(at, at)
+    if letter == '"' then quoted = not quoted end
+    if not quoted and letter:find("%s") then break end
+    at = at + 1
+  end
+  return at - 1, quoted
+end
+
+---Reads a command line.
+---@param text string
+---@return fcproc.CommandLine? line
+---@return string? complaint  no word can be added to it
+function M.read(text)
+  local line = { kernel = "", init = "", addressed = false }
+  local first = text:find("%S")
+  while first do
+    local last, open = word_end(text, first)
+    if open then
+      return nil, "has a quote that nothing closes: what is added, as each device, would be in it"
+    end
+    -- The kernel takes the quotes around a word away.
+    local word = text:sub(first, last):gsub('^"(.-)"?$', "%1")
+    if word == "--" then
+      line.init = text:sub(last + 1):match("^%s*(.-)%s*$")
+      break
+    end
+    line.addressed = line.addressed or ADDRESS[word:match("^([^=]*)=")] or false
+    line.kernel = text:sub(1, last):match("^%s*(.*)$")
+    first = text:find("%S", last + 1)
+  end
+  if line.kernel == "" and line.init ~= "" then -- Firecracker 1.12 would panic
+    return nil, "begins with --: put a word for the kernel before it"
+  end
+  return line
+end
+
+---Writes it, with one more word for the kernel.
+---@param line fcproc.CommandLine
+---@param word string?
+---@return string
+function M.write(line, word)
+  local kernel = line.kernel
+  if word then kernel = kernel .. (kernel == "" and "" or " ") .. word end
+  return line.init == "" and kernel or kernel .. SEPARATOR .. line.init
+end
+
+-- The words' form: only their lengths count here.
+local PCI_OFF, DEVICE, FIRST_INTERRUPT = "pci=off", "virtio_mmio.device=4K@0xd0000000:%d", 5
+
+---How many bytes Firecracker adds for a configuration, blanks included.
+---@param version string   its own
+---@param config table     as for --config-file
+---@param pci boolean?     it has --enable-pci, and announces devices on that bus
+---@param arch string
+---@return integer
+function M.added(version, config, pci, arch)
+  local size, devices = 0, #config.drives + #(config["network-interfaces"] or {})
+  for _, name in ipairs{ "balloon", "vsock", "entropy" } do
+    devices = devices + (config[name] and 1 or 0)
+  end
+  for _, drive in ipairs(config.drives) do
+    if drive.is_root_device then size = size + #" root=/dev/vda rw" end
+  end
+  if pci then return size end
+  if version_of.at_least(version, "1.13") then size = size + #PCI_OFF + 1 end
+  if arch ~= "x86_64" then return size end -- which has a device tree
+  for i = 1, devices do size = size + #DEVICE:format(FIRST_INTERRUPT + i - 1) + 1 end
+  return size
+end
+
+return M
