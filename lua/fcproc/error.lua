@@ -21,6 +21,8 @@ local core = require "fcproc.core"
 ---@operator concat(any): string
 local Error = {}
 
+local M = {}
+
 local metatable = core.error_metatable
 metatable.__index = Error
 
@@ -36,6 +38,13 @@ function Error:is(sentinel)
   return false
 end
 
+-- The C module's, with which a state is content that has not loaded this: bytes are as they are there.
+local plain = metatable.__tostring
+
+function metatable.__tostring(err)
+  return M.shown(plain(err))
+end
+
 function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
 end
@@ -44,8 +53,6 @@ end
 function metatable.__eq(a, b)
   return a.code == b.code and (a.sentinel or b.sentinel) and not (a.sentinel and b.sentinel) or false
 end
-
-local M = {}
 
 ---@type table<string, fcproc.Error>  ERR_WAIT_TIMEOUT and so on
 M.sentinels = {}
@@ -68,16 +75,47 @@ end
 -- What a terminal obeys: the ASCII controls but the line's end and the tab, and UTF-8's of 0x80 to 0x9f.
 local CONTROLS = { "[%z\1-\8\11-\31\127]", "\xc2[\x80-\x9f]" }
 
----A guest's or a VMM's words, fit to be shown in a message: "\x1b" for what a terminal would obey.
+local function escaped(bytes)
+  return (bytes:gsub(".", function(byte) return ("\\x%02x"):format(byte:byte()) end))
+end
+
+---Bytes that may be none of UTF-8 as text that is: "\xff" for each that is not.
+---@param bytes string
+---@return string
+function M.utf8(bytes)
+  local parts, from = {}, 1
+  local _, bad = utf8.len(bytes)
+  if not bad then return bytes end
+  while bad do
+    parts[#parts + 1] = bytes:sub(from, bad - 1) .. escaped(bytes:sub(bad, bad))
+    from = bad + 1
+    _, bad = utf8.len(bytes, from)
+  end
+  return table.concat(parts) .. bytes:sub(from)
+end
+
+---A guest's or a VMM's words, or a file's name, fit to be shown in a message: "\x1b" for what a terminal
+---would obey, and for what is not UTF-8.
 ---@param text string
 ---@return string
 function M.shown(text)
-  for _, pattern in ipairs(CONTROLS) do
-    text = text:gsub(pattern, function(found)
-      return (found:gsub(".", function(byte) return ("\\x%02x"):format(byte:byte()) end))
-    end)
-  end
-  return text
+  for _, pattern in ipairs(CONTROLS) do text = text:gsub(pattern, escaped) end
+  return M.utf8(text)
+end
+
+local CUT = "..."
+
+---The same, each line cut to so many bytes.
+---@param text string
+---@param most integer
+---@return string
+function M.quoted(text, most)
+  return (M.shown(text):gsub("[^\n]+", function(line)
+    if #line <= most then return nil end
+    line = line:sub(1, most - #CUT)
+    while not utf8.len(line) do line = line:sub(1, -2) end -- in the middle of a character
+    return line .. CUT
+  end))
 end
 
 local ENFILE, EMFILE = 23, 24

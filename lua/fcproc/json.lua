@@ -3,6 +3,7 @@
 -- which is no integer there. Here the body's type says what is a list, and integers stay integers.
 
 local cjson = require "cjson.safe"
+local errors = require "fcproc.error"
 
 local M = {}
 
@@ -90,6 +91,47 @@ function M.plain(value, keep_nulls)
   return value
 end
 
+-- ---- bytes that are no UTF-8 -------------------------------------------------------------------
+
+-- A path may be any bytes, and JSON holds UTF-8 alone. So what is kept for ourselves has, for a string
+-- that is none, a zero byte, which no path has, and its bytes in hexadecimal digits.
+local MARK = "\0"
+
+local function map_strings(value, fn)
+  if type(value) == "string" then return fn(value) end
+  if type(value) ~= "table" then return value end
+  local copy = {}
+  for key, item in pairs(value) do copy[key] = map_strings(item, fn) end
+  return copy
+end
+
+local function to_digits(text)
+  if utf8.len(text) then return text end
+  return MARK .. text:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)
+end
+
+local function from_digits(text)
+  if text:sub(1, 1) ~= MARK or text:find("[^%x]", 2) or #text % 2 == 0 then return text end
+  local bytes = text:sub(2):gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end)
+  return utf8.len(bytes) and text or bytes -- to_digits made none of it
+end
+
+---A table whose strings JSON can hold, for M.restored to give back.
+---@param value table
+---@return table
+function M.kept(value) return map_strings(value, to_digits) end
+
+---Reads what was written of M.kept.
+---@param text string
+---@return any? value
+function M.restored(text)
+  local value = cjson.decode(text)
+  if text:find("\\u0000", 1, true) then value = map_strings(value, from_digits) end
+  return value
+end
+
+-- ---- writing -----------------------------------------------------------------------------------
+
 local write
 
 local function write_list(value, type)
@@ -108,7 +150,7 @@ local function write_object(value, type)
   end
   table.sort(names)
   for i, name in ipairs(names) do
-    parts[i] = cjson.encode(name) .. ":" .. write(value[name], fields and fields[name])
+    parts[i] = cjson.encode(errors.utf8(name)) .. ":" .. write(value[name], fields and fields[name])
   end
   return "{" .. table.concat(parts, ",") .. "}"
 end
@@ -119,6 +161,7 @@ write = function(value, body_type)
     return whole and ("%d"):format(whole) or ("%.17g"):format(value)
   end
   if math.type(value) == "integer" then return ("%d"):format(value) end
+  if type(value) == "string" then return cjson.encode(errors.utf8(value)) end
   if type(value) ~= "table" then return cjson.encode(value) end
   if body_type and body_type.kind == "either" then body_type = body_type.table end
   local as_list = is_list(value)
@@ -126,7 +169,7 @@ write = function(value, body_type)
   return (as_list and write_list or write_object)(value, body_type)
 end
 
----Writes a value of which M.complaint had nothing to say.
+---Writes a value of which M.complaint had nothing to say; of bytes that are no UTF-8 "\xff" stands there.
 ---@param value any
 ---@param type fcproc.BodyType?  which empty tables are lists
 ---@return string

@@ -7,6 +7,7 @@ local loop = require "fcproc.loop"
 local M = {}
 
 local LINES, BYTES = 20, 8192
+local CONSOLE_LINE, LOG_LINE = 200, 1000 -- bytes of one in a message: a guest's, and a VMM's
 
 ---The last lines of a file; "" when it can't be read.
 ---@param output fcproc.Output
@@ -21,13 +22,18 @@ function M.lines(output, lines)
   return table.concat(kept, "\n", math.max(1, #kept - (lines or LINES) + 1))
 end
 
+---A guest's words as a message may show them.
+---@param text string
+---@return string
+function M.quoted(text) return errors.quoted(text, CONSOLE_LINE) end
+
 ---Several, each under its title, as a message may show them.
 ---@param list { [1]: string, [2]: fcproc.Output }[]  title and file
 ---@return string
 function M.of(list)
   local parts = {}
   for _, entry in ipairs(list) do
-    local text = errors.shown(M.lines(entry[2]))
+    local text = errors.quoted(M.lines(entry[2]), entry[1] == "console" and CONSOLE_LINE or LOG_LINE)
     if text ~= "" then parts[#parts + 1] = ("%s:\n%s"):format(entry[1], text) end
   end
   return table.concat(parts, "\n")

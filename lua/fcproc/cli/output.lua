@@ -94,7 +94,7 @@ end
 ---@return boolean written
 function Output:result(value, list, fn)
   if self.json then return self:write(M.encode(value, list)) end
-  return self:write(fn(value))
+  return self:write(errors.shown(fn(value))) -- a path may hold what a terminal obeys
 end
 
 ---Lines of text in columns.
@@ -128,7 +128,7 @@ end
 
 ---A line for people, whatever stdout is for.
 function Output:note(format, ...)
-  self.err:write("fcproc: ", format:format(...), "\n")
+  self.err:write("fcproc: ", errors.shown(format:format(...)), "\n")
 end
 
 ---The same, only when somebody watches.

@@ -66,14 +66,15 @@ local function key_and_value(text)
   return nil, ("malformed --cgroup '%s': it is written like cpu.shares=512"):format(text)
 end
 
--- The words after a path, from its end: /disk.img:ro:copy.
+-- The words after a path, from its end: /disk.img:ro:copy. What names it may be as well is looked at later.
 local function drive(text)
   local words = { ro = "read_only", root = "root", copy = "copy" }
-  local made = {}
+  local made = { longer = {} }
   while true do
     local path, word = text:match("^(.+):(%a+)$")
     if not path or not words[word] then break end
     made[words[word]] = word == "copy" and "reflink" or true
+    table.insert(made.longer, text)
     text = path
   end
   made.path = text

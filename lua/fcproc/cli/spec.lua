@@ -70,6 +70,19 @@ local function add_jailer(spec, args)
   return true
 end
 
+-- A file whose very name ends like a word never wins: who may make "base.img:ro" would turn another's
+-- read-only drive into his own.
+local function check_name(drive)
+  for _, name in ipairs(drive.longer) do
+    if core.stat(name) then
+      return invalid("ambiguous --drive '%s': there is a file of that very name; one that ends like :ro, "
+        .. ":root or :copy is given by --spec", name)
+    end
+  end
+  drive.longer = nil
+  return true
+end
+
 ---The spec that the arguments describe.
 ---@param args table
 ---@return table? spec
@@ -88,7 +101,11 @@ function M.of(args)
   if args.drives and #args.drives > 0 then
     if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: no list") end
     spec.drives = spec.drives or {}
-    for _, drive in ipairs(args.drives) do table.insert(spec.drives, drive) end
+    for _, drive in ipairs(args.drives) do
+      local ok, ambiguous = check_name(drive)
+      if not ok then return nil, ambiguous end
+      table.insert(spec.drives, drive)
+    end
   end
   for _, drive in ipairs(args.drive_paths or {}) do
     if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: no table") end

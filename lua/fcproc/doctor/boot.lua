@@ -8,6 +8,7 @@ local fcproc = require "fcproc"
 local finally = require "fcproc.finally"
 local managers = require "fcproc.manager"
 local process = require "fcproc.process"
+local tail = require "fcproc.tail"
 
 local M = {}
 
@@ -38,7 +39,7 @@ local fixes = {
 local function last_words(host, console)
   local text = (host:read(console) or ""):gsub("[%c\r]+", "\n"):gsub("%s+$", "")
   local line = text:match("[^\n]+$")
-  return line and ("; its last words: " .. line:sub(-200)) or ""
+  return line and ("; its last words: " .. tail.quoted(line)) or ""
 end
 
 -- Waits for the socket, but not for one that nobody will make any more.

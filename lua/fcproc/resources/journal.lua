@@ -383,6 +383,7 @@ function Journal:save(state)
   local started = core.now()
   self.record.state = state
   local path, text = self.folder .. "/vm.json", json.write_quickly(self.record)
+  if not utf8.len(text) then text = json.write(json.kept(self.record)) end
   local ok, err = (self.fresh and core.create_file or core.write_file)(path, text, PRIVATE)
   if not ok then return nil, err end
   self.fresh = nil

@@ -159,7 +159,7 @@ end
 ---@param json_text string
 ---@return table?
 function M.decode(json_text)
-  local record = #json_text <= M.LIMIT and json.read(json_text)
+  local record = #json_text <= M.LIMIT and json.restored(json_text)
   if type(record) ~= "table" then return nil end
   return json.plain(record)
 end

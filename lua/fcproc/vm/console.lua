@@ -66,7 +66,7 @@ function Console:wait_for(text, timeout, ctx)
   if found == false then return nil, err end
   if err.code == "wait_timeout" then
     err.message = ("'%s' did not appear on the console of '%s' in %g s; its end: %s"):format(
-      text:sub(1, 200), self.vm.id, timeout, errors.shown(self:tail(3)))
+      text:sub(1, 200), self.vm.id, timeout, tail.quoted(self:tail(3)))
   end
   return nil, err
 end

@@ -159,7 +159,7 @@ function M.write(path, manifest, hashed, ctx)
   if not sizes then return nil, hashes end
   manifest.sizes, manifest.hashes = sizes, hashes
   local file = path .. "/manifest.json"
-  local ok, err = core.write_file(file, json.write(manifest) .. "\n", 384)
+  local ok, err = core.write_file(file, json.write(json.kept(manifest)) .. "\n", 384)
   if ok then ok, err = sync(file, ctx) end
   if ok then ok, err = sync(path, ctx) end
   return ok, err

@@ -4,6 +4,7 @@
 local address = require "fcproc.network.address"
 local arguments = require "fcproc.machine.arguments"
 local boot = require "fcproc.vm.boot"
+local bytes = require "fcproc.vm.bytes"
 local core = require "fcproc.core"
 local disks = require "fcproc.resources.disks"
 local guest = require "fcproc.guest"
@@ -545,6 +546,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
   if restoring then check_restored(check, plan) else check_machine(check, plan, fleet) end
+  bytes.check(check, manager, plan)
   if check:failed() then return nil, check:error() end
   if not restoring then
     boot.check_version(check, manager, plan, ctx)
