@@ -59,6 +59,12 @@ void console_start(void)
     port_write(SERIAL_FIFO, 7);         // on, and emptied
 }
 
+void console_line(const char *text)
+{
+    console_put_text(text);
+    console_put_text("\r\n");
+}
+
 void console_say(const char *format, ...)
 {
     va_list values;

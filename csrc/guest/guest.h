@@ -52,6 +52,8 @@ static inline uint8_t mmio_read8(uintptr_t address)
 void console_start(void);
 // Prints one line. Knows %s %u %x %lu %lx %%, with a zero-padded width.
 void console_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// Text as it is, as a line.
+void console_line(const char *text);
 
 // From now on each line that comes is said again, when it is served.
 void console_listen(void);

@@ -60,6 +60,12 @@ static void guest_misbehave(void)
         machine_triple_fault();
     if (cmdline_has("fcproc.halt"))
         machine_halt();
+    if (cmdline_has("fcproc.panic")) {
+        // As a Linux with panic=1 ends.
+        console_line("[    0.001000] Kernel panic - not syncing: fcproc.panic");
+        console_line("[    0.002000] ---[ end Kernel panic - not syncing: fcproc.panic ]---");
+        machine_reset();
+    }
     if (cmdline_has("fcproc.reset"))
         machine_reset();
 }

@@ -27,7 +27,6 @@ local M = {}
 ---@field started boolean?           false before InstanceStart; nil while nobody knows
 ---@field shape fcproc.MachineShape
 ---@field binary string?             its executable, when we started it
----@field quiet boolean?             its log has errors only
 ---@field began number?              when we started it
 ---@field closed true?
 ---@field waits table<fcproc.Context, true>?  of those who wait without an end of their own
@@ -52,6 +51,8 @@ for name, method in pairs(calls.methods) do Machine[name] = method end
 local ENOENT, ENOTSOCK = 2, 88
 local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the API is asked
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
+local LOG_TAIL = 4096  -- bytes in which its last words are
+local ASK_LIMIT = 2    -- seconds for a program to say whether it is a Firecracker
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
 
 -- ---- telling what happened ---------------------------------------------------------------------
@@ -60,7 +61,15 @@ local STATE_LIMIT = 2  -- seconds to read the state again after a request whose 
 ---@param exit fcproc.Exit?
 ---@return string
 function Machine:describe_exit(exit)
-  return exits.describe(exit, { jailer = self.shape.jailed })
+  return exits.describe(exit, { jailer = self.shape.jailed, triple_fault = self:triple_fault(exit) })
+end
+
+---Did it end because the guest's CPU gave up? Its log says so; before 1.15 at the level Info only.
+---@param exit fcproc.Exit?
+---@return true?
+function Machine:triple_fault(exit)
+  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return nil end
+  return exits.is_triple_fault(outputs.read(self.files, "log", -LOG_TAIL) or "") or nil
 end
 
 ---The end of the log and of the console, for an error.
@@ -71,42 +80,68 @@ function Machine:output()
   return tail.of(list)
 end
 
+---Has its guest ended, and is Firecracker about to? As its log says.
+---@return boolean
+function Machine:is_stopping()
+  return (outputs.read(self.files, "log", -LOG_TAIL) or ""):find("Vmm is stopping", 1, true) ~= nil
+end
+
 -- Does the jailer start the VMM as another process, and leave?
 local function leaves(self)
   return self.shape.daemonize or self.shape.new_pid_ns
 end
 
--- One that ends as no Firecracker does, and has not said in its log that it is one.
-local function is_stranger(self, exit)
-  if not exit or not self.binary or self.quiet or exits.is_usual(exit) then return false end
+local function log_is_empty(self)
   return (outputs.read(self.files, "log", 0, 1) or "") == ""
+end
+
+-- One that ends as no Firecracker does, has not said in its log that it is one, and does not when asked.
+local function is_stranger(self, exit)
+  if not exit or not self.binary or exits.is_usual(exit) then return false end
+  if not log_is_empty(self) then return false end
+  local bounded <close> = core.context(nil, ASK_LIMIT)
+  local version, err = self.manager:binary_version(bounded)
+  return not version and err.code == "unsupported"
+end
+
+-- Want of a right: EPERM and EACCES.
+local function is_denied(words)
+  return words:find("os error 1)", 1, true) ~= nil or words:find("os error 13)", 1, true) ~= nil
+end
+
+-- The words of a jailer that failed, before there was a Firecracker.
+local function jailer_words(self, exit)
+  if not self.shape.jailed or not exit or not self.files.console then return nil end
+  if exit.signal ~= 6 and exit.status ~= 1 or not log_is_empty(self) then return nil end
+  return tail.jailer_words(errors.shown(tail.lines(outputs.of(self.files, "console"))))
 end
 
 -- How it ended, in a message; and whether that was for want of a right.
 local function explain_end(self, step, exit, output)
+  local words = jailer_words(self, exit)
+  if words then return ("%s: the jailer failed: %s"):format(step, words), is_denied(words) end
   -- What it said last is of interest unless it was killed, or ended well; and it tells which of the
   -- two failed.
   local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
   local last, reason
   if not killed then last, reason = tail.last_words(output) end
-  local how = last and (last:match("^Jailer error: .*") or exits.describe(exit))
-    or self:describe_exit(exit)
+  local how = last and exits.describe(exit) or self:describe_exit(exit)
+  if last and exit and exit.status == 1 then how = "1: a general failure" end -- the words say which
   if step == "start" and exit and exit.status == 0 then
     how = "0: it ended before the VM was seen to run: the guest ended at once"
   end
-  if not exit and self.shape.daemonize then
+  if self.shape.daemonize and not last and not killed and log_is_empty(self) then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
   end
   local message = ("%s: %s%s"):format(step, how, last and last ~= how and (": " .. last) or "")
   if reason and exit then -- of a status that may mean many things, the reason says which
-    message = ("%s: %s (%s: %s)"):format(step, reason, exit.status == 1 and "1: a general failure" or how,
-      last)
+    message = ("%s: %s (%s: %s)"):format(step, reason, how, last)
   end
   if is_stranger(self, exit) then
     message = ("%s; firecracker_bin: %s wrote nothing into its log: is it a Firecracker?"):format(message,
       self.binary)
   end
-  return message, reason and reason:find("os error 13", 1, true) ~= nil
+  return message, reason and is_denied(reason)
 end
 
 -- Can the end of the process be the cause? It closes its socket some milliseconds before, and leaves
@@ -315,12 +350,36 @@ local function configure(self, config, metadata, ctx)
   return true
 end
 
+local FIRST_LOOK, MOST = 0.001, 0.05 -- seconds between looks, doubling
+
+-- Where the log does not say that the VM runs: one that was built has a thread for each CPU. They are looked
+-- for while the end of the process is waited for.
+local function boots_by_cpus(self, ctx)
+  local tasks, step = ("/proc/%d/task"):format(self.process:pid()), FIRST_LOOK
+  local deadline = core.now() + BOOTED_LIMIT
+  while core.now() < deadline do
+    for _, task in ipairs(core.list_dir(tasks) or {}) do
+      local name = core.read_file(("%s/%s/comm"):format(tasks, task.name)) or ""
+      if name:find("^fc_vcpu") then
+        self.started = true
+        return true
+      end
+    end
+    local gone, err = self:wait(step, ctx)
+    if gone then return nil, self:failure("start") end
+    if err.code ~= "wait_timeout" then return nil, self:failure("start", err) end
+    step = math.min(step * 2, MOST)
+  end
+  return false
+end
+
 -- A request that waits while Firecracker builds the VM from its file hides why that failed: it is
 -- answered with a panic and status 148 instead of the reason. And one that comes while a guest ends in
 -- its first moments may hang for ever, with Firecracker. So the log is asked, which has a line for the
 -- VM that runs; where that does not come in time, or not at all (false), the API is.
 local function boots_by_log(self, opts, ctx)
-  if not opts.config or opts.boot == "api" or launch.QUIET[opts.log_level] then return false end
+  if not opts.config or opts.boot == "api" then return false end
+  if launch.is_quiet(opts) then return boots_by_cpus(self, ctx) end
   local found, err = tail.wait_for(self.process, outputs.of(self.files, "log"), launch.BOOTED,
     BOOTED_LIMIT, ctx)
   if found == false then return nil, self:failure("start") end
@@ -395,7 +454,7 @@ function M.start(manager, opts, ctx)
   ctx = loop.context(ctx)
   local self = setmetatable({
     manager = manager, files = opts.files, shape = jailer.shape(opts.jailer), started = false,
-    binary = opts.binary, quiet = launch.QUIET[opts.log_level], began = core.now(),
+    binary = opts.binary, began = core.now(),
   }, Machine)
   local launcher
   local spawn, err = manager:_check_open("machine.start")

@@ -82,6 +82,15 @@ local function logged_reason(output)
   return reason and (reason:gsub(" Make sure [^\n]*\\$", "")) -- it goes on in the next line
 end
 
+---What a jailer said that failed. Before 1.13 it panics with its words; from then on it writes them, and
+---below them the same as Rust writes an error. Firecracker's own have a time.
+---@param console string
+---@return string? words
+function M.jailer_words(console)
+  local words = console:match("\nJailer error: ([^\n]+)") or console:match("([^\n]+)\nError: %u%w*[^\n]*$")
+  return words and not words:find("^%d+%-%d+%-%d+T") and words or nil
+end
+
 ---The last line that says what went wrong, without Firecracker's time stamp.
 ---@param output string
 ---@return string? words

@@ -441,6 +441,40 @@ describe("fcproc run in the foreground", function()
     assert_clean(world)
   end)
 
+  it("fails when its guest panics or its CPU gives up, unless that is no failure", function()
+    local world <close> = cli.world()
+    for word, text in pairs{ ["fcproc.panic"] = 'ends with "[    0.001000] Kernel panic',
+      ["fcproc.triple_fault"] = "CPU gave up" } do
+      local args = { "run", "--no-console", "--boot-args", word }
+      local done = cli.run(world, args)
+      assert.are.equal(1, done.status, done.err)
+      if not done.err:find("ended before the VM was seen to run", 1, true) then contains(done.err, text) end
+      done = cli.run(world, { "--json", table.unpack(args) })
+      assert.are.equal(1, done.status)
+      args[#args + 1] = "--ignore-panic"
+      done = cli.run(world, args)
+      if not done.err:find("ended before the VM was seen to run", 1, true) then
+        assert.are.equal(0, done.status, done.err)
+      end
+    end
+    assert_clean(world)
+  end)
+
+  it("in the background tells of a guest that ends at once, and leaves nothing", function()
+    local world <close> = cli.world()
+    local done
+    for _ = 1, 20 do -- it may also end a moment later, and nobody is there to tell
+      done = cli.run(world, { "run", "-d", "--boot-args", "fcproc.triple_fault" })
+      if done.status ~= 0 then break end
+      cli.ok(world, "kill", (done.out:gsub("%s", "")))
+    end
+    assert.are.equal(1, done.status)
+    contains(done.err, "the guest ended at once")
+    contains(done.err, "fcproc guest: ready")
+    assert.are.equal("", done.out)
+    assert_clean(world)
+  end)
+
   it("fails when its Firecracker is killed", function()
     local world <close> = cli.world()
     local run <close> = cli.start(world, { "run", "--id", "a" })

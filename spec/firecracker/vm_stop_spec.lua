@@ -1,6 +1,7 @@
 -- The ways in which a VM ends: each step of the ladder, its report, and ends that nobody asked for.
 
 local support = require "spec.support"
+local versions = require "spec.support.versions"
 local vms = require "spec.support.vms"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
@@ -191,14 +192,32 @@ describe("stopping a VM", function()
     for _, word in ipairs{ "fcproc.triple_fault", "fcproc.reset" } do
       local vm <close>, err = fcproc.vm.launch(world.manager, { boot_args = word })
       if vm then
-        assert.are.same({ status = 0 }, select(2, vm:wait(10)))
-        assert.are.equal("gone", must(vm:stop()).step)
+        local _, exit = vm:wait(10)
+        local report = must(vm:stop())
+        assert.are.equal("gone", report.step)
+        assert.are.equal(word == "fcproc.triple_fault" or nil, report.triple_fault)
+        assert.is_true(exit.status == 0 or report.triple_fault and versions.is_end_of_triple_fault(exit))
       else
         fails("exit_status", nil, err)
-        assert.are.equal(0, err.status)
+        assert.is_true(versions.is_end_of_triple_fault(err))
         assert.are.equal("start", err.step)
       end
     end
+  end)
+
+  it("that panicked is told by the last words of its console, and of its CPU by the log", function()
+    local vm <close> = vms.ready(world, { boot_args = "fcproc.panic" })
+    vm:wait(10)
+    local report = must(vm:stop())
+    assert.are.equal("[    0.001000] Kernel panic - not syncing: fcproc.panic", report.console_panic)
+    assert.are.same({ status = 0 }, report.exit)
+    assert.is_nil(report.triple_fault)
+    local other <close> = vms.ready(world, { boot_args = "fcproc.triple_fault" })
+    other:wait(10)
+    report = must(other:stop())
+    assert.is_nil(report.console_panic)
+    assert.is_true(report.triple_fault)
+    assert.is_truthy(report.description:find("^[01]: the guest's CPU gave up"), report.description)
   end)
 
   it("that was killed behind our back tells by what", function()

@@ -45,7 +45,11 @@ describe("a Linux guest", function()
       assert.are.same({ status = 0 }, exit)
       assert.are.equal("dead", must(vm:info()).state)
       assert.are.equal(hook, linux.has_said(vm, linux.HOOK))
-      assert.are.equal("gone", must(vm:stop()).step)
+      local report = must(vm:stop())
+      assert.are.equal("gone", report.step)
+      assert.are.equal(vm == panic, report.console_panic ~= nil)
+      if vm == panic then assert.is_truthy(report.console_panic:find("Kernel panic - ", 1, true)) end
+      assert.is_nil(report.triple_fault)
     end
     linux.wait_for(off, "System halted")
     assert.is_true(linux.has_said(off, linux.HOOK))

@@ -1,6 +1,7 @@
 -- What the end of a Firecracker means, in words.
 
 local exit = require "fcproc.machine.exit"
+local versions = require "spec.support.versions"
 
 local function says(text, ended, context)
   local sentence = exit.describe(ended, context)
@@ -30,6 +31,20 @@ describe("the end of a Firecracker", function()
     says("SIGSYS: seccomp violation", { signal = 31 })
     says("SIGSEGV: ended by this signal", { signal = 11 })
     says("signal 34: ended by this signal", { signal = 34 })
+  end)
+
+  it("by its guest's triple fault is told by the log, whatever the status", function()
+    for _, recorded in ipairs(versions.triple_faults) do
+      assert.is_true(exit.is_triple_fault(recorded[2]), recorded[1])
+    end
+    assert.is_false(exit.is_triple_fault("2026-11-30T05:07:13.1 [vm-1:main] Vmm is stopping.\n"))
+    assert.is_false(exit.is_triple_fault("Unexpected exit reason on vcpu run: Shutdown\n"))
+    assert.is_false(exit.is_triple_fault(""))
+    for status = 0, 1 do
+      says(status .. ": the guest's CPU gave up", { status = status }, { triple_fault = true, jailer = true })
+    end
+    says("SIGKILL", { signal = 9 }, { triple_fault = true })
+    says("148: seccomp", { status = 148 }, { triple_fault = true })
   end)
 
   it("is usual, or makes one ask what program it was", function()

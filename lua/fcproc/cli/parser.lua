@@ -128,6 +128,7 @@ local function add_launching(command)
   command:flag("-i --interactive", "In the foreground: the guest's console reads what is typed, or comes "
     .. "from stdin. Ctrl-] stops the VM then.")
   command:flag("--no-console", "In the foreground: do not show the guest's console.")
+  command:flag("--ignore-panic", "In the foreground: a guest whose kernel panics has not failed.")
 end
 
 local function add_ladder(command)

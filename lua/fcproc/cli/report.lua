@@ -27,8 +27,9 @@ function M.line(id, report)
   local how = report.step == "gone" and "it had ended" or ("ended by %s"):format(report.step)
   local others = report.others and (", with %d other process%s of its jail"):format(report.others,
     report.others == 1 and "" or "es") or ""
-  return ("%s: %s after %.0f ms%s, all of it is removed%s"):format(id, how, report.took * 1000, others,
-    report.description and " (" .. report.description .. ")" or "")
+  local panic = report.console_panic and ('; its console ends with "%s"'):format(report.console_panic) or ""
+  return ("%s: %s after %.0f ms%s, all of it is removed%s%s"):format(id, how, report.took * 1000, others,
+    report.description and " (" .. report.description .. ")" or "", panic)
 end
 
 return M

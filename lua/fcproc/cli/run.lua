@@ -65,6 +65,17 @@ end
 
 -- ---- in the background ---------------------------------------------------------------------
 
+-- Its guest has ended already: nothing runs in the background.
+local function tell_ended(cli, vm)
+  local said = vm.machine:output()
+  local report, err = vm:kill()
+  if not report then return nil, err end
+  return nil, errors.new{ code = "exit_status", op = "cli.run", output = said,
+    status = report.exit and report.exit.status, signal = report.exit and report.exit.signal,
+    message = ("%s: the guest ended at once; %s"):format(cli.args.command,
+      report_text.line(vm.id, report)) }
+end
+
 local function detached(cli)
   local vm, err = launch(cli, cli.ctx)
   if not vm then return nil, err end
@@ -73,6 +84,10 @@ local function detached(cli)
   if not info then
     vm:kill()
     return nil, err
+  end
+  -- A request that comes while it stops may be left without an answer.
+  if info.state == "dead" or (info.state == "unknown" and vm.machine:is_stopping()) then
+    return tell_ended(cli, vm)
   end
   vm:detach()
   local types = { fields = { taps = { kind = "list" }, drives = { kind = "list" } } }
@@ -123,8 +138,10 @@ local function began(cli, vm, started, keys)
   cli.output:progress("%s: started in %.0f ms", vm.id, (core.now() - started) * 1000)
 end
 
-local function status_of_end(exit)
-  return exit and exit.status == 0 and 0 or FAILED
+-- A guest's kernel that panics, or whose CPU gives up, ends its Firecracker as one that was told to end.
+local function status_of_end(cli, report)
+  if report.console_panic or report.triple_fault then return cli.args.ignore_panic and 0 or FAILED end
+  return report.exit and report.exit.status == 0 and 0 or FAILED
 end
 
 -- Why it ends before its guest wanted to. Of a reader that has gone nothing is said: `| head` is use.
@@ -153,7 +170,7 @@ local function work(cli, state)
     cli.output:result({ id = vm.id, report = report_text.plain(report) })
   end
   if state.signal then return 128 + state.signal end
-  if gone then return status_of_end(report.exit) end
+  if gone then return status_of_end(cli, report) end
   return why.code == "deadline" and output.status_of(why) or FAILED
 end
 

@@ -43,10 +43,28 @@ local signals = {
 -- SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM.
 local OUTSIDE = { [1] = true, [2] = true, [3] = true, [9] = true, [15] = true }
 
--- The jailer of 1.12.1 was seen to panic on all its errors but wrong arguments, which are 1.
+-- The jailer of 1.12.1 was seen to panic on all its errors but wrong arguments, which are 1; from 1.13 on
+-- all are.
 local jailer_failed = "the jailer failed, or Firecracker did; of the jailer it means that a jail "
   .. "of that id is left over, a file or folder is missing, an id is wrong, or a permission is, "
   .. "and its stderr says which; of Firecracker, "
+
+-- What a guest's CPU does when it can't even handle that it can't handle a fault: as 1.12 to 1.14 log it,
+-- and later ones.
+local TRIPLE_FAULT = { "Received KVM_EXIT_SHUTDOWN signal", "Unexpected exit reason on vcpu run: Shutdown" }
+
+---Does the log say that the guest's CPU gave up? The status does not: it is 0 or, from 1.15 on, 0 or 1
+---by a race of Firecracker's own.
+---@param log string
+---@return boolean
+function M.is_triple_fault(log)
+  for line in log:gmatch("[^\n]+") do
+    for _, words in ipairs(line:find(":fc_vcpu %d") and TRIPLE_FAULT or {}) do
+      if line:find(words, 1, true) then return true end
+    end
+  end
+  return false
+end
 
 ---Does a Firecracker that fails end so, or one that others end? A crash is none of these.
 ---@param ended fcproc.Exit
@@ -60,8 +78,9 @@ end
 ---
 ---    print(exit.describe({ status = 148 })) --> 148: seccomp violation (SIGSYS): ...
 ---@param ended fcproc.Exit?  as process:wait gives it
----@param context { jailer: boolean?, daemonized: boolean? }?  it was started by the jailer; with
----                 --daemonize or --new-pid-ns, when the process started is not the one that stays
+---@param context { jailer: boolean?, daemonized: boolean?, triple_fault: boolean? }?  it was started by
+---                 the jailer; with --daemonize or --new-pid-ns, when the process started is not the one
+---                 that stays; what is_triple_fault said
 ---@return string sentence
 function M.describe(ended, context)
   context = context or {}
@@ -75,6 +94,10 @@ function M.describe(ended, context)
   if not status then return "the exit status is unknown" end
   if status == 0 and context.daemonized then
     return "0: the jailer started Firecracker as a process of its own and left; this is not its end"
+  end
+  if context.triple_fault and (status == 0 or status == 1) then
+    return ("%d: the guest's CPU gave up (a triple fault): its kernel crashed, or rebooted by reboot=t")
+      :format(status)
   end
   local text = statuses[status] or "a status that Firecracker does not document"
   if status == 1 and context.jailer then

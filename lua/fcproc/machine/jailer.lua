@@ -3,10 +3,13 @@
 local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
 local mounts = require "fcproc.mounts"
 local process = require "fcproc.process"
 
 local M = {}
+
+local ANSWER_LIMIT = 5 -- seconds
 
 ---@class fcproc.Jailer
 ---@field binary string          the jailer's executable
@@ -100,11 +103,37 @@ end
 ---@return fcproc.Error? err
 function M.find_binary(firecracker)
   local folder, name = (firecracker or ""):match("^(.*/)([^/]*)$")
-  for _, beside in ipairs(folder and { name:gsub("firecracker", "jailer", 1), "jailer" } or {}) do
-    local path = core.find_executable(folder .. beside)
+  for _, beside in ipairs(folder and { (name:gsub("firecracker", "jailer", 1)), "jailer" } or {}) do
+    local path = beside ~= name and core.find_executable(folder .. beside)
     if path then return path end
   end
   return core.find_executable("jailer")
+end
+
+---The version that a jailer gives for itself.
+---@param path string
+---@param ctx fcproc.Context?
+---@return string? version  nil: it does not say
+function M.version(path, ctx)
+  local spec = process.spec({ path, "--version" }, { timeout = ANSWER_LIMIT })
+  local done, result = loop.complete(ctx, core.command(spec, ctx))
+  return done and result.stdout:match("^Jailer v(%d+%.%d+%.%d+[%w.-]*)") or nil
+end
+
+-- What a jailer needs, by the kernel's numbers.
+local CAPABILITIES = { [0] = "CHOWN", [6] = "SETGID", [7] = "SETUID", [18] = "SYS_CHROOT",
+  [21] = "SYS_ADMIN", [27] = "MKNOD" }
+
+---The capabilities that a jailer needs and this process lacks.
+---@return string? names  nil: none is missing
+function M.missing_rights()
+  local set = (core.read_file("/proc/self/status") or ""):match("CapEff:%s*(%x+)")
+  local missing = {}
+  for bit, name in pairs(set and CAPABILITIES or {}) do
+    if tonumber(set, 16) & (1 << bit) == 0 then missing[#missing + 1] = "CAP_" .. name end
+  end
+  table.sort(missing)
+  return #missing > 0 and table.concat(missing, ", ") or nil
 end
 
 -- ---- where it can be -------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 -- are relative to its working folder, which is the VM's own or the root of its jail: so a snapshot
 -- that holds them can be restored in any other folder.
 
+local arguments = require "fcproc.machine.arguments"
 local core = require "fcproc.core"
 local endpoints = require "fcproc.machine.endpoints"
 local jailer = require "fcproc.machine.jailer"
@@ -20,7 +21,14 @@ M.TIMEOUT = 10 -- seconds until its API must listen
 -- What the log says when a VM from a configuration file runs, and the levels that leave it out.
 M.BOOTED = "Successfully started microvm"
 M.VERSION = "Running Firecracker v(%d+%.%d+%.%d+[%w.-]*)"
-M.QUIET = { Off = true, Error = true, Warning = true }
+local QUIET = { Off = true, Error = true, Warning = true }
+
+---Does the log not say that the VM runs?
+---@param opts fcproc.Launch
+---@return boolean
+function M.is_quiet(opts)
+  return QUIET[opts.log_level] or arguments.has(opts.arguments, "--module")
+end
 
 ---@class fcproc.Launch
 ---@field id string
@@ -121,8 +129,8 @@ function M.prepare(manager, opts)
     if not argv then return nil, err end
   end
   add_arguments(argv, opts)
-  local deaf = opts.jailer and opts.jailer.daemonize
-  local out = deaf and "null" or { file = opts.files.console }
+  -- A jailer with daemonize cuts its VMM off from both; until then it may have something to say.
+  local out = { file = opts.files.console }
   return {
     argv = argv, stdin = opts.stdin, stdout = out, stderr = out, env = {}, session = true,
     netns = manager.config.netns, cwd = opts.files.folder, cgroup = opts.cgroup,

@@ -9,6 +9,52 @@ local M = {}
 
 M.LIMIT = 16 * 1024 * 1024 -- bytes kept of each file that a VM writes
 
+-- ---- a kernel's panic --------------------------------------------------------------------------
+
+local PANIC_TAIL = 16384 -- bytes in which a kernel's last words are
+local LONGEST = 200 -- bytes of a line that is quoted
+local PANIC, STAMP = "Kernel panic %- not syncing", "^%[ *%d+%.%d+%]"
+
+-- What a kernel without times writes after its panic; and Firecracker's own, of what followed.
+local LAST_WORDS = { "^ ", "^%-%-%-%[ end ", "^" .. PANIC, "^CPU[: ]", "^Hardware name: ", "^Call [Tt]race:",
+  "^Kernel Offset: ", "^Rebooting in ", "^SMP: ", "^Shutting down cpus", "^Modules linked in", "^Code: ",
+  "^%u[%u%d]+: ?%x", "^Memory Limit: ", "^PHYS_OFFSET: ", "^Dumping ftrace", "^Error: Run" }
+
+local function is_last_word(line, stamped)
+  -- Another kernel's first line: one that was loaded to save the first one's memory.
+  if stamped and line:find(STAMP) then return not line:find("] Linux version ", 1, true) end
+  for _, pattern in ipairs(LAST_WORDS) do
+    if line:find(pattern) and (not stamped or pattern == "^Error: Run") then return true end
+  end
+  return false
+end
+
+---The line of the kernel's panic with which a console ends.
+---@param text string
+---@return string? line  in printable ASCII, at most 200 bytes
+function M.panic_in(text)
+  local found, stamped
+  for line in text:gmatch("[^\r\n]+") do
+    -- A program's line may have been cut off by the kernel's.
+    local with_time = line:match("%[ *%d+%.%d+%] " .. PANIC .. ".*")
+    local panic = with_time or line:match("^" .. PANIC .. ".*")
+    if found and not is_last_word(line, stamped) then found = nil end
+    if panic and not found then found, stamped = panic, with_time ~= nil end
+  end
+  return found and found:gsub("[^ -~]", function(byte) return ("\\x%02x"):format(byte:byte()) end)
+    :sub(1, LONGEST)
+end
+
+---The same of what a VM has written.
+---@param files fcproc.MachineFiles
+---@return string?
+function M.panic(files)
+  local text = files.console and outputs.read(files, "console", -PANIC_TAIL)
+  return text and M.panic_in(text) or nil
+end
+
+-- ---- the console -------------------------------------------------------------------------------
+
 ---@class fcproc.Console
 ---@field path string
 ---@field output fcproc.Output

@@ -94,7 +94,14 @@ end
 ---@return nil
 function Check:refuse(place, format, ...)
   self:add(place, format, ...)
-  self.problems[#self.problems].unsupported = true
+  self.problems[#self.problems].code = "unsupported"
+end
+
+---What the caller has no right to.
+---@return nil
+function Check:deny(place, format, ...)
+  self:add(place, format, ...)
+  self.problems[#self.problems].code = "permission"
 end
 
 ---Was there any?
@@ -113,10 +120,10 @@ end
 ---@return fcproc.Error
 function Check:error()
   table.sort(self.problems, function(a, b) return sort_key(a) < sort_key(b) end)
-  local lines, code = {}, "unsupported"
+  local lines, code = {}, self.problems[1].code or "invalid"
   for i, problem in ipairs(self.problems) do
     lines[i] = (problem.place ~= "" and problem.place .. ": " or "") .. problem.text
-    if not problem.unsupported then code = "invalid" end
+    if problem.code ~= code then code = "invalid" end
   end
   return errors.new{ code = code, op = self.op, problems = self.problems,
     message = table.concat(lines, "; ") }

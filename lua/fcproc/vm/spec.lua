@@ -11,6 +11,7 @@ local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
 local schema = require "fcproc.vm.schema"
 local sizes = require "fcproc.vm.sizes"
+local version_of = require "fcproc.machine.version"
 
 local M = {}
 
@@ -356,7 +357,17 @@ local function check_user(check, jail)
   if jail.gid == nil and uid ~= "auto" then check:add("jailer.gid", "is missing") end
 end
 
-local function check_jailer(check, manager, spec, binary)
+-- Before 1.13 the jailer takes no program without that in its name.
+local function check_name(check, jail, binary, ctx)
+  if not binary or not jail.binary or binary:match("[^/]*$"):find("firecracker", 1, true) then return end
+  local version = jailer.version(jail.binary, ctx)
+  if version_of.at_least(version, "1.13") == false then
+    check:add("firecracker_bin", "the jailer %s refuses a program without 'firecracker' in its name: %s",
+      version, binary)
+  end
+end
+
+local function check_jailer(check, manager, spec, binary, ctx)
   local jail = spec.jailer and check:table(spec.jailer, "jailer", schema.jailer)
   if not jail then return end
   check_user(check, jail)
@@ -377,10 +388,9 @@ local function check_jailer(check, manager, spec, binary)
   local place
   place, err = jailer.check_place(manager.config.runtime_dir or "/")
   if not place then check:add("jailer", "%s", err.message) end
-  if binary and not binary:match("[^/]*$"):find("firecracker", 1, true) then
-    check:add("firecracker_bin", "the jailer refuses a program without 'firecracker' in its name: %s",
-      binary)
-  end
+  check_name(check, jail, binary, ctx)
+  local missing = jailer.missing_rights()
+  if missing then check:deny("jailer", "needs root, who has %s", missing) end
   return jail
 end
 
@@ -534,7 +544,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if ok and id:find("^%-") then check:add("id", "'%s' would be taken for an option: no dash first", id) end
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
-  plan.jailer = check_jailer(check, manager, spec, binary)
+  plan.jailer = check_jailer(check, manager, spec, binary, ctx)
   plan.network = check_network(check, manager, spec.network, ok and id or nil)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then

@@ -1,9 +1,9 @@
 -- Ending a VM by a ladder: steps with a limit each, tried in turn until the process is gone.
 -- Each wakes at the exit itself. What happened is told in a report.
 
+local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
-local outputs = require "fcproc.machine.outputs"
 
 local M = {}
 
@@ -19,6 +19,9 @@ local M = {}
 ---@field step string?      the one that worked; "gone": it had ended by itself
 ---@field exit fcproc.Exit? how it ended, when it can be known
 ---@field description string?  how it ended, in a sentence for people
+---@field console_panic string?  the last that its console says is this line of a kernel's panic, escaped: the
+---                         guest's own words, which may be anything
+---@field triple_fault true?   the guest's CPU gave up, as its Firecracker logged
 ---@field steps fcproc.StopStep[]
 ---@field took number      seconds, without the clean-up
 ---@field cleanup_took number?  seconds
@@ -32,7 +35,6 @@ M.KILL = { { "sigkill", 5 } }
 -- When Ctrl-Alt-Del is sent, in seconds after the step's begin: right after the boot it is lost as
 -- long as the guest has no keyboard, and more than 7 in 2 s make systemd reboot by force.
 local PRESSES, EVERY = { 0, 0.2, 0.5, 1 }, 2
-local LOG_TAIL = 4096 -- bytes
 local ANSWER_LIMIT = 1 -- second for one press
 local EXIT_LIMIT = 1   -- second for what is gone to tell its status
 
@@ -60,8 +62,7 @@ end
 local function hangs_after_reset(machine, err, step)
   if err.code ~= "deadline" or not machine.process:alive() then return false end
   machine:disconnect() -- no answer will come on it, or one to the wrong question
-  local log = outputs.read(machine.files, "log", -LOG_TAIL) or ""
-  if not log:find("Vmm is stopping", 1, true) then return false end
+  if not machine:is_stopping() then return false end
   step.message = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
   return true
 end
@@ -233,7 +234,9 @@ function M.process(vm, ladder, ctx)
   end
   report.took = core.now() - began
   if gone then
+    report.triple_fault = machine:triple_fault(report.exit)
     report.description = machine:describe_exit(report.exit)
+    report.console_panic = console.panic(machine.files)
     return report
   end
   local stuck = not err and unkillable(machine.process:pid())
