@@ -63,7 +63,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
 	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
-	resources/partial resources/place resources/processes resources/reclaim resources/record \
+	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record \
 	resources/steps resources/strays resources/uids resources/upkeep \
 	vm vm/boot vm/bytes vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \

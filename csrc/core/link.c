@@ -188,6 +188,17 @@ FCPROC_API int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_erro
     return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : 1;
 }
 
+FCPROC_API int fcproc_link_mtu(fcproc_net *net, const char *name, fcproc_error *err)
+{
+    struct link_info info;
+    int r = check_maker(net->pid, "link.find", err);
+
+    if (r < 0)
+        return r;
+    r = link_get(net, name, &info);
+    return r < 0 ? error_errno(err, "link.find", -r, "can't look at the link %s", name) : info.mtu;
+}
+
 int link_put_alias(struct nl_msg *message, const char *alias)
 {
     return nla_put(message, IFLA_IFALIAS, (int)strlen(alias), alias);

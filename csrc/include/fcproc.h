@@ -694,6 +694,8 @@ FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names,
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
 /* 1 or 0: is there a link of that name, of whatever kind? */
 FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
+/* Its MTU, or a negative code. */
+FCPROC_CHECKED int fcproc_link_mtu(fcproc_net *net, const char *name, fcproc_error *err);
 /* The TAPs on a bridge, or with NULL all of the namespace; the array is the caller's, free(3). A
  * missing bridge has none. */
 FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,

@@ -198,6 +198,18 @@ static int l_net_link_exists(lua_State *L)
     return 1;
 }
 
+/* net:link_mtu(name) -> integer */
+static int l_net_link_mtu(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int r = fcproc_link_mtu(bind_check(L, 1, TYPE_NET), bind_check_string(L, 2), &err);
+
+    if (r < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, r);
+    return 1;
+}
+
 /* net:list_taps(bridge?, ctx?) -> list */
 static int l_net_list_taps(lua_State *L)
 {
@@ -263,13 +275,10 @@ static int l_address_family(lua_State *L)
 void bind_open_net(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "ensure_bridge", l_net_ensure_bridge },
-        { "delete_bridge", l_net_delete_bridge },
-        { "create_tap", l_net_create_tap },
-        { "delete_taps", l_net_delete_taps },
-        { "list_taps", l_net_list_taps },
-        { "link_exists", l_net_link_exists },
-        { NULL, NULL },
+        { "ensure_bridge", l_net_ensure_bridge }, { "delete_bridge", l_net_delete_bridge },
+        { "create_tap", l_net_create_tap },       { "delete_taps", l_net_delete_taps },
+        { "list_taps", l_net_list_taps },         { "link_exists", l_net_link_exists },
+        { "link_mtu", l_net_link_mtu },           { NULL, NULL },
     };
     static const luaL_Reg functions[] = {
         { "net", l_net },

@@ -222,6 +222,11 @@ function Net:delete_taps(names, ctx) end
 ---@return boolean?, fcproc.Error?
 function Net:link_exists(name) end
 
+---A link's MTU.
+---@param name string
+---@return integer?, fcproc.Error?
+function Net:link_mtu(name) end
+
 ---The TAPs on a bridge; a missing bridge has none.
 ---@param bridge string?  default: all TAPs of the namespace
 ---@param ctx fcproc.Context?

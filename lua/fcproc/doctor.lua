@@ -43,6 +43,7 @@ local checks = {
   { "uplink", network.uplink },
   { "firewall", network.firewall },
   { "nat", network.nat },
+  { "taps", network.taps },
   { "address", network.address },
   { "names", network.names },
   { "cgroups", machine.cgroups },

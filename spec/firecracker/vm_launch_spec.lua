@@ -113,6 +113,25 @@ describe("a launched VM", function()
     assert.is_false(port(2).isolated)
     assert.is_nil(links.alone0.master)
     assert.is_true(port(4).isolated)
+    -- What others see of it, and what others do to it, is told.
+    local function warnings()
+      local found = {}
+      for _, warning in ipairs(must(vm:info()).warnings or {}) do found[warning.name] = warning end
+      return found
+    end
+    local told = warnings()
+    assert.is_nil(told.tap)
+    assert.is_truthy(told.mtu.message:find("lowered that of the bridge fcbr0 from 1500 to 1400", 1, true))
+    support.ip(world.netns, "link", "set", taps[1].name, "nomaster")
+    support.ip(world.netns, "link", "set", taps[2].name, "down")
+    support.ip(world.netns, "link", "set", "alone0", "down")
+    local tap = warnings().tap
+    assert.are.equal(("%s of nets is off the bridge, %s of nets is down, alone0 of nets is down: such a "
+      .. "guest reaches nobody"):format(taps[1].name, taps[2].name), tap.message)
+    assert.are.equal(("ip link set %s master fcbr0 up; ip link set %s master fcbr0 up; ip link set alone0 up")
+      :format(taps[1].name, taps[2].name), tap.fix)
+    for command in tap.fix:gmatch("[^;]+") do support.sh({ "sh", "-c", command }, { netns = world.netns }) end
+    assert.is_nil(warnings().tap)
     assert.are.equal("172.30.0.20", must(vm:info()).address)
     assert.are.equal("10.9.9.9", taps[3].address)
     assert.is_nil(taps[4].address)

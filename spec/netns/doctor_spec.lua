@@ -29,8 +29,8 @@ describe("doctor, of the network", function()
     connect(world)
     sh(world, "sysctl -qw net.ipv4.ip_forward=1")
     local found = look(world, { uplink = "up0" })
-    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "nat", "address", "names",
-      "limits" } do
+    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "nat", "taps", "address",
+      "names", "limits" } do
       helper.expect(found[name], "ok", "")
       assert.is_nil(found[name].fix)
     end
@@ -63,7 +63,7 @@ describe("doctor, of the network", function()
     sh(world, check.fix:match("^[^,]+"))
     local found = look(world)
     helper.expect(found.forwarding, "ok", "is on")
-    helper.expect(found.address, "ok", "fd00:30::1/64")
+    helper.expect(found.address, "ok", "fd00:30::1/64: guests get no address from fcproc")
   end)
 
   it("warns of a host without a default route, and fails for an uplink that is not there", function()

@@ -110,6 +110,32 @@ describe("the interfaces of a VM", function()
   end)
 end)
 
+describe("a bridge with an IPv6 address", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("gives its guests none, and says so", function()
+    local world <close> = support.world{ bridge_ip = "fd00:30::1", cidr = 64 }
+    local plan = must(specs.plan(world.manager, { network = true }))
+    assert.are.equal("address", plan.warnings[1].name)
+    assert.is_truthy(plan.warnings[1].message:find("network gets no address: the bridge's is IPv6", 1, true))
+    for _, network in ipairs{ { address = false }, { address = "10.0.0.5" }, { attach = false } } do
+      assert.is_nil(must(specs.plan(world.manager, { network = network })).warnings)
+    end
+  end)
+
+  it("has no NAT for them, as none has who gets no address", function()
+    local world <close> = support.world{ bridge_ip = "fd00:30::1", cidr = 64 }
+    support.ip(world.netns, "link", "add", "up0", "type", "bridge")
+    assert.is_truthy(mistakes(world, { network = { nat = "up0" } })
+      :find("network.nat: is for a guest with an IPv4 address", 1, true))
+    local other <close> = support.world()
+    support.ip(other.netns, "link", "add", "up0", "type", "bridge")
+    assert.is_truthy(mistakes(other, { network = { nat = "up0", address = false } })
+      :find("network.nat: is for a guest with an IPv4 address", 1, true))
+  end)
+end)
+
 describe("the kernel's command line", function()
   it("is words: quotes hold blanks, and -- ends them", function()
     for text, wanted in pairs{

@@ -9,6 +9,7 @@ local nat = require "fcproc.network.nat"
 local nft = require "fcproc.network.nft"
 local output = require "fcproc.cli.output"
 local strays = require "fcproc.resources.strays"
+local ports = require "fcproc.resources.ports"
 local upkeep = require "fcproc.resources.upkeep"
 local vms = require "fcproc.vm"
 
@@ -128,7 +129,8 @@ local function show_text(shown)
   local text = { ("bridge  %s\n"):format(bridge_text(shown)) }
   local rows = { { "TAP", "VM", "STATE", "MAC", "ISOLATED" } }
   for _, tap in ipairs(shown.taps) do
-    rows[#rows + 1] = { tap.name, tap.vm or "-", tap.in_use and "in use" or "idle", tap.mac,
+    rows[#rows + 1] = { tap.name, tap.vm or "-", not tap.up and "down" or tap.in_use and "in use" or "idle",
+      tap.mac,
       tap.isolated and "yes" or "no" }
   end
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
@@ -138,6 +140,9 @@ local function show_text(shown)
       or entry.folder .. "/" .. entry.owner }
   end
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
+  if #shown.tap_problems > 0 then
+    text[#text + 1] = table.concat({ ports.explain(shown.tap_problems, shown.bridge) }, "; ") .. "\n"
+  end
   text[#text + 1] = stray_text(shown.strays)
   rows = { { "NAT", "VM", "ADDRESS", "UPLINK" } }
   for _, entry in ipairs(shown.nat or {}) do
@@ -162,6 +167,8 @@ local function net_show(cli)
   if shown.exists then look_at_bridge(cli, shown) end
   shown.taps, err = manager:list_taps(cli.ctx)
   if not shown.taps then return nil, err end
+  shown.tap_problems, err = ports.wrong(manager, cli.ctx)
+  if not shown.tap_problems then return nil, err end
   shown.strays, err = strays.list(manager, cli.ctx)
   if not shown.strays then return nil, err end
   local leases
@@ -182,6 +189,7 @@ local function net_show(cli)
   if shown.nat then shown.nat_missing, err = vms.missing_nat(manager, cli.ctx) end
   if not shown.nat_missing then cli.output:note("the guests with NAT can't be read: %s", err.message) end
   local lists = { addresses = LIST, taps = LIST, leases = LIST, strays = LIST, nat = LIST,
+    tap_problems = LIST,
     nat_missing = LIST }
   cli.output:result(shown, { fields = lists }, show_text)
   return true

@@ -10,6 +10,7 @@ local FEW_FILES = 1024        -- descriptors
 local OWN_FILES, HELD, STARTING = 16, 2, 6 -- of a program; of a VM that it has, and that it starts
 local FEW_INOTIFY = 64
 local MANY_MOUNTS = 1000
+local THREADS, FEW_VMS = 3, 1000 -- of a VMM with one vCPU; for which the kernel has room
 M.MOST_PORTS = 1023           -- of a Linux bridge: BR_MAX_PORTS - 1, then EXFULL
 
 -- ---- devices ------------------------------------------------------------------------------
@@ -123,6 +124,17 @@ end
 
 -- ---- limits -------------------------------------------------------------------------------
 
+-- How many more threads the kernel will make.
+local function task_room(host)
+  local most
+  for _, name in ipairs{ "pid_max", "threads-max" } do
+    local value = tonumber(host:read("/proc/sys/kernel/" .. name) or "")
+    most = value and math.min(value, most or value) or most
+  end
+  local now = tonumber((host:read("/proc/loadavg") or ""):match("/(%d+) "))
+  return most and now and math.max(0, most - now)
+end
+
 ---@param host fcproc.DoctorHost
 function M.limits(host)
   local soft, hard = (host:read("/proc/self/limits") or ""):match("Max open files%s+(%S+)%s+(%S+)")
@@ -145,6 +157,17 @@ function M.limits(host)
     say(inotify < FEW_INOTIFY and "warn",
       ("%d inotify instances a user (without one, waits look every 50 ms)"):format(inotify),
       "sysctl -w fs.inotify.max_user_instances=512")
+  end
+  local tasks = task_room(host)
+  if tasks then
+    say(tasks // THREADS < FEW_VMS and "warn", ("threads for %d VMs of one vCPU (pid_max, threads-max)")
+      :format(tasks // THREADS), "sysctl -w kernel.pid_max=4194304 kernel.threads-max=262144")
+  end
+  -- One table for all namespaces; a guest that the host has talked to is in it.
+  local neighbours = tonumber(host:read("/proc/sys/net/ipv4/neigh/default/gc_thresh3") or "")
+  if neighbours and ports then
+    say(#ports >= neighbours * 0.8 and "warn", ("room for %d neighbours (gc_thresh3)"):format(neighbours),
+      ("sysctl -w net.ipv4.neigh.default.gc_thresh3=%d"):format(neighbours * 8))
   end
   if ports then
     local bad = #ports >= M.MOST_PORTS and "fail" or #ports >= M.MOST_PORTS * 0.8 and "warn"

@@ -4,6 +4,7 @@
 
 local core = require "fcproc.core"
 local managers = require "fcproc.manager"
+local ports = require "fcproc.resources.ports"
 local ruleset = require "fcproc.doctor.ruleset"
 local upkeep = require "fcproc.resources.upkeep"
 
@@ -190,6 +191,15 @@ function M.nat(host)
   return "ok", ("the kernel holds the NAT of the VMs that run, %d interfaces"):format(count)
 end
 
+-- Others may have taken a guest's TAP off the bridge, or down.
+---@param host fcproc.DoctorHost
+function M.taps(host)
+  local found, err = ports.wrong(host.manager, host.ctx)
+  if not found then return "warn", "the TAPs of the VMs can't be looked at: " .. err.message, AS_ROOT end
+  if #found == 0 then return "ok", "the TAPs of the VMs that run are up, and where they belong" end
+  return "fail", ports.explain(found, host.config.bridge_name)
+end
+
 -- ---- address and names --------------------------------------------------------------------
 
 local function ipv4(number)
@@ -207,7 +217,9 @@ function M.address(host)
     return "warn", ("%s leaves at most one address for guests"):format(full),
       "choose a shorter prefix, such as 24"
   end
-  if bridge_family(host) == 6 then return "ok", full end
+  if bridge_family(host) == 6 then
+    return "ok", full .. ": guests get no address from fcproc, which gives IPv4 ones alone"
+  end
   local number = 0
   for byte in address:gmatch("%d+") do number = number << 8 | tonumber(byte) end
   local mask = 0xffffffff << (32 - prefix) & 0xffffffff

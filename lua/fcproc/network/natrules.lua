@@ -13,6 +13,9 @@
 
 local M = {}
 
+-- TCP between a guest and an uplink begins with segments that fit both ways, since not everybody on the
+-- way says that a packet is too long.
+--
 -- Chains are flushed and filled again, since `add rule` would append to what is there; nobody sees
 -- them empty. Guests do not reach each other through the host's routing either, which would go round
 -- isolated ports.
@@ -47,6 +50,10 @@ add chain ip $name forward { type filter hook forward priority 0; policy accept;
 add chain ip $name postrouting { type nat hook postrouting priority 100; policy accept; }
 flush chain ip $name forward
 flush chain ip $name postrouting
+add rule ip $name forward iifname "$bridge" tcp flags & (syn | rst) == syn \
+  tcp option maxseg size set rt mtu
+add rule ip $name forward oifname "$bridge" tcp flags & (syn | rst) == syn \
+  tcp option maxseg size set rt mtu
 add rule ip $name forward ct state established,related accept
 add rule ip $name forward iifname "$bridge" ip saddr . oifname @uplinks ct state new accept
 add rule ip $name forward oifname "$bridge" ct status dnat accept

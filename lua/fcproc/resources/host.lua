@@ -32,6 +32,21 @@ local function nat_entries(record)
   return entries -- perhaps
 end
 
+-- A bridge has the least MTU of its ports, and with it this host when it sends to any of the guests.
+local function tell_of_mtu(journal, tap, before)
+  local manager = journal.manager
+  local bridge = manager.config.bridge_name
+  local now = before and manager.net:link_mtu(bridge)
+  if not now or now >= before then return end
+  local record = journal.record
+  local message = ("the MTU %d of %s has lowered that of the bridge %s from %d to %d, for this host and "
+    .. "all guests on it"):format(tap.mtu, tap.name, bridge, before, now)
+  record.warnings = record.warnings or {}
+  table.insert(record.warnings, { name = "mtu", message = message,
+    fix = "give this VM a bridge of its own, or all of them this MTU" })
+  manager:_log(core.now(), message, { id = journal.id }, "warn")
+end
+
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
 ---@param fleet fcproc.Fleet
@@ -47,6 +62,7 @@ function M.make_network(journal, fleet, ctx)
       fleet.bridge, err = manager:_bridge(ctx)
       if not fleet.bridge then return nil, err end
     end
+    local before = tap.attach and tap.mtu and manager.net:link_mtu(manager.config.bridge_name) or nil
     local started = core.now()
     local made
     made, err = manager.net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
@@ -55,6 +71,7 @@ function M.make_network(journal, fleet, ctx)
       aliases.of(manager.config.runtime_dir, journal.id, tap.keep), ctx)
     if not made then return nil, err end
     tap.mac, tap.ifindex = made.mac, made.ifindex
+    tell_of_mtu(journal, tap, before)
     manager:_log(started, "TAP created", { name = tap.name, ifindex = made.ifindex, id = journal.id })
   end
   local entries = nat_entries(record)

@@ -9,6 +9,7 @@ local jailer = require "fcproc.machine.jailer"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
 local outputs = require "fcproc.machine.outputs"
+local ports = require "fcproc.resources.ports"
 local snapshot = require "fcproc.vm.snapshot"
 local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
@@ -160,12 +161,13 @@ function Vm:info(ctx)
     info.state, info.err = "unknown", err
   end
   local record = self.journal.record
-  local lost, failed
-  if not self.manager.closed then lost, failed = upkeep.warning(self.manager, record, ctx) end
-  if failed then return nil, failed end
-  if lost then
-    info.warnings = table.move(record.warnings or {}, 1, #(record.warnings or {}), 1, {})
-    table.insert(info.warnings, lost)
+  for _, look in ipairs(self.manager.closed and {} or { upkeep.warning, ports.warning }) do
+    local warning, failed = look(self.manager, record, ctx)
+    if failed then return nil, failed end
+    if warning then
+      info.warnings = table.move(info.warnings or {}, 1, #(info.warnings or {}), 1, {})
+      table.insert(info.warnings, warning)
+    end
   end
   return info
 end

@@ -249,6 +249,7 @@ end
 ---@field name string          of its TAP
 ---@field guest_mac string
 ---@field address string?      the guest's
+---@field told boolean?        on the kernel's command line
 ---@field attach boolean?      on the bridge
 ---@field isolated boolean?
 ---@field nat string?          its uplink
@@ -275,7 +276,9 @@ end
 ---@field jail table<string, any>?  root, uid, gid, cgroups, ...
 ---@field warnings fcproc.VmWarning[]?  what kept it from its uplink when it was launched; "cgroup", when
 ---                                      its jail has none of its own; "pci", when its guest knows none;
----                                      and "nat", when it runs and the kernel has lost its NAT
+---                                      "mtu", when its MTU has lowered the bridge's; "address", when
+---                                      there is none to give; "nat", when it runs and the kernel has lost
+---                                      its NAT; and "tap", when one is off the bridge, down or gone
 ---@field exit fcproc.Exit?  how a dead one ended, when that can be known ...
 ---@field description string?  ... and in a sentence
 ---@field manager integer?  the pid of who has it in his hands

@@ -463,6 +463,23 @@ local function check_restored(check, plan)
   end
 end
 
+-- What needs an address, where fcproc gives none.
+local function check_addressed(check, manager, plan)
+  local bridge_ip = manager.config.bridge_ip or ""
+  for _, interface in ipairs(plan.network) do
+    if interface.nat and not interface.addressed then
+      check:add(interface.place .. ".nat", "is for a guest with an IPv4 address, and this one gets none")
+    end
+    if interface.attach and bridge_ip:find(":", 1, true) and not interface.addressed
+      and interface.address ~= false then
+      plan.warnings = plan.warnings or {}
+      table.insert(plan.warnings, { name = "address", message = ("%s gets no address: the bridge's is IPv6 "
+        .. "(%s), and fcproc gives IPv4 ones alone"):format(interface.place, bridge_ip),
+        fix = "address it in the guest, and say address = false; or give the manager an IPv4 bridge_ip" })
+    end
+  end
+end
+
 -- What a snapshot would say itself.
 local function check_machine(check, plan, fleet)
   local spec = plan.spec
@@ -557,6 +574,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   end
   if restoring then check_restored(check, plan) else check_machine(check, plan, fleet) end
   bytes.check(check, manager, plan)
+  if not restoring and not check:failed() then check_addressed(check, manager, plan) end
   if check:failed() then return nil, check:error() end
   if not restoring then
     boot.check_version(check, manager, plan, ctx)

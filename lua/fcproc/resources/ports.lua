@@ -1,0 +1,107 @@
+-- The TAPs of VMs that run, as somebody else may have left them: off the bridge, down, or gone. Such a
+-- guest reaches nobody, and nothing in it tells why. Only told, as for a network that people change.
+
+local lives = require "fcproc.resources.life"
+local journals = require "fcproc.resources.journal"
+local loop = require "fcproc.loop"
+local namespaces = require "fcproc.resources.namespaces"
+
+local M = {}
+
+local MOST_NAMED = 8 -- in a message
+
+---@class fcproc.PortProblem
+---@field id string    the VM's
+---@field tap string
+---@field what "off the bridge"|"down"|"gone"
+---@field attach boolean?  it belongs on the bridge
+
+local function by_name(list)
+  local map = {}
+  for _, tap in ipairs(list) do map[tap.name] = tap end
+  return map
+end
+
+local function append(found, taps, manager, record)
+  local alive
+  for _, tap in ipairs(record.netns == namespaces.of(manager) and record.taps or {}) do
+    local there = taps.all[tap.name]
+    local what = not there and "gone"
+      or tap.attach and not taps.bridge[tap.name] and "off the bridge"
+      or not there.up and "down"
+    if what and alive == nil then
+      local life <close> = lives.of(record, manager.config.without)
+      alive = life.state == "alive"
+    end
+    if what and alive then
+      found[#found + 1] = { id = record.id, tap = tap.name, what = what, attach = tap.attach }
+    end
+  end
+end
+
+---What is wrong with the TAPs of the VMs that run.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@param only table?  the record of the one VM to look at
+---@return fcproc.PortProblem[]? found
+---@return fcproc.Error? err
+function M.wrong(manager, ctx, only)
+  local found = {}
+  if not (manager.config.bridge_name and manager.config.runtime_dir) then return found end
+  if only and not (only.taps or {})[1] then return found end
+  local bridge, err = manager:list_taps(ctx)
+  local all
+  if bridge then all, err = manager.net:list_taps(nil, ctx) end
+  if not all then return nil, err end
+  local taps = { bridge = by_name(bridge), all = by_name(all) }
+  if only then
+    append(found, taps, manager, only)
+    return found
+  end
+  local ids
+  ids, err = journals.ids(manager)
+  if not ids then return nil, err end
+  for _, id in ipairs(ids) do
+    local record = journals.read(manager, id) -- a bad one is told by who lists VMs
+    if record then append(found, taps, manager, record) end
+  end
+  return found
+end
+
+---In words, for people.
+---@param found fcproc.PortProblem[]
+---@param bridge string
+---@return string message
+---@return string fix
+function M.explain(found, bridge)
+  local texts, fixes = {}, {}
+  for i, one in ipairs(found) do
+    if i > MOST_NAMED then
+      texts[#texts + 1] = ("and %d more"):format(#found - MOST_NAMED)
+      break
+    end
+    texts[i] = ("%s of %s is %s"):format(one.tap, one.id, one.what)
+    fixes[i] = one.what == "gone" and ("stop %s and launch it again"):format(one.id)
+      or ("ip link set %s %sup"):format(one.tap, one.attach and ("master %s "):format(bridge) or "")
+  end
+  return table.concat(texts, ", ") .. ": such a guest reaches nobody", table.concat(fixes, "; ")
+end
+
+---For the information on one VM.
+---@param manager fcproc.Manager
+---@param record table
+---@param ctx fcproc.Context?
+---@return fcproc.VmWarning? warning
+---@return fcproc.Error? err  only the context's
+function M.warning(manager, record, ctx)
+  local found = M.wrong(manager, ctx, record)
+  if not found then -- what else there is to tell is told all the same
+    local ok, err = loop.check(ctx)
+    return nil, not ok and err or nil
+  end
+  if #found == 0 then return end
+  local message, fix = M.explain(found, manager.config.bridge_name)
+  return { name = "tap", message = message, fix = fix }
+end
+
+return M
