@@ -43,7 +43,12 @@ local sections = {
   vsock = { guest_cid = "cid", vsock_id = function() end,
     uds_path = OURS .. "its socket is vsock.sock in the VM's folder" },
   balloon = { amount_mib = "amount_mib", deflate_on_oom = "deflate_on_oom",
-    stats_polling_interval_s = "stats_interval_s" },
+    stats_polling_interval_s = "stats_interval_s", free_page_hinting = "free_page_hinting",
+    free_page_reporting = "free_page_reporting" },
+  pmem = { id = "id", path_on_host = "path", root_device = "root", read_only = "read_only",
+    rate_limiter = "rate_limit" },
+  ["memory-hotplug"] = { total_size_mib = "total_mib", block_size_mib = "block_mib",
+    slot_size_mib = "slot_mib" },
   entropy = { rate_limiter = "rate_limit" },
   ["mmds-config"] = { version = "version", ipv4_address = "address",
     network_interfaces = function(_, value, state) state.mmds_interfaces = value end },
@@ -57,8 +62,9 @@ local sections = {
 }
 
 -- A spec's name for a section that becomes a table of its own.
-local tables = { vsock = "vsock", balloon = "balloon", entropy = "entropy", ["mmds-config"] = "mmds" }
-local lists = { drives = "drives", ["network-interfaces"] = "network" }
+local tables = { vsock = "vsock", balloon = "balloon", entropy = "entropy", ["mmds-config"] = "mmds",
+  ["memory-hotplug"] = "memory_hotplug" }
+local lists = { drives = "drives", pmem = "pmem", ["network-interfaces"] = "network" }
 
 local function convert_fields(state, from, fields, place)
   local made = {}

@@ -176,7 +176,7 @@ M.logger = object{
 }
 M.metrics = object{
   metrics_path = required(path), emit_id = since("1.17", flag),
-  properties = since("1.17", { kind = "map" }),
+  properties = since("1.17", { kind = "map", of = text }),
 }
 
 -- ---- before and after ------------------------------------------------------------------------
@@ -200,7 +200,8 @@ M.hinting_start = object{ acknowledge_on_stop = flag }
 local function power_of_two(value) return value & (value - 1) == 0 end
 
 M.memory_hotplug = object({
-  total_size_mib = required(integer(0)), block_size_mib = integer(2), slot_size_mib = integer(128),
+  total_size_mib = required(integer(0, U32)), block_size_mib = integer(2),
+  slot_size_mib = integer(128),
 }, function(config)
   local total = math.tointeger(config.total_size_mib)
   local block = math.tointeger(config.block_size_mib or 2)
@@ -215,7 +216,7 @@ M.memory_hotplug = object({
     return ("total_size_mib must be a multiple of slot_size_mib (%d), not %d"):format(slot, total)
   end
 end)
-M.memory_hotplug_update = object{ requested_size_mib = required(integer(0)) }
+M.memory_hotplug_update = object{ requested_size_mib = required(integer(0, U32)) }
 
 -- ---- the VM ----------------------------------------------------------------------------------
 

@@ -58,12 +58,18 @@ function M.config(plan, taps)
     },
     drives = {},
   }
-  for i, drive in ipairs(plan.drives) do
-    config.drives[i] = {
-      drive_id = drive.id, path_on_host = drive.name, is_root_device = drive.root,
-      is_read_only = drive.read_only, rate_limiter = drive.rate_limit,
-      io_engine = drive.io_engine, cache_type = drive.cache_type,
-    }
+  for _, drive in ipairs(plan.drives) do
+    if drive.pmem then
+      config.pmem = config.pmem or {}
+      table.insert(config.pmem, { id = drive.id, path_on_host = drive.name, root_device = drive.root,
+        read_only = drive.read_only, rate_limiter = drive.rate_limit })
+    else
+      table.insert(config.drives, {
+        drive_id = drive.id, path_on_host = drive.name, is_root_device = drive.root,
+        is_read_only = drive.read_only, rate_limiter = drive.rate_limit,
+        io_engine = drive.io_engine, cache_type = drive.cache_type,
+      })
+    end
   end
   for i, interface in ipairs(plan.network) do
     local list = config["network-interfaces"] or {}
@@ -81,8 +87,16 @@ function M.config(plan, taps)
       amount_mib = spec.balloon.amount_mib,
       deflate_on_oom = spec.balloon.deflate_on_oom or false,
       stats_polling_interval_s = spec.balloon.stats_interval_s,
+      free_page_hinting = spec.balloon.free_page_hinting,
+      free_page_reporting = spec.balloon.free_page_reporting,
     }
   end
+  local hotplug, serial = spec.memory_hotplug, spec.serial
+  if hotplug then
+    config["memory-hotplug"] = { total_size_mib = hotplug.total_mib, block_size_mib = hotplug.block_mib,
+      slot_size_mib = hotplug.slot_mib }
+  end
+  if serial then config.serial = { serial_out_path = serial.path, rate_limiter = serial.rate_limit } end
   if spec.entropy then
     config.entropy = { rate_limiter = type(spec.entropy) == "table" and spec.entropy.rate_limit or nil }
   end
@@ -102,11 +116,14 @@ end
 -- The API's names, and the spec's.
 local names = {
   { "^the configuration: ", "" },
-  { "^machine%-config%.", "" }, { "^boot%-source%.", "" }, { "^network%-interfaces%[", "network[" },
+  { "^PUT /serial", "serial" }, { "^machine%-config%.", "" }, { "^boot%-source%.", "" },
+  { "^network%-interfaces%[", "network[" },
   { "^mmds%-config%.", "mmds." }, { "vcpu_count", "vcpus" }, { "mem_size_mib", "mem_mib" },
   { "kernel_image_path", "kernel" }, { "initrd_path", "initrd" }, { "guest_cid", "cid" },
   { "([rt]x)_rate_limiter", "%1_limit" }, { "rate_limiter", "rate_limit" },
   { "ipv4_address", "address" }, { "stats_polling_interval_s", "stats_interval_s" },
+  { "^memory%-hotplug", "memory_hotplug" }, { "(%l+)_size_mib", "%1_mib" },
+  { "serial_out_path", "path" },
 }
 
 local function add_body_error(check, err)
@@ -191,13 +208,19 @@ function M.check_version(check, manager, plan, ctx)
   check_room(check, manager, plan, ctx)
   if check:failed() or is_plain(plan) then return end
   local config = M.config(plan, {}) -- the names that are chosen later are of no matter here
+  local serial = config.serial
+  config.serial = nil -- it is a request of its own
   local ok, err = endpoints.check_config("1.12.0", config)
-  if ok and not plan.compressed and not plan.pci and not wants_mtu(plan) then return end
+  if ok and not serial and not plan.compressed and not plan.pci and not wants_mtu(plan) then return end
   if not ok and err.code ~= "unsupported" then return add_body_error(check, err) end
   local version, reason = manager:binary_version(ctx)
   if not version then return check:add("firecracker_bin", "%s", reason.message) end
   ok, err = endpoints.check_config(version, config)
   if not ok then add_body_error(check, err) end
+  if serial then
+    ok, err = endpoints.check(version, false, "PUT", "/serial", serial)
+    if not ok then add_body_error(check, err) end
+  end
   if plan.compressed and version_of.at_least(version, "1.17") == false then
     check:refuse("kernel", "%s is a bzImage, which needs Firecracker >= 1.17, this is %s: extract the "
       .. "vmlinux in it", plan.kernel, version)

@@ -10,6 +10,7 @@ M.spec = {
   id = "string", kernel = "string", initrd = "string", boot_args = "string",
   vcpus = "integer 1 32", mem_mib = "integer 1 1048576", smt = "boolean", cpu_template = "string",
   huge_pages = "string", track_dirty_pages = "boolean", drives = "table",
+  pmem = "table", memory_hotplug = "table", serial = "table",
   network = "table|boolean", vsock = "table", mmds = "table", balloon = "table",
   entropy = "boolean|table", jailer = "table", boot = "string =config_file =api",
   seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
@@ -39,6 +40,18 @@ M.drive = {
   cache_type = "string =Unsafe =Writeback",
 }
 
+-- A file that the guest has as memory.
+M.pmem = {
+  path = "string !", id = "string", read_only = "boolean", root = "boolean",
+  copy = "string =reflink =sparse", rate_limit = "table",
+}
+
+M.memory_hotplug = {
+  total_mib = "integer 1 4294967295 !", block_mib = "integer 2 4294967295",
+  slot_mib = "integer 128 4294967295",
+}
+M.serial = { path = "string !", rate_limit = "table" }
+
 M.network = {
   address = "string|boolean", mac = "string", tap = "string", isolated = "boolean",
   attach = "boolean", nat = "string", dns = "table", mtu = "integer 68 65521", rx_limit = "table",
@@ -58,11 +71,13 @@ M.vsock = { cid = "integer 3 4294967294 !" }
 M.mmds = { data = "table", version = "string =V1 =V2", address = "string" }
 M.balloon = {
   amount_mib = "integer 0 1048576 !", deflate_on_oom = "boolean",
-  stats_interval_s = "integer 0 3600",
+  stats_interval_s = "integer 0 3600", free_page_hinting = "boolean",
+  free_page_reporting = "boolean",
 }
 M.entropy = { rate_limit = "table" }
 M.inner = { limits = M.direct_limits, vsock = M.vsock,
-  mmds = M.mmds, balloon = M.balloon, entropy = M.entropy }
+  mmds = M.mmds, balloon = M.balloon, entropy = M.entropy,
+  memory_hotplug = M.memory_hotplug, serial = M.serial }
 
 -- The steps that hooks hang on.
 M.steps = { prepare = true, drives = true, network = true, start = true, stop = true,

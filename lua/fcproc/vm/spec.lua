@@ -26,6 +26,21 @@ local M = {}
 ---@field io_engine ("Sync"|"Async")?
 ---@field cache_type ("Unsafe"|"Writeback")?
 
+---@class fcproc.BalloonSpec
+---@field amount_mib integer
+---@field deflate_on_oom boolean?
+---@field stats_interval_s integer?
+---@field free_page_hinting boolean?    from Firecracker 1.14 on
+---@field free_page_reporting boolean?  from Firecracker 1.14 on
+
+---@class fcproc.PmemSpec          a file that the guest has as memory: /dev/pmem0
+---@field path string
+---@field id string?                default "root" for the root, else "pmem<n>"
+---@field read_only boolean?
+---@field root boolean?             the guest's root device
+---@field copy ("reflink"|"sparse")?  the VM gets a copy of its own
+---@field rate_limit table?         as the API's rate_limiter; from Firecracker 1.16 on
+
 ---@class fcproc.NetworkSpec
 ---@field address (string|false)?   the guest's; default: a free one of the bridge's subnet; false: none
 ---@field mac string?               the guest's; default: from the VM's id
@@ -93,10 +108,15 @@ local M = {}
 ---@field huge_pages string?        "2M"; default "None"
 ---@field track_dirty_pages boolean?  for diff snapshots
 ---@field drives fcproc.DriveSpec[]?
+---@field pmem fcproc.PmemSpec[]?   from Firecracker 1.14 on
+---@field memory_hotplug { total_mib: integer, block_mib: integer?, slot_mib: integer? }?  what can be added
+---                                 while it runs, by PATCH /hotplug/memory; from Firecracker 1.14 on
+---@field serial { path: string, rate_limit: table? }?  where the guest's serial console goes in place of
+---                                 console(), as Firecracker sees the path; from Firecracker 1.14 on
 ---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  true: one, all of it chosen
 ---@field vsock { cid: integer }?   its socket is vsock.sock in the VM's folder
 ---@field mmds { data: table?, version: ("V1"|"V2")?, address: string? }?  the metadata service; default "V2"
----@field balloon { amount_mib: integer, deflate_on_oom: boolean?, stats_interval_s: integer? }?
+---@field balloon fcproc.BalloonSpec?
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
 ---@field jailer fcproc.JailerSpec?
 ---@field cgroup string?           a cgroup's folder, into which the VMM is put before it runs: else it
@@ -136,46 +156,52 @@ end
 
 -- ---- drives --------------------------------------------------------------------------------
 
-local function check_drive(check, plan, given, index, seen)
-  local place = ("drives[%d]"):format(index)
-  local drive = check:table(given, place, schema.drive)
+-- One of drives, or of pmem. The guest sees the latter as memory; to the host both are files.
+local function check_drive(check, plan, kind, given, index, seen)
+  local place, pmem = ("%s[%d]"):format(kind, index), kind == "pmem"
+  local drive = check:table(given, place, pmem and schema.pmem or schema.drive)
   if not drive then return end
-  local id = drive.id or (drive.root and "root" or "drive" .. index)
+  local id = drive.id or (drive.root and "root" or (pmem and "pmem" or "drive") .. index)
   if not id:match("^[%w_]+$") then
     check:add(place .. ".id", "'%s' has other than letters, digits and _", id)
   elseif seen.ids[id] then
-    check:add(place .. ".id", "'%s' is drives[%d]'s too", id, seen.ids[id])
+    check:add(place .. ".id", "'%s' is %s's too", id, seen.ids[id])
   end
-  seen.ids[id] = seen.ids[id] or index
+  seen.ids[id] = seen.ids[id] or place
   if drive.root then
-    if seen.root then check:add(place .. ".root", "drives[%d] is the root already", seen.root) end
-    seen.root = seen.root or index
+    if seen.root then check:add(place .. ".root", "%s is the root already", seen.root) end
+    seen.root = seen.root or place
   end
   boot.check_part(check, boot.limiter, drive.rate_limit, place .. ".rate_limit")
   local file = drive.path and check:file(drive.path, place .. ".path",
-    drive.copy and "file" or "file|block")
+    (drive.copy or pmem) and "file" or "file|block")
   if not file then return end
   local key = ("%d-%d"):format(file.dev, file.ino)
   local writes = not drive.read_only and not drive.copy
   if writes and seen.files[key] then
-    check:add(place .. ".path", "%s is drives[%d]'s too, and both write", drive.path,
-      seen.files[key])
+    check:add(place .. ".path", "%s is %s's too, and both write", drive.path, seen.files[key])
   end
-  if writes then seen.files[key] = index end
+  if writes then seen.files[key] = place end
   local planned = {
     id = id, path = file.path, read_only = drive.read_only or false, root = drive.root or false,
     copy = drive.copy, name = "drive-" .. id, lease = writes and "drive-" .. key or nil,
     rate_limit = drive.rate_limit, io_engine = drive.io_engine, cache_type = drive.cache_type,
-    mode = file.mode, uid = file.uid, gid = file.gid, index = index, block = file.type == "block",
+    mode = file.mode, uid = file.uid, gid = file.gid, place = place, block = file.type == "block",
+    pmem = pmem,
   }
-  sizes.drive(check, plan, planned, place .. ".path")
+  if not pmem then sizes.drive(check, plan, planned, place .. ".path") end
+  if pmem and file.size == 0 then check:add(place .. ".path", "%s is empty", drive.path) end
   return planned
 end
 
 local function check_drives(check, plan)
-  local given, list, seen = plan.spec.drives, {}, { ids = {}, files = {} }
-  if given == nil or not check:list(given, "drives") then return list end
-  for i, drive in ipairs(given) do list[#list + 1] = check_drive(check, plan, drive, i, seen) end
+  local list, seen = {}, { ids = {}, files = {} }
+  for _, kind in ipairs{ "drives", "pmem" } do
+    local given = plan.spec[kind]
+    for i, drive in ipairs(given and check:list(given, kind) and given or {}) do
+      list[#list + 1] = check_drive(check, plan, kind, drive, i, seen)
+    end
+  end
   return list
 end
 
@@ -184,7 +210,7 @@ local function check_access(check, drives, jail)
   for _, drive in ipairs(drives) do
     if not drive.copy and jail and jail.uid then
       if not disks.allows(drive, jail, drive.read_only and 4 or 6) then
-        check:add(("drives[%d].path"):format(drive.index), "%s can't be %s by uid %s; chown it, or "
+        check:add(drive.place .. ".path", "%s can't be %s by uid %s; chown it, or "
           .. "give the VM a copy (copy = \"reflink\")", drive.path,
           drive.read_only and "read" or "written", jail.uid == "auto" and "\"auto\"" or jail.uid)
       end
@@ -498,6 +524,11 @@ local function check_machine(check, plan, fleet)
   sizes.boot(check, plan)
   sizes.huge_pages(check, plan, fleet)
   sizes.limits(plan, sizes.memory(spec))
+  if spec.serial and spec.boot == "config_file" then
+    check:add("boot", "must be \"api\" for serial, of which a configuration file can't tell")
+  elseif spec.serial then
+    spec.boot = "api"
+  end
   if type(spec.entropy) == "table" then
     boot.check_part(check, boot.limiter, spec.entropy.rate_limit, "entropy.rate_limit")
   end
