@@ -71,6 +71,13 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
                          "%s is no folder of its own but a link or a file; remove it or choose "
                          "another runtime_dir",
                          path);
+    if (fd < 0 && errno == EACCES && fstatat(above, base, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_uid != geteuid())
+        return error_set(
+            err, FCPROC_ERR_PERMISSION, op, EACCES,
+            "the runtime folder %s belongs to uid %u, and this is uid %u; choose another "
+            "runtime_dir, or do this as that user",
+            path, st.st_uid, geteuid());
     if (fd < 0)
         return error_errno(err, op, errno, "can't open the runtime folder %s", path);
     if (fstat(fd, &st) < 0)

@@ -133,6 +133,12 @@ static int tap_refusal(struct tap_job *job, int r, fcproc_error *err)
                          "%s is %s, not a TAP; left untouched: choose another name", name,
                          link_kind_text(&job->now, kind, sizeof(kind)));
     }
+    if (r == -EPERM && link_get(job->net, name, &job->now) == 0 && job->now.uid != geteuid())
+        return error_errno(
+            err, op_create, EPERM,
+            "the TAP %s is there, and belongs to uid %lld, not to this one (%u); choose "
+            "another name",
+            name, (long long)job->now.uid, geteuid());
     if (r == -EPERM || r == -EACCES)
         return error_errno(err, op_create, -r,
                            "can't create the TAP %s (this needs %sCAP_NET_ADMIN in the network "
@@ -178,6 +184,48 @@ static int tap_open(struct tap_job *job, fcproc_error *err)
     return 0;
 }
 
+/* Adds to the text what is not as it is to be, when it is so. */
+FCPROC_PRINTF(4, 5)
+static void add_difference(char *text, size_t size, bool differs, const char *format, ...)
+{
+    size_t used = strlen(text);
+    va_list values;
+
+    if (!differs)
+        return;
+    if (used > 0 && used + 2 < size) {
+        memcpy(text + used, ", ", 3);
+        used += 2;
+    }
+    va_start(values, format);
+    (void)vsnprintf(text + used, size - used, format, values);
+    va_end(values);
+}
+
+/* One that is there, and that this user may not change: by what it is no VM's TAP. */
+static int tap_differs(const struct tap_job *job, fcproc_error *err)
+{
+    const struct fcproc_tap *spec = job->spec;
+    const struct link_info *now = &job->now;
+    const unsigned char *a = now->mac, *b = job->mac;
+    char text[160] = "";
+
+    add_difference(text, sizeof(text), now->master != job->bridge, "on %s%s",
+                   spec->bridge ? "the bridge " : "no bridge", spec->bridge ? spec->bridge : "");
+    add_difference(text, sizeof(text), !(now->flags & IFF_UP), "up");
+    add_difference(text, sizeof(text), now->isolated != spec->isolated, "%sisolated",
+                   spec->isolated ? "" : "not ");
+    add_difference(text, sizeof(text), now->mtu != job->mtu, "of MTU %d (it is %d)", job->mtu,
+                   now->mtu);
+    add_difference(text, sizeof(text), memcmp(a, b, FCPROC_MAC_LEN) != 0,
+                   "of MAC %02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
+    return error_errno(
+        err, op_create, EPERM,
+        "the TAP %s is there, and to be a VM's it would have to be made %s, which needs "
+        "CAP_NET_ADMIN in the network namespace",
+        spec->name, text[0] ? text : "free of what others have set on it");
+}
+
 /* Owner, group and what an earlier user may have set on the device. */
 static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcproc_error *err)
 {
@@ -187,16 +235,19 @@ static int tap_set_device(struct tap_job *job, struct fcproc_tap_info *ret, fcpr
 
     ret->uid = spec->uid >= 0 ? spec->uid : (int64_t)geteuid();
     ret->gid = spec->gid >= 0 ? spec->gid : (int64_t)getegid();
+    /* What needs a right comes first: without it nothing is changed, not even the owner. */
+    r = job->created ? 0 : tap_reset_queueing(job->net, job->now.ifindex, text);
+    if (r == -EPERM)
+        return tap_differs(job, err);
+    if (r == 0 && !job->created)
+        r = tap_reset_device(job->fd);
+    if (r < 0)
+        return netlink_error(err, op_create, r, text, "can't reset the TAP %s", spec->name);
     if (ioctl(job->fd, TUNSETOWNER, (unsigned long)ret->uid) < 0 ||
         ioctl(job->fd, TUNSETGROUP, (unsigned long)ret->gid) < 0)
         return error_errno(err, op_create, errno, "can't give the TAP %s to %lld:%lld", spec->name,
                            (long long)ret->uid, (long long)ret->gid);
-    if (job->created)
-        return 0;
-    r = tap_reset_device(job->fd);
-    if (r == 0)
-        r = tap_reset_queueing(job->net, job->now.ifindex, text);
-    return r < 0 ? netlink_error(err, op_create, r, text, "can't reset the TAP %s", spec->name) : 0;
+    return 0;
 }
 
 /* A port needs no IPv6 address of its own, which nobody could reach; what comes with one, the

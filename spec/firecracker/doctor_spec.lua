@@ -104,10 +104,11 @@ describe("doctor", function()
       .. 'cp -r lua "$1/"; cp -r "$2/fcproc" "$1/build/"; cp "$3" "$1/firecracker"; '
       .. 'chmod 755 "$1/firecracker"', "sh", dir.path, os.getenv("FCPROC_SPEC_BUILD"),
       support.firecracker() }
-    local found = helper.after(dir, 'chmod 644 "$DIR/doctor.lua"; cd "$DIR"; '
-      .. OWN_DEV .. 'chmod 600 kvm; mount --bind . /dev; cd "$DIR"; '
-      .. 'export LUA_PATH="$DIR/lua/?.lua;$DIR/lua/?/init.lua;;" LUA_CPATH="$DIR/build/?.so;;" '
-      .. 'RUN="setpriv --reuid 65534 --regid 65534 --clear-groups"',
+    local as_nobody = 'mount --bind . /dev; cd %s; export LUA_PATH="lua/?.lua;lua/?/init.lua;;" '
+      .. 'LUA_CPATH="build/?.so;;" RUN="setpriv --reuid 65534 --regid 65534 --clear-groups"'
+    as_nobody = as_nobody:format(dir.path)
+    local found = helper.after(dir, 'chmod 644 "$DIR/doctor.lua"; ' .. OWN_DEV .. "chmod 600 kvm; "
+      .. as_nobody,
       { firecracker_bin = dir:file("firecracker"), runtime_dir = dir:file("open/run") },
       { boot = true })
     helper.expect(found.kvm, "fail", "can't open /dev/kvm: Permission denied")
@@ -118,6 +119,15 @@ describe("doctor", function()
     helper.expect(found.runtime, "ok", "can be made")
     helper.expect(found.names, "ok", "fcbr0")
     helper.expect(found.boot, "fail", "could not make a network namespace")
+    -- Without a network asked for, its lack is no failure.
+    local own <close> = support.folder()
+    found = helper.after(own, 'chmod 755 "$DIR"; ' .. OWN_DEV .. "chmod 666 kvm; chmod 600 net/tun; "
+      .. as_nobody,
+      { firecracker_bin = dir:file("firecracker"), runtime_dir = dir:file("open/run") })
+    helper.expect(found.kvm, "ok", "")
+    helper.expect(found.tun, "warn", "VMs without a network run")
+    helper.expect(found.bridge, "warn", "VMs without a network run")
+    for name, check in pairs(found) do assert.are_not.equal("fail", check.status, name) end
   end)
 
   it("looks at the devices as the user who is to run Firecracker", function()
@@ -133,6 +143,10 @@ describe("doctor", function()
     local check = helper.expect(found.kvm, "fail", "uid 65534")
     assert.is_truthy(check.fix:find("to the group lp", 1, true))
     helper.expect(found.tun, "ok", "")
+    local member <close> = support.folder() -- he logs in with the group
+    found = helper.after(member, 'sed "s/^lp:.*/lp:x:7:nobody/" /etc/group >"$DIR/group"; '
+      .. 'mount --bind "$DIR/group" /etc/group; ' .. own:format("chgrp 7 kvm; chmod 660 kvm"), nil, opts)
+    helper.expect(found.kvm, "ok", "/dev/kvm")
   end)
 
   it("tells a machine without KVM and TAP devices", function()

@@ -136,3 +136,65 @@ describe("a VM's spec in a file", function()
     assert.are.equal(2, cli.run(world, { "restore", "/", "--spec", "-" }, { input = "[]" }).status)
   end)
 end)
+
+describe("an ordinary user", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local USER = 65534
+
+  it("is told whose VMs are, and that they are not his", function()
+    local world <close> = cli.world()
+    support.sh{ "chmod", "755", world.folder.path }
+    support.must(world.manager:ensure_socket_dir())
+    support.sh{ "install", "-d", "-m", "700", world.folder:file("run/.fcproc"),
+      world.folder:file("run/a") }
+    for _, command in ipairs{
+      "ps", "info a", "console a", "wait a", "stop a", "kill a", "kill --all",
+      "pause a", "api a GET /", "metrics a", "mmds a {}", "snapshot a /tmp/x", "reclaim", "net show",
+      "net clean", "run" } do
+      local args = support.collect(command, "%S+")
+      local done = cli.run(world, args, { uid = USER, gid = USER })
+      assert.are.equal(5, done.status, command .. ": " .. done.err)
+      contains(done.err, "belongs to uid 0, and this is uid 65534")
+    end
+  end)
+
+  it("is told what a TAP that was made for him would have to be, and that another is not his", function()
+    local world <close> = cli.world()
+    support.sh{ "chmod", "755", world.folder.path }
+    support.sh{ "install", "-d", "-m", "1777", world.folder:file("open") }
+    support.must(world.manager:ensure_bridge())
+    local function prepare(name, owner, ...)
+      support.ip(world.netns, "tuntap", "add", name, "mode", "tap", "vnet_hdr", table.unpack(owner))
+      for _, words in ipairs{ ... } do
+        support.ip(world.netns, "link", "set", name, table.unpack(support.collect(words, "%S+")))
+      end
+    end
+    prepare("mine0", { "user", "65534" })
+    prepare("mine1", { "user", "65534" }, "master fcbr0", "mtu 1400", "up")
+    prepare("roots", { "user", "0" })
+    prepare("nobodys", {})
+    -- /dev/net/tun is everybody's, as on most hosts.
+    local before = { "unshare", "--mount", "--propagation", "private", "sh", "-ec",
+      "mkdir $1; mount -t tmpfs -o mode=755 none $1; mknod -m 666 $1/tun c 10 200; "
+      .. "mount --bind $1/tun /dev/net/tun; shift; exec setpriv --reuid 65534 --regid 65534 --clear-groups "
+      .. '"$@"', "sh", world.folder:file("dev") }
+    for name, wanted in pairs{
+      mine0 = "would have to be made on the bridge fcbr0, up, isolated, of MAC ",
+      mine1 = "would have to be made isolated, of MTU 1500 (it is 1400), of MAC ",
+      nobodys = "would have to be made on the bridge fcbr0, up",
+      roots = "belongs to uid 0, not to this one (65534)",
+    } do
+      local done = cli.run(world, { "run", "--tap", name }, { before = before,
+        env = { FCPROC_RUNTIME_DIR = world.folder:file("open/run") } })
+      assert.are.equal(5, done.status)
+      contains(done.err, "the TAP " .. name .. " is there, and ")
+      contains(done.err, wanted)
+      support.sh{ "rmdir", world.folder:file("dev") }
+    end
+    -- And nothing of it was changed.
+    local shown = support.sh({ "ip", "-d", "link", "show", "nobodys" }, { netns = world.netns })
+    assert.is_nil(shown:find(" user ", 1, true), shown)
+  end)
+end)

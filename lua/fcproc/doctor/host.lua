@@ -103,6 +103,20 @@ function Host:scratch() -- luacheck: ignore self
   return core.netns()
 end
 
+---Is a network asked for? Who may make none himself has VMs without one, and asks by boot or uplink.
+---@return boolean
+function Host:wants_network()
+  return self.opts.boot or self.opts.uplink ~= nil or self:capable(M.CAP_NET_ADMIN)
+end
+
+---What is said of a network that can't be: a failure only of what was asked for.
+---@param message string
+---@return "fail"|"warn" status, string message
+function Host:no_network(message)
+  if self:wants_network() then return "fail", message end
+  return "warn", message .. "; VMs without a network run"
+end
+
 ---What to say when there is no namespace to try in. Status, message, fix.
 ---@param what string  what would have been tried
 ---@param err fcproc.Error
@@ -112,8 +126,9 @@ function Host:no_scratch(what, err)
     return "warn", ("%s could not be tried: %s"):format(what, err.message),
       "run doctor as root once: a namespace to try in needs CAP_SYS_ADMIN"
   end
-  return "fail", ("uid %d may not make %s, nor a namespace to try in: %s"):format(self.uid, what,
-    err.message), "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+  local status, message = self:no_network(("uid %d may not make %s, nor a namespace to try in: %s")
+    :format(self.uid, what, err.message))
+  return status, message, "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
 end
 
 ---@param manager fcproc.Manager

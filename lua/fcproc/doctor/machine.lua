@@ -31,9 +31,17 @@ end
 local function others_access(host, path)
   local uid = host.opts.uid
   if not uid or uid == host.uid then return "ok" end
-  local gid = host.opts.gid or uid
-  local _, err = host:run({ "test", "-r", path, "-a", "-w", path }, { uid = uid, gid = gid })
-  if not err then return "ok" end
+  local gid, err = host.opts.gid or uid, nil
+  -- Those of the user database, too, with which he logs in.
+  local known = host:run{ "id", "-G", "--", tostring(uid) }
+  local groups = gid .. " " .. (known and known.stdout or "")
+  for group in groups:gmatch("%d+") do
+    local _
+    _, err = host:run({ "test", "-r", path, "-a", "-w", path },
+      { uid = uid, gid = math.tointeger(tonumber(group)) })
+    if not err then return "ok" end
+    if err.status ~= 1 then break end
+  end
   if err.status ~= 1 then
     return "warn", ("could not look at %s as uid %d: %s"):format(path, uid, err.message),
       "run doctor as root, or as that user"
@@ -48,7 +56,11 @@ local function device(host, path, check, good, missing)
     local status, message, fix = others_access(host, path)
     return status, message or good, fix
   end
-  if err.code == "permission" then return "fail", err.message, access_fix(host, path, host.uid) end
+  if err.code == "permission" then
+    local status, message = "fail", err.message
+    if path == TUN then status, message = host:no_network(message) end
+    return status, message, access_fix(host, path, host.uid)
+  end
   return "fail", err.message, missing
 end
 

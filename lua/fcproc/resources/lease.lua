@@ -46,9 +46,15 @@ local function check(base)
   for i, path in ipairs{ base, base .. "/.host", folder_of(base) } do
     local stat, err = core.stat(path)
     if not stat then return nil, err end
+    local own = core.own_uid()
+    if stat.uid ~= own and own ~= 0 and stat.type == "dir" then
+      return nil, errors.new{ code = "permission", op = "vm.lease", path = path,
+        message = ("%s belongs to uid %d, and this is uid %d: what VMs have on this host is theirs; do this "
+          .. "as that user, or choose another runtime_dir"):format(path, stat.uid, own) }
+    end
     local open_to = i == 1 and OTHERS_WRITE or OTHERS
     local problem = stat.type ~= "dir" and "is no folder of its own but a link or a file"
-      or stat.uid ~= core.own_uid() and ("belongs to uid %d"):format(stat.uid)
+      or stat.uid ~= own and ("belongs to uid %d"):format(stat.uid)
       or stat.mode & open_to ~= 0 and ("is open to others (mode %04o)"):format(stat.mode)
     if problem then
       return nil, errors.new{ code = "conflict", op = "vm.lease", path = path,
