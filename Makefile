@@ -65,7 +65,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
 	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record \
 	resources/steps resources/strays resources/uids resources/upkeep \
-	vm vm/boot vm/bytes vm/console vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
+	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms

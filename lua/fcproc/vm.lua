@@ -5,6 +5,7 @@ local cgroup = require "fcproc.machine.cgroup"
 local choose = require "fcproc.resources.choose"
 local core = require "fcproc.core"
 local disks = require "fcproc.resources.disks"
+local endings = require "fcproc.vm.ending"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local fleets = require "fcproc.vm.fleet"
@@ -332,6 +333,19 @@ end
 function M.stop_all(vms, ladder, ctx)
   options.argument(vms, "table", "vm.stop_all", "vms")
   return fleets.stop_all(vms, stop.fleet_ladder(ladder), ctx)
+end
+
+---Ends VMs by their ids, whoever has launched them, as `fcproc stop` does: without a word to their APIs
+---but those of the ladder, and in turns where there are too few descriptors for all. What a dead one left
+---is removed. One that another manager has in its hands is left to that.
+---@param manager fcproc.Manager
+---@param ids string[]
+---@param ladder fcproc.FleetLadder?
+---@param ctx fcproc.Context?
+---@return fcproc.Ending[] endings  in the order of the ids, each once, with err where it failed
+function M.stop_ids(manager, ids, ladder, ctx)
+  options.argument(ids, "table", "vm.stop_ids", "ids")
+  return endings.stop_ids(manager, ids, stop.fleet_ladder(ladder), ctx)
 end
 
 return M

@@ -137,44 +137,6 @@ function M.wait(cli)
   return status
 end
 
--- Takes each over, without a word to its API, and stops them together: the ladder asks what it must. What
--- became of each, in the order of the names.
-local function stop_all(cli, ids, ladder)
-  local results, running, seen = {}, {}, {}
-  for _, id in ipairs(ids) do
-    if not seen[id] then
-      seen[id] = true
-      local vm, err = vms.adopt_to_kill(cli.manager, id, cli.ctx)
-      local result = { id = id, vm = vm, err = err }
-      results[#results + 1] = result
-      if vm then running[#running + 1] = vm end
-      if err and err.state == "dead" then -- it ended by itself: what it left goes
-        local removed
-        removed, result.err = vms.remove_dead(cli.manager, id, cli.ctx)
-        result.report = removed and { outcome = "exited", step = "gone", steps = {}, took = 0, left = {} }
-      end
-    end
-  end
-  local _, failure
-  if #running > 0 then
-    cli.output:progress("stopping %s", #ids > 8 and #ids .. " VMs" or table.concat(ids, " "))
-    _, failure = vms.stop_all(running, ladder, cli.ctx)
-  end
-  for _, result in ipairs(results) do
-    local vm = result.vm
-    if vm then
-      result.report = vm.report
-      if not vm.report or #vm.report.left > 0 then
-        local _, err = nil, failure
-        if vm.report then _, err = vm:stop() end
-        result.err = err
-      end
-      if vm.machine then vm:detach() end -- it has not ended: whoever tries next may have it
-    end
-  end
-  return results
-end
-
 -- The VMs that the arguments name.
 local function named(cli)
   local args = cli.args
@@ -187,7 +149,10 @@ end
 local function stop_command(cli, ladder)
   local ids, err = named(cli)
   if not ids then return nil, err end
-  local results, status, list = stop_all(cli, ids, ladder), 0, {}
+  if #ids > 0 then
+    cli.output:progress("stopping %s", #ids > 8 and #ids .. " VMs" or table.concat(ids, " "))
+  end
+  local results, status, list = vms.stop_ids(cli.manager, ids, ladder, cli.ctx), 0, {}
   if cli.args.all then -- whose manager was faster
     for i = #results, 1, -1 do
       local failure = results[i].err

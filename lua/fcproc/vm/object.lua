@@ -25,6 +25,7 @@ local M = {}
 ---@field hooks table<string, function>
 ---@field snapshotting boolean?  a snapshot is being made
 ---@field unfinished boolean?  it was taken over, and its launch may have been cut off
+---@field unwritten boolean?  its journal does not know whether it is paused
 ---@field report fcproc.StopReport?  once it has been stopped
 local Vm = {}
 Vm.__index = Vm
@@ -275,11 +276,34 @@ function Vm:_note_paused(paused)
   self.journal:try_save(record.state)
 end
 
+-- Writes it down, as whoever asks for the list must know it. What can't be is not said to be done.
 local function set_paused(self, paused, machine, ok, err)
   ok, err = explained(self, paused and "pause" or "resume", machine, ok, err)
   if not ok then return nil, err end
-  if self.machine then self:_note_paused(paused) end -- it may have been let go meanwhile
-  return true
+  local record = self.journal.record
+  paused = paused or nil
+  if not self.machine then return true end -- it may have been let go meanwhile
+  if record.paused == paused and not self.unwritten then return true end
+  record.paused = paused
+  ok, err = self.journal:save(record.state)
+  self.unwritten = not ok or nil
+  if ok then return true end
+  if not paused then
+    err.message = ("the VM '%s' goes on, but who lists it is told that it is paused, since its journal could "
+      .. "not be written: %s"):format(self.id, err.message)
+    return nil, err
+  end
+  record.paused = nil
+  local own <close> = core.context(nil, STATE_LIMIT)
+  local goes_on, why = machine:resume(own)
+  if not goes_on then record.paused = true end
+  err.message = ("the VM '%s' is not paused, since its journal could not be written: %s"):format(self.id,
+    err.message)
+  if not goes_on then
+    err.message = ("the VM '%s' is paused, and who lists it is not told: its journal could not be written, "
+      .. "and it could not be let go on (%s)"):format(self.id, why.message)
+  end
+  return nil, err
 end
 
 ---Stops the guest's CPUs. Paused already is a success.

@@ -161,11 +161,21 @@ local function take(manager, id, ctx, to_kill)
     err = dead(journal, err)
   end
   if not ok then return nil, err end
+  vm.machine:disconnect() -- until it is asked again: a connection takes five descriptors
   vm:cap()
   ok, err = vm:_hold()
   if not ok then return nil, err end
   handed_out = true
   return vm
+end
+
+-- Handles that nobody has any more hold descriptors until they are collected.
+local function take_if_room(manager, id, ctx, to_kill)
+  local vm, err = take(manager, id, ctx, to_kill)
+  if vm or not errors.lacks_descriptors(err) then return vm, err end
+  collectgarbage() -- twice: what is freed only then may hold others
+  collectgarbage()
+  return take(manager, id, ctx, to_kill)
 end
 
 ---Takes over a VM that runs: one that was detached, or whose manager has died, also while it started
@@ -180,7 +190,7 @@ end
 ---                           what can't be; ERR_UNSUPPORTED: a newer fcproc made it; ERR_INVALID: that
 ---                           can't be an id; ERR_CLOSED: the manager was
 function M.adopt(manager, id, ctx)
-  return take(manager, id, ctx)
+  return take_if_room(manager, id, ctx)
 end
 
 ---As adopt, at once and only to kill it: nothing is asked of its API.
@@ -190,7 +200,7 @@ end
 ---@return fcproc.Vm? vm
 ---@return fcproc.Error? err  as fcproc.vm.adopt's
 function M.adopt_to_kill(manager, id, ctx)
-  return take(manager, id, ctx, true)
+  return take_if_room(manager, id, ctx, true)
 end
 
 ---@class fcproc.VmSummary

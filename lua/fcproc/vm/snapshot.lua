@@ -217,7 +217,12 @@ local function create(vm, path, opts, ctx)
     err.message = ("the snapshot is in %s, but the VM did not go on: %s"):format(path, err.message)
     err.paused = record.paused
   end
-  if vm.machine then vm.journal:try_save(state_after(record)) end
+  if vm.machine then ok, why = vm.journal:save(state_after(record)) end
+  if not ok and not err then
+    err = why
+    err.message = ("the snapshot is in %s, but the VM's journal could not be written: %s"):format(path,
+      err.message)
+  end
   if err then return nil, err end
   return manifest
 end

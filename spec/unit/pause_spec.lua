@@ -1,0 +1,47 @@
+-- What can't be written down is not said to be done: who lists the VMs would never know. Firecracker is
+-- fake_api.lua, and the disk is full.
+
+local support = require "spec.support"
+local in_mounts = require "spec.support.mounts"
+
+describe("on a full disk", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("a pause is not done, and a resume is, and is told", function()
+    local dir <close> = support.folder()
+    in_mounts(dir, 'mkdir -m 700 "$1/run" && mount -t tmpfs -o size=1m,mode=700 none "$1/run"', [[
+local fcproc, snapshots = require "fcproc", require "spec.support.snapshots"
+local journals = require "fcproc.resources.journal"
+local manager <close> = must(fcproc.new{ runtime_dir = dir .. "/run",
+  firecracker_bin = support.firecracker() })
+local vm <close> = snapshots.slow_vm({ manager = manager }, 0, 0)
+local function state() return must(vm.machine:state()) end
+local function paused() return must(journals.read(manager, "vm")).paused end
+local function fill()
+  local file = assert(io.open(dir .. "/run/.ballast", "w"))
+  file:setvbuf("no")
+  while file:write(("x"):rep(4096)) do end
+  file:close()
+end
+local function empty() os.remove(dir .. "/run/.ballast") end
+
+fill()
+local err = fails("system", vm:pause())
+assert(err.errno == 28 and err.message:find("is not paused", 1, true), tostring(err))
+assert(state() == "Running" and not vm:record().paused and not paused())
+local manifest, told = vm:snapshot(dir .. "/kept", { keep_paused = true })
+assert(not manifest and told.errno == 28 and state() == "Running", tostring(told))
+empty()
+must(vm:pause())
+assert(state() == "Paused" and paused())
+fill()
+err = fails("system", vm:resume())
+assert(err.errno == 28 and err.message:find("goes on, but who lists it", 1, true), tostring(err))
+assert(state() == "Running" and paused())
+empty()
+must(vm:resume())
+assert(not paused())
+]])
+  end)
+end)
