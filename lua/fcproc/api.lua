@@ -35,7 +35,7 @@ end
 local function encode(body)
   if body == nil or type(body) == "string" then return body end
   local text, reason = cjson.encode(body)
-  if not text then error("request: the body can't be written as JSON: " .. reason, 3) end
+  if not text then options.raise("request: the body can't be written as JSON: " .. reason) end
   return text
 end
 
@@ -50,6 +50,7 @@ end
 ---                            answer that is no HTTP or JSON; ERR_NOT_FOUND when nobody listens;
 ---                            ERR_CLOSED: the client was closed
 function Client:request(method, target, body, ctx, timeout)
+  options.timeout(timeout, "client:request")
   ctx = loop.context(ctx)
   if self.closed then
     return nil, errors.new{ code = "closed", op = "api.request", path = self.path,
@@ -77,6 +78,10 @@ function Client:request(method, target, body, ctx, timeout)
   -- What is no GET has nothing to answer, and false would be taken for a failure.
   if method ~= "GET" and type(answer) ~= "table" then return true end
   return answer
+end
+
+function Client:__tostring()
+  return ("fcproc.Client %s%s"):format(self.path, self.closed and " (closed)" or "")
 end
 
 ---Closes the connection. A request that is under way gets its answer.

@@ -26,6 +26,20 @@ local function wants_json(argv)
   return false
 end
 
+-- A number below 0 is a value that some option can't have, and no option by itself.
+local function with_numbers(argv)
+  local words = {}
+  for _, word in ipairs(argv) do
+    local before = words[#words]
+    if before and before:find("^%-%-%a[%a-]*$") and word:find("^%-%.?%d") then
+      words[#words] = before .. "=" .. word
+    else
+      words[#words + 1] = word
+    end
+  end
+  return words
+end
+
 -- The arguments, or the status to end with.
 local function parse(argv, out, err)
   local help
@@ -33,7 +47,7 @@ local function parse(argv, out, err)
     help = text
     error("help", 0)
   end)
-  local called, ok, args = pcall(parser.pparse, parser, argv)
+  local called, ok, args = pcall(parser.pparse, parser, with_numbers(argv))
   local to = output.new(out, err, wants_json(argv))
   if help then
     to:write(help .. "\n")

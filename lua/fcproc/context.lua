@@ -24,7 +24,7 @@ function M.new(opts)
   opts = opts or {}
   local waiter = opts.waiter
   if waiter and waiter ~= "poll" and waiter ~= "cqueues" and waiter ~= "luv" then
-    error(("fcproc.context: unknown waiter '%s'; known: cqueues, luv, poll"):format(waiter), 2)
+    options.raise(("fcproc.context: unknown waiter '%s'; known: cqueues, luv, poll"):format(waiter))
   end
   return core.context(opts.parent, opts.timeout, waiter)
 end

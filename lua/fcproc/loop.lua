@@ -42,7 +42,7 @@ function M.context(ctx)
   if ctx ~= nil then
     local metatable = type(ctx) == "userdata" and getmetatable(ctx)
     if not metatable or metatable.__name ~= "fcproc.context" then
-      error(("the context must come from fcproc.context, not be a %s"):format(type(ctx)), 3)
+      options.raise(("the context must come from fcproc.context, not be a %s"):format(type(ctx)))
     end
     return ctx
   end
@@ -207,12 +207,12 @@ end
 -- Numbers of signals; raises for what is none.
 local function signal_numbers(names, what)
   if type(names) ~= "table" or #names < 1 or #names > MOST_SIGNALS then
-    error(("%s: signals must be a list of 1 to %d names"):format(what, MOST_SIGNALS), 3)
+    options.raise(("%s: signals must be a list of 1 to %d names"):format(what, MOST_SIGNALS))
   end
   local numbers, name_of = {}, {}
   for i, name in ipairs(names) do
     numbers[i] = math.type(name) == "integer" and name or core.signals[name]
-    if not numbers[i] then error(("%s: unknown signal '%s'"):format(what, tostring(name)), 3) end
+    if not numbers[i] then options.raise(("%s: unknown signal '%s'"):format(what, tostring(name))) end
     name_of[numbers[i]] = name
   end
   return numbers, name_of
@@ -227,6 +227,7 @@ end
 ---@return fcproc.Error? err  ERR_WAIT_TIMEOUT; ERR_INVALID: one that can't be waited for
 function M.wait_for_signal(names, timeout, ctx)
   local numbers, name_of = signal_numbers(names, "fcproc.wait_for_signal")
+  options.timeout(timeout, "fcproc.wait_for_signal")
   ctx = M.context(ctx)
   local got, number = M.complete(ctx, core.wait_signal(numbers, timeout, ctx))
   if not got then return nil, number end
@@ -284,13 +285,13 @@ function M.run(functions, ctx)
   if functions.signals ~= nil then return run_until_signal(functions, ctx) end
   for key, fn in pairs(functions) do
     if key ~= "limit" and (math.type(key) ~= "integer" or type(fn) ~= "function") then
-      error("fcproc.run: functions must be a list of functions, and perhaps limit = n and "
-        .. "signals = { names }", 2)
+      options.raise("fcproc.run: functions must be a list of functions, and perhaps limit = n and "
+        .. "signals = { names }")
     end
   end
   local limit = functions.limit
   if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
-    error("fcproc.run: limit must be a whole number of 1 or more", 2)
+    options.raise("fcproc.run: limit must be a whole number of 1 or more")
   end
   local parent = M.context(ctx)
   local own <close>, err = core.context(parent or core.default_context())

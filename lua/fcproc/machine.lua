@@ -55,6 +55,12 @@ local LOG_TAIL = 4096  -- bytes in which its last words are
 local ASK_LIMIT = 2    -- seconds for a program to say whether it is a Firecracker
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
 
+function Machine:__tostring()
+  local state = self.closed and "closed" or self.process and ("pid %d"):format(self.process:pid())
+    or "not started"
+  return ("fcproc.Machine %s (%s)"):format(self.files.folder, state)
+end
+
 -- ---- telling what happened ---------------------------------------------------------------------
 
 ---How it ended, as one sentence for the operator.
@@ -385,7 +391,8 @@ local function boots_by_log(self, opts, ctx)
   if found == false then return nil, self:failure("start") end
   if err and err.code ~= "wait_timeout" then
     if err.code == "deadline" or err.code == "cancelled" then -- the wait knows only of a text in a file
-      err.message = ("the VM was not seen to start within %.3g s"):format(core.now() - self.began)
+      err.message = err.code == "cancelled" and "cancelled before the VM was seen to start"
+        or ("the VM was not seen to start within %.3g s"):format(core.now() - self.began)
     end
     return nil, self:failure("start", err)
   end

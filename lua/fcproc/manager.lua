@@ -112,6 +112,11 @@ end
 
 Manager.__close = core.uninterruptible(Manager.close)
 
+function Manager:__tostring()
+  return ("fcproc.Manager %s%s"):format(self.config.runtime_dir or "without a runtime_dir",
+    self.closed and " (closed)" or "")
+end
+
 -- For what goes on with VMs: it needs the manager's namespace and its threads.
 function Manager:_check_open(op)
   if not self.closed then return true end
@@ -333,6 +338,7 @@ end
 ---                           be entered
 function Manager:wait_for_path(path, timeout, label, ctx)
   options.argument(path, "string", "wait_for_path", "path")
+  options.timeout(timeout, "wait_for_path")
   ctx = loop.context(ctx)
   local done, err = loop.complete(ctx, core.wait_path(path, false, timeout or DEFAULT_WAIT,
     label or "path", self.config.without, ctx))
@@ -351,6 +357,7 @@ end
 ---                           there; ERR_PERMISSION
 function Manager:wait_for_socket(path, timeout, label, ctx)
   options.argument(path, "string", "wait_for_socket", "path")
+  options.timeout(timeout, "wait_for_socket")
   ctx = loop.context(ctx)
   local done, err = loop.complete(ctx, core.wait_path(path, true, timeout or DEFAULT_WAIT,
     label or "socket", self.config.without, ctx))

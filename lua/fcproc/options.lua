@@ -3,6 +3,27 @@
 
 local M = {}
 
+-- Where fcproc's own files are, as Lua names their chunks: "@/usr/share/lua/5.4/fcproc/", or "=fcproc." in
+-- a C host. A host may have no debug library: then an error names no line.
+local getinfo = type(debug) == "table" and debug.getinfo
+local OWN = getinfo and getinfo(1, "S").source:gsub("options%.?%a*$", "")
+
+local function is_own(source)
+  return source:sub(1, #OWN) == OWN or source == "=fcproc" or source:sub(1, 2) == "=["
+end
+
+---Raises an error that names the line of the caller's script, however deep in our own code it is found.
+---@param message string
+function M.raise(message)
+  local level = 2
+  local info = getinfo and getinfo(level, "S")
+  while info and is_own(info.source) do
+    level = level + 1
+    info = getinfo(level, "S")
+  end
+  error(message, info and level or 0)
+end
+
 local function sorted_keys(known)
   local names = {}
   for name in pairs(known) do names[#names + 1] = name end
@@ -14,18 +35,15 @@ end
 ---@param options table?
 ---@param known table<string, string>  option name to accepted types, by type() or math.type()
 ---@param what string                   for the message: "fcproc.new"
----@param level integer?                as for error(); the default is the caller's caller
-function M.check(options, known, what, level)
-  level = (level or 2) + 1
+function M.check(options, known, what)
   if options == nil then return end
   if type(options) ~= "table" then
-    error(("%s: options must be a table, not a %s"):format(what, type(options)), level)
+    M.raise(("%s: options must be a table, not a %s"):format(what, type(options)))
   end
   for key, value in pairs(options) do
     local types = known[key]
     if not types then
-      error(("%s: unknown option '%s'; known: %s"):format(what, tostring(key), sorted_keys(known)),
-        level)
+      M.raise(("%s: unknown option '%s'; known: %s"):format(what, tostring(key), sorted_keys(known)))
     end
     local fits = types == "any" or types == type(value)
     if not fits then
@@ -35,8 +53,8 @@ function M.check(options, known, what, level)
       end
     end
     if not fits then
-      error(("%s: option '%s' must be a %s, not a %s"):format(what, key,
-        types:gsub("|", " or "), type(value)), level)
+      M.raise(("%s: option '%s' must be a %s, not a %s"):format(what, key, types:gsub("|", " or "),
+        type(value)))
     end
   end
 end
@@ -48,8 +66,15 @@ end
 ---@param name string
 function M.argument(value, wanted, what, name)
   if type(value) ~= wanted and math.type(value) ~= wanted then
-    error(("%s: %s must be a %s, not a %s"):format(what, name, wanted, type(value)), 3)
+    M.raise(("%s: %s must be a %s, not a %s"):format(what, name, wanted, type(value)))
   end
+end
+
+---Raises unless value is seconds, or nil.
+---@param value any
+---@param what string
+function M.timeout(value, what)
+  if value ~= nil then M.argument(value, "number", what, "timeout") end
 end
 
 return M

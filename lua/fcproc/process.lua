@@ -29,6 +29,7 @@ local Process = core.process_methods
 ---@return true? gone
 ---@return fcproc.Exit|fcproc.Error|nil exit  nil when it can't be known; or the error: ERR_WAIT_TIMEOUT
 function Process:wait(timeout, ctx)
+  options.timeout(timeout, "process:wait")
   return M.wait(self, timeout, 0, loop.context(ctx))
 end
 
@@ -60,7 +61,7 @@ end
 function Process:signal(signal)
   local number = math.type(signal) == "integer" and signal or core.signals[signal]
   if not number then
-    error(("process:signal: unknown signal '%s'"):format(tostring(signal)), 2)
+    options.raise(("process:signal: unknown signal '%s'"):format(tostring(signal)))
   end
   return self:signal_number(number)
 end

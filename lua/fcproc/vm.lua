@@ -293,6 +293,10 @@ M.ensure_nat, M.missing_nat = upkeep.ensure, upkeep.missing
 ---@return fcproc.Error? err  of the first that failed, as fcproc.vm.launch's
 function M.launch_all(manager, list, limit, ctx)
   options.argument(list, "table", "vm.launch_all", "list")
+  for i, spec in ipairs(list) do
+    options.argument(spec, "table", "vm.launch_all", ("list[%d]"):format(i))
+  end
+  if limit ~= nil then options.argument(limit, "integer", "vm.launch_all", "limit") end
   ctx = loop.context(ctx)
   local functions = { limit = limit }
   local fleet = { abandoned = {}, huge_mib = sizes.huge_memory(list) }

@@ -32,7 +32,7 @@ end
 local function seconds(text)
   local number = tonumber(text)
   if number and number >= 0 and number < 1e9 then return number end
-  return nil, ("malformed --timeout '%s': a number of seconds"):format(text)
+  return nil, ("malformed --timeout '%s': a number of seconds, 0 or more"):format(text)
 end
 
 local function address_and_prefix(text)

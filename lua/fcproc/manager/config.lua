@@ -43,7 +43,7 @@ local JAILER_UIDS = { first = 70000, count = 20000 }
 local function check_uids(range)
   for key in pairs(range) do
     if key ~= "first" and key ~= "count" then
-      error(("fcproc.new: unknown '%s' in jailer_uids; known: count, first"):format(tostring(key)), 4)
+      options.raise(("fcproc.new: unknown '%s' in jailer_uids; known: count, first"):format(tostring(key)))
     end
   end
   local first, count = math.tointeger(range.first), math.tointeger(range.count)
@@ -97,8 +97,8 @@ local function without_bits(names)
   for _, name in ipairs(names or {}) do
     local bit = core.without[name]
     if not bit then
-      error(("fcproc.new: unknown feature '%s' in without; known: cgroup_kill, close_range, inotify, "
-        .. "peerpidfd, pidfd_info"):format(tostring(name)), 4)
+      options.raise(("fcproc.new: unknown feature '%s' in without; known: cgroup_kill, close_range, inotify, "
+        .. "peerpidfd, pidfd_info"):format(tostring(name)))
     end
     bits = bits | bit
   end
@@ -111,7 +111,7 @@ end
 ---@return table? checked
 ---@return fcproc.Error? err
 function M.check(config)
-  options.check(config, known, "fcproc.new", 3)
+  options.check(config, known, "fcproc.new")
   config = config or {}
   if config.bridge_name then
     local ok, err = core.check_ifname(config.bridge_name)

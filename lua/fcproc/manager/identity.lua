@@ -5,6 +5,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
+local options = require "fcproc.options"
 local process = require "fcproc.process"
 
 local M = {}
@@ -22,12 +23,12 @@ end
 local function check_target(target, what)
   if math.type(target) == "integer" or is_process(target) then return end
   if type(target) == "table" and math.type(target.pid) == "integer" and target.boot_id then return end
-  error(("%s: expected a pid, a process or its identity, not a %s"):format(what, type(target)), 3)
+  options.raise(("%s: expected a pid, a process or its identity, not a %s"):format(what, type(target)))
 end
 
 local function check_socket(api_sock, what)
   if api_sock ~= nil and type(api_sock) ~= "string" then
-    error(("%s: api_sock must be a string, not a %s"):format(what, type(api_sock)), 3)
+    options.raise(("%s: api_sock must be a string, not a %s"):format(what, type(api_sock)))
   end
 end
 
@@ -104,6 +105,7 @@ end
 ---@return fcproc.Error? err  ERR_NOT_FOUND: none; ERR_BUSY: the listener's queue is full, and no
 ---                           Firecracker was started with it; ERR_CONFLICT: a symbolic link is there
 function Processes:find_pid(api_sock, ctx)
+  options.argument(api_sock, "string", "find_pid", "api_sock")
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
   local pid
@@ -119,6 +121,7 @@ end
 ---@return fcproc.Process? process
 ---@return fcproc.Error? err  as manager:find_pid's
 function Processes:open_process(api_sock)
+  options.argument(api_sock, "string", "open_process", "api_sock")
   local found, err = core.open_listener(api_sock, self.config.without)
   if found then return found end
   return open_by_arguments(self, api_sock, err)
@@ -165,6 +168,7 @@ end
 function Processes:wait_for_exit(target, api_sock, timeout, ctx)
   check_target(target, "wait_for_exit")
   check_socket(api_sock, "wait_for_exit")
+  options.timeout(timeout, "wait_for_exit")
   ctx = loop.context(ctx)
   if math.type(target) == "integer" and target <= 0 then return true end
   local candidate, opened, err = open_target(target)

@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local tail = require "fcproc.tail"
 
@@ -77,6 +78,10 @@ function M.new(vm)
   return setmetatable({ vm = vm, path = output.path, output = output }, Console)
 end
 
+function Console:__tostring()
+  return ("fcproc.Console of '%s' (%s)"):format(self.vm.id, self.path)
+end
+
 ---The last lines.
 ---@param lines integer?  default 20
 ---@return string
@@ -101,6 +106,8 @@ end
 ---@return fcproc.Error? err  ERR_EXIT_STATUS: the VM ended before, with its output; ERR_CLOSED: it
 ---                            was stopped or detached
 function Console:wait_for(text, timeout, ctx)
+  options.argument(text, "string", "console:wait_for", "text")
+  options.timeout(timeout, "console:wait_for")
   local machine = self.vm.machine
   if not machine then return self.vm:_ended("console") end
   local found, err = machine:_while_open("console", function(own)

@@ -8,6 +8,7 @@ local host = require "fcproc.resources.host"
 local jailer = require "fcproc.machine.jailer"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
+local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local ports = require "fcproc.resources.ports"
 local snapshot = require "fcproc.vm.snapshot"
@@ -331,6 +332,7 @@ end
 ---@return fcproc.Exit|fcproc.Error|nil exit  how it ended; nil when nobody can tell; or the error:
 ---                                           ERR_WAIT_TIMEOUT, ERR_CLOSED
 function Vm:wait(timeout, ctx)
+  options.timeout(timeout, "vm:wait")
   local machine = self.machine
   if not machine then return self:_ended("wait") end
   local gone, exit = machine:_while_open("wait", function(own) return machine:wait(timeout, own) end, ctx)

@@ -4,6 +4,7 @@
 local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local options = require "fcproc.options"
 
 local M = {}
 
@@ -133,14 +134,14 @@ rungs.sigterm, rungs.sigkill = by_signal("TERM"), by_signal("KILL")
 ---@param ladder any
 function M.check_ladder(ladder)
   if type(ladder) ~= "table" or #ladder == 0 then
-    error("vm:stop: the ladder must be a list of steps: { {'ctrl_alt_del', 10}, {'sigkill', 5} }", 3)
+    options.raise("vm:stop: the ladder must be a list of steps: { {'ctrl_alt_del', 10}, {'sigkill', 5} }")
   end
   for i, step in ipairs(ladder) do
     local known = type(step) == "table" and (rungs[step[1]] or type(step[1]) == "function")
     if not known or type(step[2]) ~= "number" or step[2] < 0
       or step[2] ~= step[2] then -- NaN
-      error(("vm:stop: step %d must be { name, seconds }; names: ctrl_alt_del, wait, sigterm, "
-        .. "sigkill, or a function; seconds: 0 or more"):format(i), 3)
+      options.raise(("vm:stop: step %d must be { name, seconds }; names: ctrl_alt_del, wait, sigterm, "
+        .. "sigkill, or a function; seconds: 0 or more"):format(i))
     end
   end
 end
@@ -159,9 +160,19 @@ end
 ---@return fcproc.FleetLadder
 function M.fleet_ladder(ladder)
   if ladder == nil then return M.LADDER end
-  local limit = type(ladder) == "table" and ladder.limit
-  if limit and (math.type(limit) ~= "integer" or limit < 1) then
-    error("vm.stop_all: limit must be a whole number of 1 or more", 3)
+  if type(ladder) ~= "table" then
+    options.raise(("vm.stop_all: options must be a table, not a %s"):format(type(ladder)))
+  end
+  for key in pairs(ladder) do
+    if key ~= "limit" and math.type(key) ~= "integer" then
+      options.raise(("vm.stop_all: unknown option '%s'; known: limit, and the steps of a ladder"):format(
+        tostring(key)))
+    end
+  end
+  if next(ladder) == nil then return M.LADDER end
+  local limit = ladder.limit
+  if limit ~= nil and (math.type(limit) ~= "integer" or limit < 1) then
+    options.raise("vm.stop_all: limit must be a whole number of 1 or more")
   end
   if not limit or #ladder > 0 then
     M.check_ladder(ladder)
