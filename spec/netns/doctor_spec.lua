@@ -105,6 +105,30 @@ describe("doctor, of the network", function()
     helper.expect(look(world).firewall, "warn", "inet mine forward")
   end)
 
+  it("does not take an accept for all but the bridge for the bridge's", function()
+    local world <close> = support.world()
+    sh(world, "nft -f - <<'X'\ntable inet mine { chain forward { type filter hook forward priority 0; "
+      .. "policy drop; iifname != fcbr0 accept; oifname != fcbr0 accept; }; }\nX")
+    helper.expect(look(world).firewall, "warn", "inet mine forward (policy drop)")
+  end)
+
+  it("reads of two files of udev with one name the one in the stronger folder", function()
+    local dir <close> = support.folder()
+    for name, policy in pairs{ own = "none", other = "persistent" } do
+      support.write_file(dir:file(name), ("[Match]\nOriginalName=*\n[Link]\nMACAddressPolicy=%s\n"):format(
+        policy))
+    end
+    for stronger, status in pairs{ own = "ok", other = "warn" } do
+      local weaker = stronger == "own" and "other" or "own"
+      local found = helper.after(dir, ([[mount -t tmpfs none /run
+        mkdir -p /run/udev /run/systemd/network; : > /run/udev/control
+        mkdir -p /etc/systemd; mount -t tmpfs none /etc/systemd; mkdir /etc/systemd/network
+        cp "$DIR/%s" /etc/systemd/network/50-a.link; cp "$DIR/%s" /run/systemd/network/50-a.link]]):format(
+        stronger, weaker))
+      helper.expect(found.udev, status, "udev")
+    end
+  end)
+
   it("fails for an address that no host can have, and warns where it leaves no room", function()
     local first <close> = support.world{ bridge_ip = "172.30.0.0" }
     local check = helper.expect(look(first).address, "fail", "first address")

@@ -320,6 +320,13 @@ packets.send(bytes.fromhex("%s").ljust(60, bytes(1)))
     assert.is_truthy(err.message:find("172.30.0.50, wanted for fctap6, is the address of fctap5 "
       .. "(VM vm-b)", 1, true))
     assert.are.equal(before, ruleset(net)) -- nothing of it
+    -- One thing alone is enough to be another guest.
+    for field, value in pairs{ mac = "06:00:00:00:00:51", id = "vm-c", uplink = "fctap9" } do
+      if field == "uplink" then in_host(net, "ip", "link", "add", value, "type", "bridge") end
+      new[field] = value
+      must(nat.add(net.manager, new))
+      assert.are.same({ new }, must(nat.list(net.manager)))
+    end
     -- Two may swap: what goes and what comes is one transaction.
     must(nat.add_all(net.manager, { entry_of(2), entry_of(3) }))
     local two, three = entry_of(2, { address = "172.30.0.3" }), entry_of(3, { address = "172.30.0.2" })
@@ -533,6 +540,19 @@ describe("nat.check", function()
       assert.is_true(found(must(nat.check(net.manager, "up0"))).forward_policy.ok)
       assert.is_truthy(theirs)
     end
+  end)
+
+  it("does not take rules about all but the bridge for the bridge's", function()
+    local net <close> = network()
+    local function is_open(rules)
+      nft(net, "table inet site; delete table inet site; table inet site { chain f { type filter hook "
+        .. "forward priority 0; policy drop; " .. rules .. "; }; }")
+      return found(must(nat.check(net.manager, "up0"))).forward_policy.ok
+    end
+    assert.is_true(is_open("iifname fcbr0 accept; oifname fcbr0 accept"))
+    assert.is_true(is_open("iifname { x, fcbr0 } accept; oifname fc* accept"))
+    assert.is_false(is_open("iifname != fcbr0 accept; oifname fcbr0 accept"))
+    assert.is_false(is_open("iifname fcbr0 accept; oifname != fcbr0 accept"))
   end)
 
   it("names Docker's own place for rules where there is one", function()

@@ -2,7 +2,13 @@
 -- namespaces of their own.
 
 local support = require "spec.support"
+local aliases = require "fcproc.alias"
 local fcproc = require "fcproc"
+local host = require "fcproc.resources.host"
+local journals = require "fcproc.resources.journal"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local strays = require "fcproc.resources.strays"
 
 local must, fails, ip = support.must, support.fails, support.ip
 
@@ -289,5 +295,41 @@ describe("delete_bridge", function()
       local err = fails("invalid", manager[call](manager))
       assert.is_truthy(err.message:find("bridge_name", 1, true))
     end
+  end)
+end)
+
+describe("the TAPs of VMs that are gone", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  local function names(world)
+    local list = {}
+    for i, tap in ipairs(must(world.manager:list_taps())) do list[i] = tap.name end
+    return list
+  end
+
+  it("go, and with them the leases by which they are kept from others meanwhile", function()
+    local world <close> = support.bridged_world()
+    local manager = world.manager
+    must(manager:ensure_socket_dir())
+    must(manager:create_tap("stray0", { alias = aliases.of(manager.config.runtime_dir, "gone") }))
+    must(manager:create_tap("other0"))
+    assert.are.same({ "stray0" }, must(strays.remove(manager)))
+    assert.are.same({ "other0" }, names(world))
+    assert.is_nil(must(lease.open(manager)):owner(("tap-%d-stray0"):format(namespaces.of(manager))))
+  end)
+
+  it("of an earlier boot are gone already: what has their names is somebody else's", function()
+    local world <close> = support.bridged_world()
+    local manager = world.manager
+    local journal = must(journals.create(manager, "old", {}))
+    local record, lease_name = journal.record, ("tap-%d-tap0"):format(namespaces.of(manager))
+    record.taps, record.drives, record.leases = { { name = "tap0" } }, {}, { lease_name }
+    record.netns, record.boot_id = namespaces.of(manager), "11111111-2222-3333-4444-555555555555"
+    must(must(lease.open(manager, true)):take(lease_name, "old"))
+    must(manager:create_tap("tap0"))
+    assert.are.same({}, (host.remove(manager, { journal })))
+    assert.are.same({ "tap0" }, names(world))
+    assert.is_false(journals.exists(manager, "old"))
   end)
 end)

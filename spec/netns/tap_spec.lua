@@ -70,6 +70,17 @@ describe("create_tap", function()
       { state.address, state.mtu, state.linkinfo.info_slave_data.isolated })
   end)
 
+  it("takes every MTU that a TAP can have", function()
+    local world <close> = support.bridged_world()
+    for _, mtu in ipairs{ 68, 65521 } do
+      must(world.manager:create_tap("tap0", { mtu = mtu }))
+      assert.are.equal(mtu, link(world, "tap0").mtu)
+    end
+    for _, mtu in ipairs{ 67, 65522 } do
+      fails("invalid", world.manager:create_tap("tap1", { mtu = mtu }))
+    end
+  end)
+
   it("makes no IPv6 address on a bridge's port, whose search for routers would go to the guest", function()
     local world <close> = support.bridged_world()
     local alone = must(fcproc.new{ netns = world.netns })

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -265,6 +266,18 @@ static void use_context(void *arg)
     fcproc_ctx_unref(ctx);
 }
 
+/* Where there is no descriptor left for its own, in a signal handler perhaps: errno is as it was. */
+static void cancel_without_descriptors(void *arg)
+{
+    struct rlimit none = { 0, 0 };
+
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    errno = 4242;
+    fcproc_ctx_cancel(arg);
+    CHECK(errno == 4242);
+    CHECK(fcproc_ctx_status(arg, &err) == FCPROC_ERR_CANCELLED);
+}
+
 /* The fork's copy is another context: it works there, and its cancel is not ours. */
 static void contexts_are_two(void)
 {
@@ -278,6 +291,7 @@ static void contexts_are_two(void)
     CHECK(fcproc_op_step(op, &err) == 0);
     in_fork(use_context, ctx);
     in_fork(use_context, parent);
+    in_fork(cancel_without_descriptors, ctx);
     CHECK(fcproc_ctx_status(ctx, &err) == 0);
     fd = fcproc_op_pollfd(op);
     CHECK(fcproc_poll(&fd, NULL, 1, 0, &err) == 0);

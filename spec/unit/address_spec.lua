@@ -41,6 +41,14 @@ describe("address.subnet", function()
       netmask = "255.0.0.0", prefix = 8 }, must(address.subnet("10.1.2.3", 8)))
   end)
 
+  it("is another for the same gateway with another prefix", function()
+    for _, prefix in ipairs{ 24, 16, 24 } do
+      local subnet = must(address.subnet("172.30.0.1", prefix))
+      assert.are.equal(prefix, subnet.prefix)
+      assert.are.equal(prefix == 24 and "172.30.0.255" or "172.30.255.255", subnet.broadcast)
+    end
+  end)
+
   it("refuses what has no room for guests, and a gateway that is no host", function()
     for _, prefix in ipairs{ 31, 32, 33, 7, 0, -1 } do
       local err = fails("invalid", address.subnet("10.0.0.1", prefix))

@@ -174,6 +174,16 @@ describe("the ends of a wait", function()
     fails("deadline", manager:wait_for_path(dir:file("none"), 0, "file"))
   end)
 
+  it("do not come before their time, which is rounded up to whole milliseconds", function()
+    local process <close> = must(fcproc.spawn{ "sleep", "60" })
+    for given, told in pairs{ [0] = "0", [1e-9] = "0.001", [0.001] = "0.001", [0.0011] = "0.002" } do
+      local err = fails("wait_timeout", process:wait(given))
+      assert.is_truthy(err.message:find(("after %s s"):format(told), 1, true), err.message)
+    end
+    must(process:signal("KILL"))
+    must(process:wait(10))
+  end)
+
   it("are three different errors, each with what was waited for", function()
     local process <close> = must(fcproc.spawn{ "sleep", "60" })
     local brief <close> = must(fcproc.context{ timeout = 0.02 })

@@ -185,6 +185,21 @@ describe("a copy", function()
     assert.is_true(finished)
   end)
 
+  it("of a file that grows meanwhile is what it was at the beginning", function()
+    local dir <close> = support.folder()
+    local from, to = dir:file("from"), dir:file("to")
+    support.sh{ "dd", "if=/dev/zero", "of=" .. from, "bs=1M", "count=20", "status=none" }
+    local op <close> = must(core.copy_file(from, to, "sparse", PRIVATE))
+    assert.is_false(op:step())
+    support.sh{ "dd", "if=/dev/zero", "of=" .. from, "bs=1M", "count=5", "seek=20", "conv=notrunc",
+      "status=none" }
+    local done, used, bytes
+    repeat done, used, bytes = op:step() until done ~= false
+    must(done, used)
+    assert.are.equal(20 * MIB, bytes)
+    assert.are.equal(20 * MIB, core.stat(to).size)
+  end)
+
   it("that does not fit, or whose source shrinks, is removed", function()
     local dir <close> = support.folder()
     local from, to = dir:file("from"), dir:file("to")

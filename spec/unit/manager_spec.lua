@@ -188,6 +188,23 @@ describe("the binary", function()
     fails("not_found", missing:binary_version())
   end)
 
+  it("has so many seconds to tell it, and is ended then", function()
+    local command, limits = core.command, {}
+    local dir <close> = support.folder()
+    support.write_file(dir:file("hangs"), "#!/bin/sh\nexec sleep 60\n")
+    support.sh{ "chmod", "755", dir:file("hangs") }
+    local manager <close> = must(fcproc.new{ firecracker_bin = dir:file("hangs") })
+    core.command = function(spec, ctx) -- the limit as it is, and the wait a short one
+      limits[#limits + 1], spec.timeout = spec.timeout, spec.timeout and 0.01
+      return command(spec, ctx)
+    end
+    local restored <close> = setmetatable({}, { __close = function() core.command = command end })
+    assert.is_truthy(restored)
+    local ctx <close> = must(fcproc.context{ timeout = 5 })
+    fails("wait_timeout", manager:binary_version(ctx))
+    assert.are.same({ 5 }, limits)
+  end)
+
   it("comes with a guest", function()
     local path = must(fcproc.guest_path())
     assert.are.equal("/", path:sub(1, 1))

@@ -49,6 +49,26 @@ describe("a process", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
+  it("that has left its memory, and not ended yet, is known by its program's name, however long", function()
+    local dir <close> = support.folder()
+    support.sh{ "cp", "-L", "/usr/bin/python3", dir:file("firecracker-v1.12.1") }
+    -- The first thread ends, and another lives on.
+    local process <close> = must(fcproc.spawn({ dir:file("firecracker-v1.12.1"), "-c", [[
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)]] }, { stdout = "null", stderr = "null" }))
+    local path = ("/proc/%d/exe"):format(process:pid())
+    support.eventually("it has no program", function() return not core.read_link(path) end)
+    local foreign <close> = must(fcproc.process(process:pid()))
+    local own = foreign:matches(dir:file("firecracker-v1.12.1"), "/x/api.sock")
+    support.sh{ "cp", "/bin/true", dir:file("firecracker-other") }
+    local others = foreign:matches(dir:file("firecracker-other"), "/x/api.sock")
+    assert.is_true(process:alive())
+    must(process:signal("KILL"))
+    must(process:wait(10))
+    assert.are.same({ "exiting", "no" }, { own, others })
+  end)
+
   it("is found again by its identity, as that very process", function()
     local process, ending <close> = sleeper()
     assert.is_truthy(ending)

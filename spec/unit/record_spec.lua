@@ -7,6 +7,7 @@ local support = require "spec.support"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local journals = require "fcproc.resources.journal"
+local lives = require "fcproc.resources.life"
 local manifests = require "fcproc.vm.manifest"
 
 local must, fails = support.must, support.fails
@@ -35,6 +36,50 @@ local function folder_of(world, id) return world.manager.config.runtime_dir .. "
 local function good(world, id, jailed)
   return records.journal(folder_of(world, id), id, nil, jailed)
 end
+
+describe("a folder that was there", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is no VM's after a launch was refused because of it", function()
+    local world <close> = new_world()
+    must(core.make_dir(folder_of(world, "web"), 448))
+    for _ = 1, 2 do
+      local err = fails("conflict", journals.create(world.manager, "web", {}))
+      assert.is_truthy(err.message:find("is no VM's", 1, true), err.message)
+      assert.is_false(journals.exists(world.manager, "web"))
+      assert.are.same({}, must(journals.ids(world.manager)))
+    end
+    put(world, "dead", "{}")
+    for _ = 1, 2 do
+      local err = fails("conflict", journals.create(world.manager, "dead", {}))
+      assert.is_truthy(err.message:find("there is a VM 'dead' already", 1, true), err.message)
+      assert.is_true(journals.exists(world.manager, "dead"))
+    end
+  end)
+end)
+
+describe("a VM whose start nobody saw the end of", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("may be just starting for some seconds, of which neither past nor future dates are", function()
+    local world <close> = new_world()
+    local process <close> = must(fcproc.spawn({ "sleep", "60" }, { stdout = "null", stderr = "null" }))
+    must(core.make_dir(folder_of(world, "vm"), 448))
+    local states = {}
+    for _, age in ipairs{ 0, 3600, -3600 } do
+      local record = records.journal(folder_of(world, "vm"), "vm", lives.seal(must(process:identity())))
+      record.process, record.state, record.created = nil, "starting", os.time() - age
+      record.drives = {}
+      local life <close> = lives.of(record, 0)
+      states[#states + 1] = life.state
+    end
+    must(process:signal("KILL"))
+    must(process:wait(10))
+    assert.are.same({ "unknown", "dead", "dead" }, states)
+  end)
+end)
 
 describe("a journal", function()
   before_each(support.before_each)

@@ -28,6 +28,21 @@ local function state(pid)
   return (core.read_file(("/proc/%d/stat"):format(pid)) or ""):match("%) (%a)")
 end
 
+describe("the ladder of a fleet", function()
+  it("is the default one when no steps are given, at so many at once as are", function()
+    assert.are.equal(stop.LADDER, stop.fleet_ladder(nil))
+    local ladder = stop.fleet_ladder{ limit = 3 }
+    assert.are.equal(3, ladder.limit)
+    assert.are.same(stop.LADDER, { table.unpack(ladder) })
+    assert.is_nil(stop.LADDER.limit)
+    local own = { { "sigkill", 1 }, limit = 2 }
+    assert.are.equal(own, stop.fleet_ladder(own))
+    for _, wrong in ipairs{ 0, 1.5, "2" } do
+      support.raises("limit must be a whole number", stop.fleet_ladder, { limit = wrong })
+    end
+  end)
+end)
+
 describe("a VM that SIGKILL does not end", function()
   before_each(support.before_each)
   after_each(support.after_each)

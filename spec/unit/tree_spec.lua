@@ -122,6 +122,35 @@ for i in range(3000):
   end)
 end)
 
+describe("a tree that bears a mark", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  -- A folder of ours with the mark in it, and what the script makes there.
+  local function marked(dir, script)
+    support.sh({ "sh", "-ec", 'cd "$1"; mkdir -m 700 t; touch t/.mark; cd t; ' .. script, "sh", dir.path })
+    return dir:file("t")
+  end
+
+  it("is removed with all that is in it, other files of the mark's name, too", function()
+    local dir <close> = support.folder()
+    local path = marked(dir, "mkdir -p a/b; touch f a/.mark a/b/.mark")
+    assert.are.equal(7, must(core.remove_tree(path, ".mark")))
+    fails("not_found", core.stat(path))
+  end)
+
+  it("keeps all of it when others may be in it, or the mark is none of ours", function()
+    for _, script in ipairs{ "chmod 750 .", "chmod 707 .", "chmod 702 .", "chown 1234 .", "chown 1234 .mark",
+      "rm .mark", "rm .mark; ln -s f .mark", "rm .mark; mkdir .mark" } do
+      local dir <close> = support.folder()
+      local path = marked(dir, "touch f; " .. script)
+      local err = fails("conflict", core.remove_tree(path, ".mark"))
+      assert.are.equal(path, err.path)
+      assert.are.equal("file", must(core.stat(path .. "/f")).type, script)
+    end
+  end)
+end)
+
 describe("a lock", function()
   before_each(support.before_each)
   after_each(support.after_each)
