@@ -91,7 +91,7 @@ needs:
 	@$(PKG_CONFIG) --version >/dev/null 2>&1 || { \
 		echo "to build, $(PKG_CONFIG) is missing (Debian: pkg-config); make deps installs it" >&2; exit 1; }
 	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev \
-		libcurl:libcurl4-openssl-dev; do \
+		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev; do \
 		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
 	[ -z "$$missing" ] || { \
 		echo "to build, pkg-config finds no $${missing#, }; make deps installs what is missing" >&2; exit 1; }

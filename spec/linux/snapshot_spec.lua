@@ -36,6 +36,7 @@ describe("a Linux guest's snapshot", function()
       assert.are.same({ signal = 9 }, must(vm:kill()).exit)
     end
     linux.nothing_left(world)
+    assert.are.equal("None", must(fcproc.vm.verify(snapshot)).huge_pages)
     do
       local vm <close> = restore(world, snapshot, "restored")
       assert.are.equal("before the snapshot", linux.ask(world, vm, "read"))
