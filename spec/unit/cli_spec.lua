@@ -69,7 +69,9 @@ describe("a Firecracker configuration as a spec", function()
         "guest_mac": "06:00:00:00:00:09", "rx_rate_limiter": { "ops": { "size": 1, "refill_time": 1 } } } ],
       "vsock": { "guest_cid": 3, "uds_path": "v.sock", "vsock_id": "1" },
       "balloon": { "amount_mib": 1, "deflate_on_oom": true, "stats_polling_interval_s": 2 },
-      "entropy": {}, "mmds-config": { "network_interfaces": ["eth0"] }, "pmem": [], "cpu-config": null,
+      "entropy": {}, "mmds-config": { "network_interfaces": ["eth0"] }, "cpu-config": null,
+      "pmem": [ { "id": "p", "path_on_host": "f", "root_device": false, "read_only": true } ],
+      "memory-hotplug": { "total_size_mib": 128, "slot_size_mib": 128, "block_size_mib": 2 },
       "logger": { "log_path": "l", "level": "warn" }, "metrics": { "metrics_path": "m" } }]]
     assert.are.same({
       kernel = "k", boot_args = "ip=172.30.0.9::x a", vcpus = 2, mem_mib = 64, smt = false,
@@ -79,6 +81,8 @@ describe("a Firecracker configuration as a spec", function()
         rx_limit = { ops = { size = 1, refill_time = 1 } } } },
       vsock = { cid = 3 }, balloon = { amount_mib = 1, deflate_on_oom = true, stats_interval_s = 2 },
       entropy = true, mmds = { version = "V1" }, log_level = "Warning",
+      pmem = { { id = "p", path = "f", root = false, read_only = true } },
+      memory_hotplug = { total_mib = 128, slot_mib = 128, block_mib = 2 },
     }, spec)
     assert.are.same({
       "logger.log_path is not used: it is firecracker.log in the VM's folder",
@@ -91,14 +95,16 @@ describe("a Firecracker configuration as a spec", function()
   it("is refused with the names of what a spec has no place for", function()
     local err = support.fails("invalid", spec_of[[{ "boot-source": {}, "cpu-config": "f",
       "machine-config": { "vcpus": 1 }, "drives": [{ "socket": "s" }, 7], "vsock": true,
-      "network-interfaces": [{ "iface_id": "a" }, { "iface_id": "b" }],
+      "network-interfaces": [{ "iface_id": "a" }, { "iface_id": "b" }], "pmem": [],
+      "serial": { "serial_out_path": "s" },
       "mmds-config": { "network_interfaces": ["b"] } }]])
     for _, part in ipairs{ "boot-source.kernel_image_path: is missing", "cpu-config: a VM's spec has no",
       "drives[1].socket: a VM's spec", "drives[2]: must be an object", "machine-config.vcpus: a VM's spec",
+      "serial: Firecracker reads it over",
       "mmds-config.network_interfaces: a VM's spec has all", "vsock: must be an object" } do
       contains(err.message, part)
     end
-    assert.are.equal(7, #err.problems)
+    assert.are.equal(8, #err.problems)
   end)
 
   it("has the guest's address from its boot arguments, where they say one", function()
@@ -107,7 +113,7 @@ describe("a Firecracker configuration as a spec", function()
     for words, address in pairs{ ["a ip=dhcp"] = false, ["ip=off"] = false, ["ip=10.0.0.2"] = "10.0.0.2" } do
       assert.are.equal(address, spec_of(text:format(words)).network[1].address)
     end
-    for _, words in ipairs{ "", "server_ip=1.2.3.4" } do
+    for _, words in ipairs{ "", "server_ip=1.2.3.4", "a -- ip=10.0.0.2" } do
       assert.is_nil(spec_of(text:format(words)).network[1].address)
     end
   end)

@@ -2,6 +2,7 @@
 -- place for is refused with its name: a VM without it would be another. What fcproc decides itself
 -- (names of sockets and logs) is told.
 
+local cmdline = require "fcproc.machine.cmdline"
 local schema = require "fcproc.vm.schema"
 
 local M = {}
@@ -89,9 +90,9 @@ end
 
 -- The kernel's ip= is what the guest will have, so the VM's address is that one.
 local function guest_address(boot_args)
-  local value = type(boot_args) == "string" and (" " .. boot_args):match("%sip=(%S+)")
-  if not value then return nil end
-  return value:match("^(%d+%.%d+%.%d+%.%d+)") or false -- dhcp, off: none of ours
+  local line = type(boot_args) == "string" and cmdline.read(boot_args)
+  if not line or not line.addressed then return nil end
+  return line.address:match("^(%d+%.%d+%.%d+%.%d+)") or false -- dhcp, off: none of ours
 end
 
 local function convert_network(spec, state)
@@ -122,7 +123,10 @@ local function convert_section(spec, state, name, section)
   local fields = sections[name]
   local empty = type(section) == "table" and next(section) == nil
   if not fields then
-    if not empty then state.check:add(name, "a VM's spec has no place for it") end
+    if not empty then
+      state.check:add(name, name == "serial" and "Firecracker reads it over in such a file; a spec has "
+        .. '"serial": {"path": ...}' or "a VM's spec has no place for it")
+    end
   elseif not lists[name] then
     local made, target = convert_fields(state, section, fields, name), tables[name]
     if target then spec[target] = made end

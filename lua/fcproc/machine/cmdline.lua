@@ -17,6 +17,7 @@ local ADDRESS = { ip = true, nfsaddrs = true }
 ---@field kernel string   the words for the kernel
 ---@field init string     what follows "--"
 ---@field addressed boolean  a word for the kernel addresses an interface
+---@field address string?    what it says: "172.30.0.5::172.30.0.1:...", "dhcp"
 
 -- The end of the word that begins at first, and whether its last quote is open.
 local function word_end(text, first)
@@ -48,7 +49,8 @@ function M.read(text)
       line.init = text:sub(last + 1):match("^%s*(.-)%s*$")
       break
     end
-    line.addressed = line.addressed or ADDRESS[word:match("^([^=]*)=")] or false
+    local name, value = word:match("^([^=]*)=(.*)$")
+    if ADDRESS[name] then line.addressed, line.address = true, line.address or value end
     line.kernel = text:sub(1, last):match("^%s*(.*)$")
     first = text:find("%S", last + 1)
   end
