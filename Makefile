@@ -38,7 +38,7 @@ endif
 LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG) --cflags $(LUA_PC) 2>/dev/null))
 LIBS_PC := libnl-3.0
 # Only their headers: they are loaded when they are first needed.
-HEADERS_PC := libcurl libcrypto
+HEADERS_PC := libcurl libcrypto libnl-nf-3.0
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
@@ -50,7 +50,7 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
-	ids life child gate spawn command netlink link tap tapreset worker removal library curl unixhttp digest sync guest host signal terminal keys
+	ids life child gate spawn command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal keys
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
@@ -90,7 +90,7 @@ lua-library: $(BUILD)/libfcproc-lua.a $(BUILD)/libfcproc-lua.so $(BUILD)/fcproc-
 needs:
 	@$(PKG_CONFIG) --version >/dev/null 2>&1 || { \
 		echo "to build, $(PKG_CONFIG) is missing (Debian: pkg-config); make deps installs it" >&2; exit 1; }
-	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev \
+	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev libnl-nf-3.0:libnl-nf-3-dev \
 		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev; do \
 		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
 	[ -z "$$missing" ] || { \
@@ -276,7 +276,7 @@ uninstall:
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
-DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libcurl4-openssl-dev libssl-dev
+DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs

@@ -14,6 +14,7 @@ dependencies = { "lua >= 5.4, < 5.5", "lua-cjson >= 2.1", "argparse >= 0.7" }
 -- Only the libraries are looked for: LuaRocks does not search Debian's multiarch include folders.
 external_dependencies = {
   LIBNL = { library = "nl-3" },
+  LIBNL_NF = { library = "nl-nf-3" },
   LIBCURL = { library = "curl" },
   LIBCRYPTO = { library = "crypto" },
 }

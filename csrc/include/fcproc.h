@@ -692,6 +692,12 @@ FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names,
                                       fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 /* How many the finished fcproc_taps_delete removed. */
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
+/* The connections that the kernel remembers of these IPv4 addresses, at either end, are gone. Done on a
+ * thread; to close the operation stops the wait alone. */
+FCPROC_CHECKED int fcproc_conntrack_flush(fcproc_net *net, const char *const *addresses, size_t n,
+                                          fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+/* How many there were. */
+FCPROC_API size_t fcproc_conntrack_flush_result(const fcproc_op *op);
 /* 1 or 0: is there a link of that name, of whatever kind? */
 FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
 /* Its MTU, or a negative code. */

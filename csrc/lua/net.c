@@ -169,11 +169,19 @@ static int push_removed(lua_State *L, fcproc_op *op)
     return 1;
 }
 
-/* net:delete_taps(names, ctx?) -> op, whose result is how many there were */
-static int l_net_delete_taps(lua_State *L)
+typedef int remove_fn(fcproc_net *net, const char *const *names, size_t n, fcproc_ctx *ctx,
+                      fcproc_op **ret, fcproc_error *err);
+
+static int push_flushed(lua_State *L, fcproc_op *op)
+{
+    lua_pushinteger(L, (lua_Integer)fcproc_conntrack_flush_result(op));
+    return 1;
+}
+
+static int begin_removal(lua_State *L, remove_fn *fn, int (*push)(lua_State *, fcproc_op *))
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    struct bind_op *b = bind_first_op(L, 3, push_removed);
+    struct bind_op *b = bind_first_op(L, 3, push);
     const char *const *names;
     size_t n;
 
@@ -181,9 +189,21 @@ static int l_net_delete_taps(lua_State *L)
     names = bind_string_list(L, 2, "names", &n);
     luaL_argcheck(L, n > 0, 2, "an empty list of names");
     lua_insert(L, -2); /* the operation is the result */
-    if (fcproc_taps_delete(bind_check(L, 1, TYPE_NET), names, n, bind_ctx(L, 3), &b->op, &err) < 0)
+    if (fn(bind_check(L, 1, TYPE_NET), names, n, bind_ctx(L, 3), &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
+}
+
+/* net:delete_taps(names, ctx?) -> op, whose result is how many there were */
+static int l_net_delete_taps(lua_State *L)
+{
+    return begin_removal(L, fcproc_taps_delete, push_removed);
+}
+
+/* net:flush_conntrack(addresses, ctx?) -> op, likewise */
+static int l_net_flush_conntrack(lua_State *L)
+{
+    return begin_removal(L, fcproc_conntrack_flush, push_flushed);
 }
 
 /* net:link_exists(name) -> boolean */
@@ -275,10 +295,15 @@ static int l_address_family(lua_State *L)
 void bind_open_net(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "ensure_bridge", l_net_ensure_bridge }, { "delete_bridge", l_net_delete_bridge },
-        { "create_tap", l_net_create_tap },       { "delete_taps", l_net_delete_taps },
-        { "list_taps", l_net_list_taps },         { "link_exists", l_net_link_exists },
-        { "link_mtu", l_net_link_mtu },           { NULL, NULL },
+        { "ensure_bridge", l_net_ensure_bridge },
+        { "delete_bridge", l_net_delete_bridge },
+        { "create_tap", l_net_create_tap },
+        { "delete_taps", l_net_delete_taps },
+        { "list_taps", l_net_list_taps },
+        { "link_exists", l_net_link_exists },
+        { "link_mtu", l_net_link_mtu },
+        { "flush_conntrack", l_net_flush_conntrack },
+        { NULL, NULL },
     };
     static const luaL_Reg functions[] = {
         { "net", l_net },

@@ -217,6 +217,13 @@ function Net:create_tap(name, bridge, uid, gid, mac, mtu, isolated, bridge_ifind
 ---@return fcproc.Operation?, fcproc.Error?
 function Net:delete_taps(names, ctx) end
 
+---What the kernel remembers of connections of these addresses, at either end, is gone: how many there
+---were. It goes on when nobody waits for it any more.
+---@param addresses string[]  IPv4
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function Net:flush_conntrack(addresses, ctx) end
+
 ---Is there a link of that name, of whatever kind?
 ---@param name string
 ---@return boolean?, fcproc.Error?

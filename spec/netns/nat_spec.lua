@@ -4,6 +4,7 @@
 local support = require "spec.support"
 local guests = require "spec.support.guests"
 local fcproc = require "fcproc"
+local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
 
 local must, fails, raises = support.must, support.fails, support.raises
@@ -91,6 +92,26 @@ print(socket.create_connection(("%s", 7000), 5).recv(100).decode(), end="")
 ]]):format(SERVER_IP) }, { netns = guest })
     assert.are.equal(UPLINK_IP .. " True", seen)
     must(server:wait(5))
+  end)
+
+  it("is remembered by the kernel, until the connections of a guest are flushed, and of no other", function()
+    local net <close> = network()
+    local guest, entry = add_guest(net, 5)
+    local other, other_entry = add_guest(net, 6)
+    must(nat.add_all(net.manager, { entry, other_entry }))
+    reaches(guest, SERVER_IP)
+    reaches(other, SERVER_IP)
+    local function flush(...)
+      local done, count = loop.complete(nil, must(net.manager.net:flush_conntrack({ ... })))
+      must(done, count)
+      return count
+    end
+    assert.are.equal(0, flush("172.30.0.7"))
+    assert.is_true(flush("172.30.0.7", entry.address) > 0)
+    assert.are.equal(0, flush(entry.address))
+    assert.is_true(flush(other_entry.address) > 0)
+    local err = fails("invalid", net.manager.net:flush_conntrack({ "there" }))
+    assert.are.equal("'there' is no IPv4 address", err.message)
   end)
 
   it("lets nobody in from the uplink, but where a DNAT rule sends him", function()

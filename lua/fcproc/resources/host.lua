@@ -8,6 +8,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
+local loop = require "fcproc.loop"
 local lease = require "fcproc.resources.lease"
 local namespaces = require "fcproc.resources.namespaces"
 local nat = require "fcproc.network.nat"
@@ -21,6 +22,7 @@ local M = {}
 
 local JAIL_TRIES, JAIL_PAUSE = 50, 0.002 -- seconds
 local QUIET_LOOKS = 20
+local FLUSH_LIMIT = 0.05 -- seconds; it goes on by itself
 local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
 -- ---- network -------------------------------------------------------------------------------
@@ -184,6 +186,33 @@ local function note(left, id, what, ok, err)
   if not ok then left[#left + 1] = { id = id, what = what, err = err } end
 end
 
+-- What the kernel remembers of the guests' connections would be the next one's who has their address. Begun
+-- on a thread while the TAPs go, which takes the kernel longer; it is hardly ever waited for.
+local function begin_flush(there, group, ctx)
+  local addresses, started = {}, core.now()
+  for _, journal in ipairs(group) do
+    for _, tap in ipairs(journal.record.taps or {}) do
+      if tap.attach and tap.address then addresses[#addresses + 1] = tap.address end
+    end
+  end
+  if #addresses == 0 then return function() end end
+  local op, err = there.net:flush_conntrack(addresses, ctx)
+  return function()
+    local bounded <close> = core.context(ctx, FLUSH_LIMIT)
+    local done, count
+    if op then
+      done, count = loop.complete(bounded, op)
+      err = not done and count or nil
+    end
+    if err and err.code ~= "deadline" then
+      there:_log(started, "the connections of guests that are gone were not flushed",
+        { first = addresses[1], reason = err.message }, "warn")
+    elseif done and count > 0 then
+      there:_log(started, "connections flushed", { first = addresses[1], count = count })
+    end
+  end
+end
+
 local function remove_network(there, group, leases, ctx, left)
   local id = #group == 1 and group[1].id or nil
   local entries = {}
@@ -196,11 +225,13 @@ local function remove_network(there, group, leases, ctx, left)
     if not ok and err.code == "not_found" and not entries[1].mac then ok = true end
     note(left, id, "NAT", ok, err)
   end
+  local end_flush = begin_flush(there, group, ctx)
   local names, held = our_taps(there, group, leases, ctx)
   if not names then return note(left, id, "TAPs", nil, held) end
   if #names > 0 then
     note(left, id, "TAPs " .. table.concat(names, " "), there:delete_taps(names, ctx))
   end
+  end_flush()
   for _, journal in ipairs(group) do
     for _, name in ipairs(held) do leases:release(name, journal.id) end
   end
