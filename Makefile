@@ -58,12 +58,12 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	manager manager/binary manager/config manager/identity \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
-	machine/fields machine/jailer machine/launch machine/outputs machine/version \
+	machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/version \
 	network/address network/forwarding network/nat network/natrules network/natstate network/nft \
 	network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
 	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
-	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record \
+	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/room \
 	resources/steps resources/strays resources/uids resources/upkeep \
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \

@@ -41,7 +41,7 @@ FCPROC_API int fcproc_uid_in_use(uid_t uid, bool *ret, fcproc_error *err)
 FCPROC_API int fcproc_kvm_check(const char *path, fcproc_error *err)
 {
     static const char op[] = "kvm.check";
-    cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC);
+    cleanup_fd int fd = open(path, O_RDWR | O_CLOEXEC), vm = -EBADF;
     int version;
 
     if (fd < 0)
@@ -54,6 +54,16 @@ FCPROC_API int fcproc_kvm_check(const char *path, fcproc_error *err)
         return error_set(err, FCPROC_ERR_UNSUPPORTED, op, 0,
                          "%s speaks version %d of the KVM interface, not %d", path, version,
                          KVM_API_VERSION);
+    /* Only who makes a VM learns whether the processor's virtualization is to be had. */
+    do
+        vm = ioctl(fd, KVM_CREATE_VM, 0);
+    while (vm < 0 && errno == EINTR);
+    if (vm < 0)
+        return error_errno(
+            err, op, errno, "%s opens and makes no VM%s", path,
+            errno == EBUSY ? " (another hypervisor, as VirtualBox or VMware, has the processor's "
+                             "virtualization: end its machines, or unload its module)"
+                           : "");
     return 0;
 }
 

@@ -741,8 +741,8 @@ FCPROC_API uid_t fcproc_own_uid(void);
 /* Is there a process whose real uid this is? Threads of ended processes that nobody has reaped count;
  * processes of another PID namespace are not seen. One system call, whatever runs. */
 FCPROC_CHECKED int fcproc_uid_in_use(uid_t uid, bool *ret, fcproc_error *err);
-/* The device ("/dev/kvm") can be opened for reading and writing and is KVM, version 12.
- * FCPROC_ERR_NOT_FOUND, _PERMISSION, _UNSUPPORTED. */
+/* The device ("/dev/kvm") can be opened for reading and writing is KVM, version 12, and
+ * makes a VM. FCPROC_ERR_BUSY: another hypervisor has the processor; FCPROC_ERR_NOT_FOUND, _PERMISSION, _UNSUPPORTED. */
 FCPROC_CHECKED int fcproc_kvm_check(const char *path, fcproc_error *err);
 /* The device ("/dev/net/tun") can be opened and makes TAPs with a vnet header. The same codes. */
 FCPROC_CHECKED int fcproc_tun_check(const char *path, fcproc_error *err);

@@ -676,8 +676,8 @@ function core.own_uid() end
 ---@return boolean?, fcproc.Error?
 function core.uid_in_use(uid) end
 
----The device can be opened for reading and writing and is KVM. ERR_NOT_FOUND, ERR_PERMISSION,
----ERR_UNSUPPORTED.
+---The device can be opened for reading and writing, is KVM, and makes a VM. ERR_BUSY: another hypervisor
+---has the processor; ERR_NOT_FOUND, ERR_PERMISSION, ERR_UNSUPPORTED.
 ---@param path string  "/dev/kvm"
 ---@return true?, fcproc.Error?
 function core.kvm_check(path) end

@@ -14,6 +14,7 @@ local launch = require "fcproc.machine.launch"
 local loop = require "fcproc.loop"
 local outputs = require "fcproc.machine.outputs"
 local process = require "fcproc.process"
+local remedies = require "fcproc.machine.remedies"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -28,6 +29,7 @@ local M = {}
 ---@field shape fcproc.MachineShape
 ---@field binary string?             its executable, when we started it
 ---@field began number?              when we started it
+---@field outer { path: string, oom_kills: integer }?  a cgroup that it was put into
 ---@field closed true?
 ---@field waits table<fcproc.Context, true>?  of those who wait without an end of their own
 local Machine = {}
@@ -67,7 +69,8 @@ end
 ---@param exit fcproc.Exit?
 ---@return string
 function Machine:describe_exit(exit)
-  return exits.describe(exit, { jailer = self.shape.jailed, triple_fault = self:triple_fault(exit) })
+  return remedies.oom(exit, self.files.jail, self.outer)
+    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = self:triple_fault(exit) })
 end
 
 ---Did it end because the guest's CPU gave up? Its log says so; before 1.15 at the level Info only.
@@ -147,6 +150,7 @@ local function explain_end(self, step, exit, output)
     message = ("%s; firecracker_bin: %s wrote nothing into its log: is it a Firecracker?"):format(message,
       self.binary)
   end
+  message = message .. remedies.of(("%s %s"):format(reason or "", last or ""))
   return message, reason and is_denied(reason)
 end
 
@@ -189,6 +193,7 @@ function Machine:failure(step, cause)
   -- An answer says why, also when it ended right after it.
   if cause and (cause.code == "api" or not dead) then
     cause.output = cause.output or output
+    if cause.code == "api" then cause.message = cause.message .. remedies.of(cause.message) end
     return cause
   end
   if subject and not exit then -- nobody's child: its log may tell

@@ -24,4 +24,16 @@ function M.list()
   return found
 end
 
+---The one that a folder is on.
+---@param folder string  absolute, without links
+---@return fcproc.Mount
+function M.of(folder)
+  local best = { point = "", own = "", kind = "", options = "" }
+  for _, mount in ipairs(M.list()) do
+    local under = mount.point == "/" or (folder .. "/"):find(mount.point .. "/", 1, true) == 1
+    if under and #mount.point >= #best.point then best = mount end -- the last one hides the others
+  end
+  return best
+end
+
 return M

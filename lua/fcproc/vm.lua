@@ -21,6 +21,7 @@ local reclaim = require "fcproc.resources.reclaim"
 local recover = require "fcproc.vm.recover"
 local restoring = require "fcproc.vm.restore"
 local specs = require "fcproc.vm.spec"
+local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
 local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
@@ -39,6 +40,7 @@ local function describe_in(record, plan)
   record.console_limit = spec.console_limit
   record.seccomp = spec.seccomp == false and "off" or nil
   record.huge_pages = spec.huge_pages
+  if spec.cgroup then record.outer = { path = spec.cgroup, oom_kills = cgroup.oom_kills(spec.cgroup) } end
   for _, warning in ipairs(plan.warnings or {}) do
     record.warnings = record.warnings or {}
     table.insert(record.warnings, warning)
@@ -107,7 +109,7 @@ local function start_machine(vm, plan, config, ctx)
     end,
   }, ctx)
   if not machine then return nil, err end
-  vm.machine = machine
+  vm.machine, machine.outer = machine, journal.record.outer
   if not plan.jailer then return true end
   local ok
   ok, err = jailer.check_cgroups(plan.jailer, plan.id, machine.process:pid())
@@ -148,7 +150,10 @@ local function build(manager, plan, fleet, ctx, flow)
     if ok then ok, failure = steps.run(vm, step.name, step.run, ctx, plan, fleet) end
   end
   if ok then ok, failure = vm:_hold() end
-  if not ok then return nil, failure end
+  if not ok then
+    room.tell(failure, manager.config.runtime_dir, sizes.copies(plan), "copies of its drives")
+    return nil, failure
+  end
   handed_out = true
   return vm
 end

@@ -281,6 +281,8 @@ for _, jailer in ipairs{ false, { uid = 1234, gid = 2345 } } do
   local function attempt(path, want)
     local err = fails(want, vm:snapshot(path))
     assert(err.message:find("No space left on device", 1, true) or err.errno == 28, tostring(err))
+    assert(err.message:find("of 20.0 MiB are free in " .. dir .. "/full, and its memory may take 16.0 MiB", 1,
+      true), tostring(err))
     assert(must(vm:info()).state == "running")
     assert(#must(core.list_dir(dir .. "/full")) <= 1)
   end

@@ -74,7 +74,7 @@ function M.kvm(host)
     missing = "the CPU shows neither vmx nor svm: switch virtualization on in the firmware, or "
       .. "nested virtualization if this machine is a VM; then modprobe kvm_intel or kvm_amd"
   end
-  return device(host, KVM, core.kvm_check, KVM .. " opens, and speaks version 12", missing)
+  return device(host, KVM, core.kvm_check, KVM .. " opens, speaks version 12, and makes a VM", missing)
 end
 
 ---@param host fcproc.DoctorHost
@@ -131,7 +131,8 @@ function M.cgroups(host)
   end
   if #missing == 0 then return "ok", message end
   return "warn", ("%s; without the controllers %s"):format(message, table.concat(missing, " ")),
-    "switch them on at boot (cgroup_enable=memory), or mount them"
+    "switch them on at boot (cgroup_enable=memory), or mount them; in a container or a user's session have "
+    .. "them delegated: they are to be in cgroup.subtree_control of the cgroups above (systemd: Delegate=yes)"
 end
 
 -- ---- limits -------------------------------------------------------------------------------

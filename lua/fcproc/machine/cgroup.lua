@@ -160,6 +160,26 @@ function M.populated(jail)
   return false
 end
 
+---How many processes the kernel has killed there for want of memory; v2 and v1 tell it in different files.
+---@param folder string
+---@return integer
+function M.oom_kills(folder)
+  local text = core.read_file(folder .. "/memory.events") or core.read_file(folder .. "/memory.oom_control")
+  return math.tointeger(tonumber((text or ""):match("%f[%w]oom_kill (%d+)"))) or 0
+end
+
+---The cgroup in which the kernel has killed for want of memory since the VM came; nil: in none of its own.
+---@param jail table?  the record's
+---@param outer { path: string, oom_kills: integer }?  that it was put into, and how many had been killed then
+---@return string? folder
+function M.oom_killed(jail, outer)
+  for _, folder in ipairs(jail and jail.cgroups or {}) do
+    if M.oom_kills(folder) > 0 then return folder end
+  end
+  if jail and jail.cgroup and M.oom_kills(jail.cgroup) > 0 then return jail.cgroup end
+  if outer and M.oom_kills(outer.path) > outer.oom_kills then return outer.path end
+end
+
 local function drop_parent(folder)
   local parent = folder:match("^(.*/" .. M.PARENT .. ")/[^/]+$")
   if parent then os.remove(parent) end -- refused as long as another is in it

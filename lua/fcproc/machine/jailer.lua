@@ -145,11 +145,7 @@ end
 function M.check_place(folder)
   while not core.stat(folder) do folder = folder:match("^(.*)/[^/]*$") end
   folder = folder == "" and "/" or core.absolute_path(folder) or folder
-  local best = { point = "", own = "" }
-  for _, mount in ipairs(mounts.list()) do
-    local under = mount.point == "/" or (folder .. "/"):find(mount.point .. "/", 1, true) == 1
-    if under and #mount.point >= #best.point then best = mount end -- the last one hides the others
-  end
+  local best = mounts.of(folder)
   local option = ("," .. best.own .. ","):match(",(nodev),") or ("," .. best.own .. ","):match(
     ",(noexec),")
   if not option then return true end
@@ -163,6 +159,11 @@ end
 
 local function controller_of(file)
   return file:match("^([%w_]+)%.")
+end
+
+local function has_controller(point, name)
+  local text = core.read_file(point .. "/cgroup.controllers")
+  return not text or (" " .. text):find("%s" .. name .. "%f[^%w_]") ~= nil
 end
 
 -- Of version 2 a process is in one cgroup only, so that of the jailer is inside of the VM's own.
@@ -196,6 +197,14 @@ function M.cgroups(jail, id)
       return nil, errors.new{ code = "unsupported", op = "jailer.cgroups",
         message = ("jailer.cgroups: no cgroup v%d hierarchy is mounted for %s: is it a file of v%d? "
           .. "(see /proc/self/mountinfo)"):format(version, file, 3 - version) }
+    end
+    local controller = controller_of(file)
+    if version == 2 and controller ~= "cgroup" and not has_controller(point, controller) then
+      return nil, errors.new{ code = "unsupported", op = "jailer.cgroups", path = point,
+        message = ("jailer.cgroups: %s: there is no '%s' in %s/cgroup.controllers: %s"):format(file,
+          controller, point, mounted[controller] and "a hierarchy of version 1 has it"
+          or "it has to be in cgroup.subtree_control of the cgroups above (systemd: Delegate=yes), or in the "
+          .. "kernel") }
     end
     local folder = ("%s/%s/%s"):format(point, parent_of(jail, version), id)
     folder_of[file] = folder

@@ -150,6 +150,7 @@ local function take(manager, id, ctx, to_kill)
   end
   if not process then return nil, err or dead(journal) end
   vm.machine = machines.attach(manager, process, record.files, record.shape)
+  vm.machine.outer = record.outer
   vm.unfinished = record.state ~= "running"
   if to_kill then
     handed_out = true

@@ -104,6 +104,44 @@ function M.drive(check, plan, drive, place)
   end
 end
 
+---What the copies of its drives take, where no blocks are shared.
+---@param plan fcproc.VmPlan
+---@return integer bytes
+function M.copies(plan)
+  local sum = 0
+  for _, drive in ipairs(plan.drives or {}) do sum = sum + (drive.copy and drive.size or 0) end
+  return sum
+end
+
+---Why a VMM of this user has no io_uring; nil: nothing is known of that.
+---@param uid integer|string
+---@param disabled string?  what sysctl kernel.io_uring_disabled says
+---@param group string?     and kernel.io_uring_group, whose members have it all the same
+---@return string? reason
+function M.without_io_uring(uid, disabled, group)
+  disabled = (disabled or ""):match("%d")
+  if disabled == "2" then return "sysctl kernel.io_uring_disabled is 2" end
+  if disabled == "1" and uid ~= 0 and (group or ""):match("%S+") == "-1" then
+    return ("sysctl kernel.io_uring_disabled is 1, and its user %s is not root"):format(uid)
+  end
+end
+
+local function sysctl(name) return core.read_file("/proc/sys/kernel/" .. name) end
+
+---Can the drive be asynchronous here?
+---@param check table
+---@param plan fcproc.VmPlan
+---@param drive table
+---@param place string
+function M.io_engine(check, plan, drive, place)
+  if drive.io_engine ~= "Async" then return end
+  local uid = plan.jailer and plan.jailer.uid or core.own_uid()
+  local reason = M.without_io_uring(uid, sysctl("io_uring_disabled"), sysctl("io_uring_group"))
+  if reason then
+    check:add(place, "Async needs io_uring, and %s: io_engine = \"Sync\" does without", reason)
+  end
+end
+
 -- ---- what lies in the guest's memory ---------------------------------------------------------
 
 -- Where the kernel ends in the guest's memory; nil where that is not known.

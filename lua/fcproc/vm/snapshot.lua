@@ -11,6 +11,7 @@ local manifests = require "fcproc.vm.manifest"
 local options = require "fcproc.options"
 local origins = require "fcproc.resources.origin"
 local partials = require "fcproc.resources.partial"
+local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
 local statefiles = require "fcproc.vm.statefiles"
 
@@ -256,6 +257,10 @@ function M.create(vm, path, opts, ctx)
     if not undone and err then tell(vm, err, why) end
   end)
   manifest, err = create(vm, path, opts, ctx)
+  local record = vm.journal.record
+  -- A jailed VM writes into its jail first.
+  room.tell(err, err and err.code == "api" and record.jail and record.files.folder or path:match("^(.*)/"),
+    (record.mem_mib or 0) << 20, "its memory")
   return manifest, err
 end
 

@@ -191,6 +191,7 @@ local function check_drive(check, plan, kind, given, index, seen)
   }
   if not pmem then sizes.drive(check, plan, planned, place .. ".path") end
   if pmem and file.size == 0 then check:add(place .. ".path", "%s is empty", drive.path) end
+  sizes.io_engine(check, plan, planned, place .. ".io_engine")
   return planned
 end
 
