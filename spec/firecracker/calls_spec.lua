@@ -1,13 +1,14 @@
--- The typed calls and whole configuration files with the real Firecracker 1.12.1.
+-- The typed calls and whole configuration files with the real Firecracker.
 
 local support = require "spec.support"
 local bare_vm = require "spec.support.bare"
 local endpoints = require "fcproc.machine.endpoints"
 local fcproc = require "fcproc"
 local json = require "fcproc.json"
+local versions = require "spec.support.versions"
 
 local must, fails = support.must, support.fails
-local VERSION = "1.12.1"
+local VERSION = versions.real()
 
 describe("the typed calls", function()
   before_each(support.before_each)
@@ -55,6 +56,7 @@ describe("the typed calls", function()
 
   it("name the snapshots' format as the binary does", function()
     local printed = support.sh{ support.firecracker(), "--snapshot-version" }
+    if VERSION:find("-dev", 1, true) then return end -- its format goes on to change until it is released
     assert.are.equal(printed:match("%d+%.%d+%.%d+"), endpoints.snapshot_format(VERSION))
   end)
 end)
@@ -123,22 +125,28 @@ describe("a configuration file", function()
       return whole
     end
     for _, case in ipairs{
-      { "unsupported", config{ ["cpu-config"] = { kvm_capabilities = {} } }, "expected path string" },
+      { "unsupported", config{ ["cpu-config"] = { kvm_capabilities = {} } }, "expected path string",
+        since = "1.13" },
       { "unsupported", config{ ["network-interfaces"] = { { iface_id = "a", host_dev_name = "t",
-        mtu = 1500 } } }, "unknown field `mtu`" },
+        mtu = 1500 } } }, "unknown field `mtu`", since = "1.16" },
       { "invalid", config{ ["machine-config"] = { vcpu_count = 1 } }, "missing field `mem_size_mib`" },
       { "invalid", { ["boot-source"] = { kernel_image_path = "/x" } }, "missing field `drives`" },
       { "invalid", config{ balloon = { amount_mib = 17, deflate_on_oom = false } }, "alloon" },
       { "unsupported", config{ serial = { serial_out_path = "/x" } } },
-      { "unsupported", config{ pmem = {} } },
+      { "unsupported", config{ pmem = {} }, since = "1.14" },
       { "invalid", config{ netwrk = {} } },
     } do
-      fails(case[1], endpoints.check_config(VERSION, case[2]))
+      local known = case.since and versions.at_least(case.since)
+      if known then
+        must(endpoints.check_config(VERSION, case[2]))
+      else
+        fails(case[1], endpoints.check_config(VERSION, case[2]))
+      end
       local ended, output = start(world, endpoints.encode_config(case[2]))
-      if case[3] then
+      if case[3] and not known then
         assert.are.same({ status = 1 }, ended)
         assert.is_truthy(output:find(case[3], 1, true), output)
-      else
+      elseif not known then
         assert.is_nil(ended, output) -- it starts, without what was asked for
       end
     end

@@ -18,10 +18,23 @@ function M.real()
 end
 
 ---Is the real one this version, or newer?
----@param version string
+---@param version string|string[]
 ---@return boolean
 function M.at_least(version)
   return version_of.at_least(M.real(), version) == true
+end
+
+---Is a version's number newer than what the real one is?
+---@param since (string|string[])?  the first version that has something; nil: all have it
+---@return boolean
+function M.lacks(since)
+  return since ~= nil and not M.at_least(since)
+end
+
+---What the real one writes into a kernel's command line before the devices.
+---@return string
+function M.added_args()
+  return M.at_least("1.14") and " pci=off" or ""
 end
 
 ---How the real jailer ends on all its errors but wrong arguments, which are always 1.
