@@ -46,7 +46,10 @@ function M.during(keys, ctx, escaped, work)
     local op, err = keys:copy_op(STDIN, nil, watching)
     local done, was_escaped = false, err
     if op then done, was_escaped = loop.complete(watching, op) end
-    if done and was_escaped then escaped() end
+    if done and was_escaped then
+      keys:close() -- before it is told, so that a Ctrl-C from then on is a signal again
+      escaped()
+    end
     if not done and was_escaped.code ~= "cancelled" then
       failure = was_escaped
       escaped()
