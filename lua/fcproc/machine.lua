@@ -128,7 +128,9 @@ end
 -- How it ended, in a message; and whether that was for want of a right.
 local function explain_end(self, step, exit, output)
   local words = jailer_words(self, exit)
-  if words then return ("%s: the jailer failed: %s"):format(step, words), is_denied(words) end
+  if words then
+    return ("%s: the jailer failed: %s%s"):format(step, words, remedies.of(words)), is_denied(words)
+  end
   -- What it said last is of interest unless it was killed, or ended well; and it tells which of the
   -- two failed.
   local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
