@@ -2,8 +2,10 @@
 -- meanwhile, and has its settings back before the VM is stopped.
 
 local console = require "fcproc.cli.console"
+local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 
 local M = {}
@@ -42,15 +44,20 @@ function M.during(keys, ctx, escaped, work)
   if not keys then return work(ctx) end
   local held <close> = keys -- luacheck: ignore held
   local failure
-  local results = table.pack(console.watched(ctx, work, function(watching)
-    local op, err = keys:copy_op(STDIN, nil, watching)
-    local done, was_escaped = false, err
-    if op then done, was_escaped = loop.complete(watching, op) end
+  -- Raw before anything of the guest is shown, to which somebody may answer.
+  local typing <close> = context.new{ parent = ctx }
+  local op, err = keys:copy_op(STDIN, nil, typing)
+  if not op then return nil, err end
+  local results = table.pack(console.watched(ctx, function(run_ctx)
+    local _ <close> = finally(function() typing:cancel() end)
+    return work(run_ctx)
+  end, function()
+    local done, was_escaped = loop.complete(typing, op)
     if done and was_escaped then
       keys:close() -- before it is told, so that a Ctrl-C from then on is a signal again
       escaped()
     end
-    if not done and was_escaped.code ~= "cancelled" then
+    if not done and was_escaped.code ~= "cancelled" and was_escaped.code ~= "deadline" then
       failure = was_escaped
       escaped()
     end
