@@ -198,15 +198,14 @@ function M.disk(host)
   local slow = mounts.of(core.absolute_path(folder) or folder).kind == "ext4"
   if slow then
     message = message .. "; it is an ext4, where after thousands of VMs each costs up to 4 ms of CPU for the "
-      .. "files that it makes, and 1.1 on a tmpfs"
+      .. "files that it makes, and 1.1 on a tmpfs (as root /run/fcproc)"
   end
   if files and files < LOW_FILES then
     message = message .. (", and only %d more files"):format(files)
     if status == "ok" then status = "warn" end
   end
   fix = status ~= "ok" and "make room there, or choose a runtime_dir on another disk: consoles, "
-    .. "snapshots and disks of VMs grow"
-    or slow and "for many short-lived VMs choose a runtime_dir on a tmpfs (as root /run/fcproc)" or nil
+    .. "snapshots and disks of VMs grow" or nil
   return status, message, fix
 end
 
