@@ -35,7 +35,7 @@ describe("fcproc run -i", function()
   end
 
   it("passes keys on, Ctrl-C too, and Ctrl-] stops the VM", function()
-    local shown, status, after = at_terminal({ "ready", "a\\x03b\\r", "heard", "\\x1d" },
+    local shown, status, after = at_terminal({ "ready", "a\\x03b\\r", "x03b'", "\\x1d" },
       table.unpack(ECHO))
     contains(shown, "Ctrl-] stops it")
     contains(shown, "heard 'a\\x03b'")
