@@ -41,9 +41,9 @@ end
 -- The C module's, with which a state is content that has not loaded this: bytes are as they are there.
 local plain = metatable.__tostring
 
-function metatable.__tostring(err)
+metatable.__tostring = core.uninterruptible(function(err) -- a host prints it after it has interrupted
   return M.shown(plain(err))
-end
+end)
 
 function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
