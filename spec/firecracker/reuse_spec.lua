@@ -80,7 +80,7 @@ describe("a descriptor number that was used again", function()
       assert.are.equal("b", id_of(other))
       assert.are_not.equal(number, number_of(b.dir))
       fails("not_found", client:request("PATCH", "/vm", { state = "Paused" }))
-      assert.has_error(function() closed:request("PATCH", "/vm", { state = "Paused" }) end)
+      fails("closed", closed:request("PATCH", "/vm", { state = "Paused" }))
     end
     assert.are.equal("Running", must(fcproc.request(b.sock, "GET", "/")).state)
   end)
