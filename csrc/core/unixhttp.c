@@ -267,11 +267,6 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
         fcproc_client_close(c);
         return error_errno(err, op_name, -r, "can't open the folder of the socket %s", path);
     }
-    r = client_multi(c, err);
-    if (r < 0) {
-        fcproc_client_close(c);
-        return r;
-    }
     *ret = c;
     return 0;
 }
@@ -298,7 +293,7 @@ FCPROC_API void fcproc_client_close(fcproc_client *c)
 /* ---- the request ---- */
 
 /* Refused because the server is just between bind and listen, or busy: worth another try. One that
- * has answered before listens, or is gone. */
+ * has answered before listens, or is gone, as is the expected one that has ended. */
 static bool worth_retrying(const struct request_op *w)
 {
     struct stat st;
@@ -307,6 +302,7 @@ static bool worth_retrying(const struct request_op *w)
     if (w->connect_errno == EAGAIN)
         return true;
     if (w->connect_errno != ECONNREFUSED || w->client->answered ||
+        (w->client->expected && !fcproc_process_alive(w->client->expected)) ||
         fstat(w->client->socket_fd, &st) < 0)
         return false;
     (void)clock_gettime(CLOCK_REALTIME, &now);

@@ -82,23 +82,34 @@ local function look(machine, ctx, step, vm)
   end
 end
 
+local function press(machine, left, ctx)
+  left = math.max(left, 0)
+  local limited <close> = core.context(ctx or core.default_context(), math.min(ANSWER_LIMIT, left))
+  return machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, limited)
+end
+
 ---The guest is asked, again and again. One that is known to run is not looked at before the first time.
-function rungs.ctrl_alt_del(machine, limit, ctx, step, vm)
+function rungs.ctrl_alt_del(machine, limit, ctx, step, vm, turns)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
+  local turn <close> = turns and turns:take()
   local began, presses = core.now(), 0
-  local bounded <close> = core.context(ctx or core.default_context(), limit)
   local due, looked = not machine.started or vm.journal.record.paused, false
   local function look_once()
     if looked then return end
     looked = true
+    local left = math.max(limit - (core.now() - began), 0)
+    local bounded <close> = core.context(ctx or core.default_context(), left)
     return look(machine, bounded, step, vm)
   end
   while true do
     local answer, more
     if due then answer, more = look_once() end
     if answer ~= nil then return answer, more end
-    local press <close> = core.context(bounded, ANSWER_LIMIT)
-    local ok, err = machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, press)
+    local ok, err = press(machine, limit - (core.now() - began), ctx)
+    if turns and presses == 0 then -- most need no second, and what it took serves the next VM
+      machine:disconnect()
+      turn:give()
+    end
     if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
     if not ok and hangs_after_reset(machine, err, step) then return false end
     -- It could not be asked, which is no reason to kill it.
@@ -200,12 +211,12 @@ local function unkillable(pid)
 end
 
 -- One step, with its entry in the report. true: the process is gone.
-local function climb(vm, rung, report, ctx)
+local function climb(vm, rung, report, ctx, turns)
   local name = type(rung[1]) == "function" and "function" or rung[1]
   local step, began = { name = name }, core.now()
   report.steps[#report.steps + 1] = step
   local fn = rungs[rung[1]] or custom(rung[1], vm)
-  local gone, exit = fn(vm.machine, rung[2], ctx, step, vm)
+  local gone, exit = fn(vm.machine, rung[2], ctx, step, vm, turns)
   step.took = core.now() - began
   if gone == true then
     step.outcome, report.outcome, report.step, report.exit = "exited", "exited", name, exit
@@ -227,9 +238,10 @@ end
 ---@param vm fcproc.Vm
 ---@param ladder table[]
 ---@param ctx fcproc.Context?
+---@param turns fcproc.Turns?  of a fleet: what a request needs is needed for few of it at once
 ---@return fcproc.StopReport report
 ---@return fcproc.Error? err  the context ended first
-function M.process(vm, ladder, ctx)
+function M.process(vm, ladder, ctx, turns)
   local began = core.now()
   local report = { outcome = "running", steps = {}, left = {} }
   local machine = vm.machine
@@ -239,7 +251,7 @@ function M.process(vm, ladder, ctx)
     report.outcome, report.step, report.exit = "exited", "gone", exit
   else
     for _, rung in ipairs(ladder) do
-      gone, err = climb(vm, rung, report, ctx)
+      gone, err = climb(vm, rung, report, ctx, turns)
       if gone or gone == nil then break end
     end
   end
