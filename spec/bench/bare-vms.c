@@ -5,9 +5,10 @@
  * programmer would do. One epoll set, one inotify watch, a look every millisecond only at sockets
  * that refuse. With a bridge, each VM has a TAP on it, and the TAPs go as one group. Its guests then
  * do what fcproc's do, which is most of the time that such a fleet takes: each has an address, and
- * starts its network with it, and none hears the others.
+ * starts its network with it, and none hears the others. With "cad" the guests are asked to end, each
+ * on a connection of its own, instead of killed.
  *
- *     bench-bare-vms FOLDER FIRECRACKER KERNEL N [BRIDGE]
+ *     bench-bare-vms FOLDER FIRECRACKER KERNEL N [BRIDGE|- [cad]]
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -148,20 +149,33 @@ static void start(int i, const char *firecracker)
         die("pidfd");
 }
 
+static int reach(struct vm *vm, int i)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/%d.sock", folder, i);
+    if (vm->sock < 0)
+        vm->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return connect(vm->sock, (struct sockaddr *)&address, sizeof(address));
+}
+
+static void send_request(struct vm *vm, int i, const char *request)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)(i + MOST_VMS) };
+
+    if (write(vm->sock, request, strlen(request)) != (ssize_t)strlen(request) ||
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, vm->sock, &event) < 0)
+        die("ask");
+}
+
 /* Connects and asks, once the socket is there. */
 static void ask(int i)
 {
-    static const char request[] = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n";
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)(i + MOST_VMS) };
     struct vm *vm = &vms[i];
 
     if (vm->asked)
         return;
-    snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/%d.sock", folder, i);
-    if (vm->sock < 0)
-        vm->sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (connect(vm->sock, (struct sockaddr *)&address, sizeof(address)) < 0) {
+    if (reach(vm, i) < 0) {
         vm->refused = errno == ECONNREFUSED;
         if (!vm->refused && errno != ENOENT)
             die("connect");
@@ -169,9 +183,7 @@ static void ask(int i)
     }
     vm->refused = 0;
     vm->asked = 1;
-    if (write(vm->sock, request, sizeof(request) - 1) != sizeof(request) - 1 ||
-        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, vm->sock, &event) < 0)
-        die("ask");
+    send_request(vm, i, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n");
 }
 
 static int read_answer(struct vm *vm)
@@ -231,6 +243,22 @@ static void wait_until_running(int n, int inotify_fd)
     }
 }
 
+static void end(int i, int by_cad)
+{
+    struct vm *vm = &vms[i];
+
+    vm->sock = -1;
+    if (!by_cad && syscall(SYS_pidfd_send_signal, vm->pidfd, SIGKILL, NULL, 0) < 0)
+        die("kill");
+    if (!by_cad)
+        return;
+    if (reach(vm, i) < 0)
+        die("connect");
+    send_request(vm, i,
+                 "PUT /actions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                 "Content-Length: 33\r\n\r\n{\"action_type\":\"SendCtrlAltDel\"}");
+}
+
 static void wait_until_gone(int n)
 {
     while (n > 0) {
@@ -241,8 +269,10 @@ static void wait_until_gone(int n)
             struct vm *vm = &vms[events[k].data.u32 % MOST_VMS];
             siginfo_t info;
 
-            if (events[k].data.u32 >= MOST_VMS)
+            if (events[k].data.u32 >= MOST_VMS) { /* its answer, or its end */
+                close(vm->sock);
                 continue;
+            }
             if (waitid(P_PIDFD, (id_t)vm->pidfd, &info, WEXITED) < 0)
                 die("waitid");
             close(vm->pidfd);
@@ -302,7 +332,7 @@ int main(int argc, char **argv)
         inotify_add_watch(inotify_fd, folder, IN_CREATE) < 0 ||
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, inotify_fd, &event) < 0)
         die(folder);
-    if (argc > 5) {
+    if (argc > 5 && strcmp(argv[5], "-") != 0) {
         open_netlink();
         bridge = find_link(argv[5]);
     }
@@ -315,8 +345,7 @@ int main(int argc, char **argv)
     wait_until_running(n, inotify_fd);
     up = now();
     for (int i = 0; i < n; i++)
-        if (syscall(SYS_pidfd_send_signal, vms[i].pidfd, SIGKILL, NULL, 0) < 0)
-            die("kill");
+        end(i, argc > 6);
     wait_until_gone(n);
     if (bridge)
         delete_taps();

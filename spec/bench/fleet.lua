@@ -1,14 +1,15 @@
 -- One measurement of `make bench`, in a process of its own, so that its CPU time and its peak memory
 -- are its own: a fleet from nothing to running and to gone. Prints what bench-bare-vms prints.
 --
---     fleet.lua FOLDER FIRECRACKER N [BRIDGE [ROUNDS]]
+--     fleet.lua FOLDER FIRECRACKER N [BRIDGE|- [sigkill|ctrl_alt_del [ROUNDS]]]
 
 local fcproc = require "fcproc"
 
 collectgarbage("generational") -- as the README says of scripts that start fleets
 
 local folder, firecracker, n, bridge = arg[1], arg[2], tonumber(arg[3]), arg[4]
-local rounds = tonumber(arg[5]) or 1
+local step, rounds = arg[5] or "sigkill", tonumber(arg[6]) or 1
+if bridge == "-" then bridge = nil end
 local manager <close> = assert(fcproc.new{
   runtime_dir = folder, firecracker_bin = firecracker, bridge_name = bridge,
   bridge_ip = bridge and "172.30.0.1", cidr = bridge and 24,
@@ -28,15 +29,16 @@ for i = 1, n do specs[i] = { id = "v" .. i, network = bridge and true or nil } e
 -- VM's start 2 ms slower or faster.
 require("fcproc.core").poll_many({}, {}, 0.05)
 
-local before, up, down = os.clock(), 0, 0
+local before, up, down, end_cpu = os.clock(), 0, 0, 0
 for _ = 1, rounds do
   local began = fcproc.now()
   local fleet = assert(vm.launch_all(manager, specs))
-  local running = fcproc.now()
-  assert(vm.stop_all(fleet, { { "sigkill", 5 } }))
+  local running, used = fcproc.now(), os.clock()
+  assert(vm.stop_all(fleet, { { step, 5 } }))
   up, down = up + running - began, down + fcproc.now() - running
+  end_cpu = end_cpu + os.clock() - used
 end
 local cpu = os.clock()
 local hwm, anonymous = memory()
-io.write(('{"up":%.6f,"down":%.6f,"cpu":%.6f,"flow":%.6f,"hwm":%d,"anon":%d}\n'):format(up / rounds,
-  down / rounds, cpu, (cpu - before) / rounds, hwm, anonymous))
+io.write(('{"up":%.6f,"down":%.6f,"cpu":%.6f,"flow":%.6f,"end_cpu":%.6f,"hwm":%d,"anon":%d}\n'):format(
+  up / rounds, down / rounds, cpu, (cpu - before) / rounds, end_cpu / rounds, hwm, anonymous))

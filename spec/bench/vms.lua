@@ -17,6 +17,7 @@ end
 
 local BRIDGE = "fcbr0"
 local CPU_BAR, RSS_BAR, TIME_BAR = 0.5e-3, 8, 1.1 -- seconds a VM, MiB, times bare C
+local ASKED_CPU_BAR, ASKED_RSS_BAR, ASKED_TIME_BAR = 0.3e-3, 12, 1.2 -- of Ctrl-Alt-Del, at 100 and 200
 local FLEETS = { { n = 1, rounds = 80 }, { n = 10, rounds = 12 }, { n = 50, rounds = 7 },
   { n = 100, rounds = 7 } }
 
@@ -31,11 +32,13 @@ local function measure(...)
 end
 
 local sides = {
-  fcproc = function(n, bridge)
-    return measure(arg[-1], here .. "/fleet.lua", home .. "/fcproc", firecracker, n, bridge)
+  fcproc = function(n, bridge, by_cad)
+    return measure(arg[-1], here .. "/fleet.lua", home .. "/fcproc", firecracker, n, bridge or "-",
+      by_cad and "ctrl_alt_del")
   end,
-  bare = function(n, bridge)
-    return measure(build .. "/bench-bare-vms", home .. "/bare", firecracker, kernel, n, bridge)
+  bare = function(n, bridge, by_cad)
+    return measure(build .. "/bench-bare-vms", home .. "/bare", firecracker, kernel, n, bridge or "-",
+      by_cad and "cad")
   end,
   curl = function(n)
     return measure("sh", here .. "/curl.sh", home .. "/curl", firecracker, kernel, n)
@@ -53,14 +56,15 @@ end
 -- Each round begins with another side and goes the other way round.
 local ORDER = { "fcproc", "bare", "again", "curl" }
 
-local function row(n, rounds, bridge)
-  io.stderr:write(("  %d at once%s ...\n"):format(n, bridge and ", with TAPs" or ""))
+local function row(n, rounds, bridge, by_cad)
+  io.stderr:write(("  %d at once%s%s ...\n"):format(n, bridge and ", with TAPs" or "",
+    by_cad and ", ended by Ctrl-Alt-Del" or ""))
   local samples = {}
   for round = 1, rounds do
     for turn = 1, #ORDER do
       local side = ORDER[(round + (round % 2 == 0 and turn or -turn)) % #ORDER + 1]
       if side ~= "curl" or (n <= 10 and not bridge) then
-        local got = sides[side](n, bridge)
+        local got = sides[side](n, bridge, by_cad)
         got.total = got.up + got.down
         samples[side] = samples[side] or {}
         for what, value in pairs(got) do
@@ -78,7 +82,8 @@ local function row(n, rounds, bridge)
   return result
 end
 
-local rows, empty = {}
+local rows, asked = {}, {}
+local empty
 do
   local _ <close> = setmetatable({}, { __close = function() runner:run{ "rm", "-r", home } end })
   io.stderr:write("measuring whole VMs, about two minutes\n")
@@ -93,6 +98,7 @@ do
     end
   end
   assert(manager:delete_bridge())
+  for _, n in ipairs{ 100, 200 } do asked[#asked + 1] = row(n, 5, nil, true) end
 end
 
 local function ms(s) return ("%.1f [%.1f %.1f]"):format(s.median * 1e3, s.p10 * 1e3, s.p90 * 1e3) end
@@ -131,10 +137,22 @@ for _, r in ipairs(rows) do
       verdict(rss, RSS_BAR), rss / RSS_BAR) or "-", r.fcproc.anon.median / 1024,
     r.bare.hwm.median / 1024))
 end
+print()
+print("| VMs ended by Ctrl-Alt-Del | ms until all are gone: fcproc | bare C | ratio | bar "
+  .. "| own CPU a VM for it, ms | bar | peak RSS, MiB | bar |")
+print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+for _, r in ipairs(asked) do
+  local ratio, used = r.fcproc.down.median / r.bare.down.median, r.fcproc.end_cpu.median / r.n
+  local rss = r.fcproc.hwm.median / 1024
+  print(("| %d | %s | %s | %.2f | %.1f %s | %.2f | %.1f %s | %.1f | %s |"):format(r.n,
+    ms(r.fcproc.down), ms(r.bare.down), ratio, ASKED_TIME_BAR, verdict(ratio, ASKED_TIME_BAR),
+    used * 1e3, ASKED_CPU_BAR * 1e3, verdict(used, ASKED_CPU_BAR), rss, r.n == 200
+      and ("%d %s"):format(ASKED_RSS_BAR, verdict(rss, ASKED_RSS_BAR)) or "-"))
+end
 print(("A script that loads fcproc and launches nothing: %.1f MiB at its peak, %.1f of them anonymous, "
   .. "%.1f ms of CPU. The rest is pages of shared libraries, most of them libcurl's (TLS, Kerberos, "
   .. "LDAP), which every process that uses it has."):format(empty.hwm / 1024, empty.anon / 1024,
   empty.cpu * 1e3))
 print("Medians with the 10th and 90th percentile; the A/A column is fcproc against itself.")
 local file <close> = assert(io.open(build .. "/bench-vms.json", "w"))
-file:write(cjson.encode{ rows = rows, empty = empty }, "\n")
+file:write(cjson.encode{ rows = rows, asked = asked, empty = empty }, "\n")
