@@ -362,6 +362,25 @@ static void set_file_path(lua_State *L, fcproc_op *op)
     lua_setfield(L, -2, "path");
 }
 
+/* The errors of the operation at that index of the stack tell the path at the other. */
+static void tell_path(lua_State *L, struct bind_op *b, int op, int path)
+{
+    b->decorate = set_file_path;
+    lua_pushvalue(L, path);
+    lua_setiuservalue(L, op, 1);
+}
+
+static const struct fcproc_expected *expected_field(lua_State *L, int i,
+                                                    struct fcproc_expected *room)
+{
+    const struct fcproc_expected *expected;
+
+    lua_getfield(L, i, "expected");
+    expected = bind_expected(L, lua_gettop(L), room);
+    lua_pop(L, 1);
+    return expected;
+}
+
 /* core.copy_file(from, to, method, mode, options?, ctx?) -> op, whose results are the method, the
  * bytes and the copy's identity. options: uid, gid, expected */
 static int l_copy_file(lua_State *L)
@@ -380,13 +399,9 @@ static int l_copy_file(lua_State *L)
         luaL_checktype(L, 5, LUA_TTABLE);
         spec.uid = id_field(L, 5, "uid");
         spec.gid = id_field(L, 5, "gid");
-        lua_getfield(L, 5, "expected");
-        spec.expected = bind_expected(L, lua_gettop(L), &room);
-        lua_settop(L, 7);
+        spec.expected = expected_field(L, 5, &room);
     }
-    b->decorate = set_file_path;
-    lua_pushvalue(L, 2);
-    lua_setiuservalue(L, 7, 1);
+    tell_path(L, b, 7, 2);
     if (fcproc_file_copy(&spec, bind_ctx(L, 6), &b->op, &err) < 0)
         return fail_at(L, &err, 2);
     return 1;
@@ -422,13 +437,9 @@ static int l_hash_file(lua_State *L)
         luaL_checktype(L, 2, LUA_TTABLE);
         spec.follow = flag_field(L, 2, "follow");
         spec.blocks = flag_field(L, 2, "blocks");
-        lua_getfield(L, 2, "expected");
-        spec.expected = bind_expected(L, lua_gettop(L), &room);
-        lua_settop(L, 4);
+        spec.expected = expected_field(L, 2, &room);
     }
-    b->decorate = set_file_path;
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, 4, 1);
+    tell_path(L, b, 4, 1);
     if (fcproc_file_hash(&spec, bind_ctx(L, 3), &b->op, &err) < 0)
         return fail_at(L, &err, 1);
     return 1;
@@ -441,9 +452,7 @@ static int l_sync(lua_State *L)
     const char *path = bind_check_string(L, 1);
     struct bind_op *b = bind_first_op(L, 2, NULL);
 
-    b->decorate = set_file_path;
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, 3, 1);
+    tell_path(L, b, 3, 1);
     if (fcproc_file_sync(path, bind_ctx(L, 2), &b->op, &err) < 0)
         return fail_at(L, &err, 1);
     return 1;

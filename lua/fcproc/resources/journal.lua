@@ -361,6 +361,21 @@ function M.ids(manager)
   return ids
 end
 
+---What the journals tell: of one VM, when its record is given, else of all. A journal that can't be
+---read is left out: it is told by who lists VMs.
+---@param manager fcproc.Manager
+---@param only table?
+---@return table[]? records
+---@return fcproc.Error? err
+function M.records(manager, only)
+  if only then return { only } end
+  local ids, err = M.ids(manager)
+  if not ids then return nil, err end
+  local list = {}
+  for _, id in ipairs(ids) do list[#list + 1] = M.read(manager, id) end
+  return list
+end
+
 ---Removes the lock files of VMs that are not there, which a crash between lock and folder leaves.
 ---@param manager fcproc.Manager
 function M.sweep(manager)

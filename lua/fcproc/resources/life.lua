@@ -187,4 +187,13 @@ function M.of(record, without)
   return answer
 end
 
+---Does it run, as far as that can be told?
+---@param record table
+---@param without integer?  bits of core.without
+---@return boolean
+function M.is_alive(record, without)
+  local judged <close> = M.of(record, without)
+  return judged.state == "alive"
+end
+
 return M

@@ -30,8 +30,7 @@ local function append(found, taps, manager, record)
       or tap.attach and not taps.bridge[tap.name] and "off the bridge"
       or not there.up and "down"
     if what and alive == nil then
-      local life <close> = lives.of(record, manager.config.without)
-      alive = life.state == "alive"
+      alive = lives.is_alive(record, manager.config.without)
     end
     if what and alive then
       found[#found + 1] = { id = record.id, tap = tap.name, what = what, attach = tap.attach }
@@ -54,17 +53,10 @@ function M.wrong(manager, ctx, only)
   if bridge then all, err = manager.net:list_taps(nil, ctx) end
   if not all then return nil, err end
   local taps = { bridge = by_name(bridge), all = by_name(all) }
-  if only then
-    append(found, taps, manager, only)
-    return found
-  end
-  local ids
-  ids, err = journals.ids(manager)
-  if not ids then return nil, err end
-  for _, id in ipairs(ids) do
-    local record = journals.read(manager, id) -- a bad one is told by who lists VMs
-    if record then append(found, taps, manager, record) end
-  end
+  local records
+  records, err = journals.records(manager, only)
+  if not records then return nil, err end
+  for _, record in ipairs(records) do append(found, taps, manager, record) end
   return found
 end
 

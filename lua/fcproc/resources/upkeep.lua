@@ -38,12 +38,6 @@ function M.entries(record)
   return entries
 end
 
--- A TAP that is in use tells the same, but a VMM can deny its own.
-local function is_alive(manager, record)
-  local life <close> = lives.of(record, manager.config.without)
-  return life.state == "alive"
-end
-
 -- The NAT of the record's VM if it runs, on this bridge, in this namespace.
 local function append_running(list, manager, record, taps)
   local entries, running = M.entries(record), nil
@@ -51,7 +45,8 @@ local function append_running(list, manager, record, taps)
     local tap = taps[entry.tap]
     local owner = tap and tap.alias and aliases.id_of(manager.config.runtime_dir, tap.alias)
     if tap and (not tap.alias or owner == record.id) then
-      if running == nil then running = tap.in_use or is_alive(manager, record) end
+      -- A TAP in use says so as well, but a VMM can deny its own.
+      if running == nil then running = tap.in_use or lives.is_alive(record, manager.config.without) end
       if running then list[#list + 1] = entry end
     end
   end
@@ -65,17 +60,10 @@ local function running(manager, ctx, only)
   if not found then return nil, err end
   if #found == 0 then return list end
   for _, tap in ipairs(found) do taps[tap.name] = tap end
-  if only then
-    append_running(list, manager, only, taps)
-    return list
-  end
-  local ids
-  ids, err = journals.ids(manager)
-  if not ids then return nil, err end
-  for _, id in ipairs(ids) do
-    local record = journals.read(manager, id) -- a bad one is told by who lists VMs
-    if record then append_running(list, manager, record, taps) end
-  end
+  local records
+  records, err = journals.records(manager, only)
+  if not records then return nil, err end
+  for _, record in ipairs(records) do append_running(list, manager, record, taps) end
   return list
 end
 
