@@ -65,8 +65,10 @@ describe("a configuration file", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
-  -- Starts a Firecracker with it; what it wrote, and how it ended, or nil when it answers.
-  local function start(world, text)
+  -- Starts a Firecracker with it; what it wrote, and how it ended, or nil when it answers. One that
+  -- is expected to end is asked nothing: a request that waits while a file is refused may turn the
+  -- refusal into a signal that its seccomp filter forbids.
+  local function start(world, text, ends)
     local file, sock = world.folder:file("config.json"), world.folder:file("api.sock")
     local console = world.folder:file("console.log")
     support.write_file(file, text)
@@ -77,7 +79,7 @@ describe("a configuration file", function()
         session = true }))
     local ended
     support.eventually("Firecracker answers or ends", function()
-      if not process:alive() then
+      if ends or not process:alive() then
         local _
         _, ended = must(process:wait(10))
         return true
@@ -142,8 +144,9 @@ describe("a configuration file", function()
       else
         fails(case[1], endpoints.check_config(VERSION, case[2]))
       end
-      local ended, output = start(world, endpoints.encode_config(case[2]))
-      if case[3] and not known then
+      local ends = case[3] and not known
+      local ended, output = start(world, endpoints.encode_config(case[2]), ends)
+      if ends then
         assert.are.same({ status = 1 }, ended)
         assert.is_truthy(output:find(case[3], 1, true), output)
       elseif not known then
