@@ -195,10 +195,19 @@ describe("the kernel's command line", function()
 
   it("has less room as of 1.13, and more with devices on PCI", function()
     local config = { drives = { { is_root_device = true }, {} }, ["network-interfaces"] = { {} },
-      vsock = {}, balloon = {}, entropy = {} }
+      vsock = {}, balloon = {}, entropy = {}, ["boot-source"] = { boot_args = "quiet" } }
     assert.are.equal(17 + 5 * 35 + 36, cmdline.added("1.12.1", config, false, "x86_64"))
     assert.are.equal(17 + 5 * 35 + 36 + 8, cmdline.added("1.13.0", config, false, "x86_64"))
     assert.are.equal(17, cmdline.added("1.14.4", config, true, "x86_64"))
     assert.are.equal(17 + 8, cmdline.added("1.14.4", config, false, "aarch64"))
+  end)
+
+  it("has room for files as memory, for memory to plug in, and for an early console", function()
+    local config = { drives = {}, pmem = { {}, { root_device = true } }, ["memory-hotplug"] = {},
+      ["boot-source"] = { boot_args = "console=ttyS0" } }
+    assert.are.equal(#" root=/dev/pmem1 rw" + 3 * 35 + 8, cmdline.added("1.14.4", config, false, "x86_64"))
+    assert.are.equal(#" root=/dev/pmem1 rw", cmdline.added("1.14.4", config, true, "x86_64"))
+    assert.are.equal(#" root=/dev/pmem1 rw" + #" earlycon=uart,mmio,0x40002000",
+      cmdline.added("1.14.4", config, true, "aarch64"))
   end)
 end)

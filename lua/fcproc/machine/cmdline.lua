@@ -72,6 +72,19 @@ end
 
 -- The words' form: only their lengths count here.
 local PCI_OFF, DEVICE, FIRST_INTERRUPT = "pci=off", "virtio_mmio.device=4K@0xd0000000:%d", 5
+local EARLY_CONSOLE = "earlycon=uart,mmio,0x40002000" -- aarch64, of a line that has "console=" anywhere
+
+-- The root may be any of the pmem devices, which are counted from 0; of the drives it is the first.
+local function root_words(config)
+  local words = ""
+  for _, drive in ipairs(config.drives) do
+    if drive.is_root_device then words = words .. " root=/dev/vda rw" end
+  end
+  for i, device in ipairs(config.pmem or {}) do
+    if device.root_device then words = words .. (" root=/dev/pmem%d rw"):format(i - 1) end
+  end
+  return words
+end
 
 ---How many bytes Firecracker adds for a configuration, blanks included.
 ---@param version string   its own
@@ -80,12 +93,15 @@ local PCI_OFF, DEVICE, FIRST_INTERRUPT = "pci=off", "virtio_mmio.device=4K@0xd00
 ---@param arch string
 ---@return integer
 function M.added(version, config, pci, arch)
-  local size, devices = 0, #config.drives + #(config["network-interfaces"] or {})
-  for _, name in ipairs{ "balloon", "vsock", "entropy" } do
+  local size, devices = #root_words(config), 0
+  for _, name in ipairs{ "drives", "pmem", "network-interfaces" } do
+    devices = devices + #(config[name] or {})
+  end
+  for _, name in ipairs{ "balloon", "vsock", "entropy", "memory-hotplug" } do
     devices = devices + (config[name] and 1 or 0)
   end
-  for _, drive in ipairs(config.drives) do
-    if drive.is_root_device then size = size + #" root=/dev/vda rw" end
+  if arch == "aarch64" and config["boot-source"].boot_args:find("console=", 1, true) then
+    size = size + #EARLY_CONSOLE + 1
   end
   if pci then return size end
   if version_of.at_least(version, "1.13") then size = size + #PCI_OFF + 1 end
