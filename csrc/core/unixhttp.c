@@ -331,9 +331,7 @@ static int refusal(const struct request_op *w, fcproc_error *err)
                       "%s: a process that can't be seen from here (of another PID namespace) "
                       "listens on %s, not pid %d, whom it is meant for; nothing was sent",
                       w->title, w->client->path, pid);
-    if (err)
-        err->pid = dead ? pid : w->peer;
-    return r;
+    return error_about(err, dead ? pid : w->peer, r);
 }
 
 static int request_failure(const struct request_op *w, fcproc_error *err)

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static int failures;
 
@@ -137,19 +140,51 @@ static void reads_each_size(void)
     fcproc_netns_close(ns);
 }
 
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    CHECK(bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 8) == 0);
+    return fd;
+}
+
+/* A request that is meant for another process than the one that listens, which is this one. */
+static int ask_another(fcproc_client *client, fcproc_error *small)
+{
+    fcproc_op *op = NULL;
+    int r = fcproc_request(client, "GET", "/", NULL, 0, 5000, NULL, &op, small);
+
+    if (r == 0)
+        r = fcproc_op_wait(op, small);
+    fcproc_op_close(op);
+    return r;
+}
+
 /* An error of a size: no byte after it is touched, and none of one without a size. */
-static void fills_as_much_as_there_is(void)
+static void fills_as_much_as_there_is(const char *folder)
 {
     const size_t before = offsetof(fcproc_error, message),
                  sizes[] = { 0, 8, before, before + 8, before + 40 };
-    fcproc_process *p = NULL;
+    fcproc_process *p = NULL, *parent = NULL;
+    fcproc_client *client = NULL;
+    char path[64];
+    int listener;
 
+    (void)snprintf(path, sizeof(path), "%.50s/socket", folder);
+    listener = listen_at(path);
+    CHECK(fcproc_process_open(getppid(), &parent, &err) == 0 &&
+          fcproc_client_new(path, &client, &err) == 0);
+    fcproc_client_expect(client, parent);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         fcproc_error small;
         size_t from = sizes[i] > before ? sizes[i] : sizeof(small.struct_size);
 
         memset(&small, 0x5a, sizeof(small));
         small.struct_size = sizes[i];
+        CHECK(ask_another(client, &small) == FCPROC_ERR_NOT_SAME_PROCESS);
+        CHECK(sizes[i] <= before || small.pid == getpid());
         CHECK(fcproc_process_open(-7, &p, &small) == FCPROC_ERR_INVALID);
         CHECK(fcproc_process_open(1 << 29, &p, &small) == FCPROC_ERR_NOT_FOUND);
         for (size_t at = from; at < sizeof(small); at++)
@@ -158,6 +193,9 @@ static void fills_as_much_as_there_is(void)
             CHECK(small.code == FCPROC_ERR_NOT_FOUND && small.pid == 1 << 29 &&
                   strncmp(small.message, "can't o", 7) == 0);
     }
+    fcproc_client_close(client);
+    fcproc_process_close(parent);
+    (void)close(listener);
 }
 
 int main(int argc, char **argv)
@@ -168,7 +206,7 @@ int main(int argc, char **argv)
     tells_nobody(argv[1]);
     leaves_out_what_is_more(argv[1]);
     reads_each_size();
-    fills_as_much_as_there_is();
+    fills_as_much_as_there_is(argv[1]);
     if (failures == 0)
         puts("ok");
     return failures != 0;
