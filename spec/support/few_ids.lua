@@ -45,8 +45,8 @@ do -- a process for the manager: a lock and a pidfd
   collectgarbage("stop")
   local before = descriptors()
   local vm = assert(fcproc.vm.adopt(manager, ids[1]))
-  local taken = descriptors() - before
-  assert(taken <= 2, "adopt keeps " .. taken)
+  -- What its waits had may be closed in a thread after they ended.
+  support.eventually("adopt keeps two", function() return descriptors() - before <= 2 end)
   assert(vm:detach())
   -- What nobody has any more is collected when there is no room.
   local own = math.tointeger(tonumber(core.read_link("/proc/self")))
