@@ -225,4 +225,80 @@ describe("a VM's spec", function()
     assert.are.equal("paused", err.problems[1].place)
     assert.are.equal("vcpus", err.problems[2].place)
   end)
+
+  it("has a drive that an object tells, which is asked once the rest is right", function()
+    local asked, disk = 0, world.folder:file("disk")
+    support.write_file(disk, ("x"):rep(512))
+    local object, context = {}, must(fcproc.context{ timeout = 10 })
+    function object.disk(self, ctx)
+      assert.are.equal(object, self)
+      assert.are.equal(context, ctx)
+      asked = asked + 1
+      return { path = disk, read_only = true, root = true }
+    end
+    local plan = must(specs.plan(manager, { drives = { object } }, false, context))
+    assert.are.same({ "root", true, disk, 1 }, { plan.drives[1].id, plan.drives[1].read_only,
+      plan.drives[1].path, asked })
+    has({ vcpus = "99 is out of range" }, manager, { vcpus = 99, drives = { object } })
+    assert.are.equal(1, asked)
+    context:close()
+    -- What it tells is checked as what is written.
+    local function telling(...)
+      local told = table.pack(...)
+      return { drives = { { disk = function() return table.unpack(told, 1, told.n) end } } }
+    end
+    has({ ["drives[1].path"] = "no such file" }, manager, telling{ path = "/nowhere" })
+    has({ ["drives[1].size"] = "unknown; known: " }, manager, telling{ path = disk, size = 1 })
+    has({ ["drives[1]"] = "must be a table, not a number" }, manager, telling(3))
+    local gone = select(2, fcproc.vm.adopt(manager, "nobody"))
+    local err = fails("not_found", fcproc.vm.launch(manager, telling(nil, gone)))
+    assert.are.equal(gone, err)
+    assert.is_truthy(err.message:find("^drives%[1%]: there is no VM"))
+    err = fails("invalid", fcproc.vm.launch(manager, telling(nil, "no luck")))
+    assert.are.equal("drives[1]: its disk can't be had: no luck", err.message)
+  end)
+
+  it("has an overlay over a read-only root, which is its last disk", function()
+    local folder = world.folder
+    for _, name in ipairs{ "base", "scratch", "data" } do
+      support.write_file(folder:file(name), name .. ("x"):rep(508 - #name + 4))
+    end
+    local base = { path = folder:file("base"), root = true, read_only = true,
+      overlay = folder:file("scratch") }
+    local data = { path = folder:file("data"), read_only = true }
+    local function drives_of(given)
+      local plan = must(specs.plan(manager, given))
+      local config, names = specs.config(plan, {}), {}
+      for i, drive in ipairs(config.drives) do
+        names[i] = drive.drive_id .. (drive.is_read_only and " ro" or " rw")
+      end
+      return table.concat(names, ", "), config["boot-source"].boot_args, plan
+    end
+    local names, line, plan = drives_of{ drives = { data, base }, initrd = folder:file("data"),
+      boot_args = "console=ttyS0 -- one" }
+    assert.are.equal("drive1 ro, root ro, overlay rw", names)
+    assert.are.equal("console=ttyS0 fcproc.overlay=/dev/vdc -- one", line)
+    assert.are.same({ "reflink" }, { plan.drives[3].copy, plan.drives[3].lease })
+    assert.is_nil(plan.warnings)
+    names, line = drives_of{ drives = { base }, boot_args = "fcproc.overlay=/dev/pmem0 init=/sbin/other" }
+    assert.are.equal("fcproc.overlay=/dev/pmem0 init=/sbin/other", line)
+    assert.are.equal("root ro, overlay rw", names)
+    local many = { base }
+    for i = 2, 26 do many[i] = { path = data.path, read_only = true, id = "d" .. i } end
+    line = select(2, drives_of{ drives = many, boot_args = "quiet" })
+    assert.are.equal("quiet fcproc.overlay=/dev/vdaa", line)
+    plan = select(3, drives_of{ drives = { base } })
+    assert.is_truthy(plan.warnings[1].message:find("nothing lays it over the root", 1, true))
+    for _, wrong in ipairs{ { root = false }, { read_only = false }, { copy = "sparse" } } do
+      for key, value in pairs(base) do
+        if wrong[key] == nil then wrong[key] = value end
+      end
+      has({ ["drives[1].overlay"] = "is for a root that is read-only and no copy" }, manager,
+        { drives = { wrong } })
+    end
+    has({ ["drives[1].overlay.path"] = "no such file" }, manager,
+      { drives = { { path = base.path, root = true, read_only = true, overlay = "/nowhere" } } })
+    has({ ["drives[1].overlay.id"] = "'overlay' is drives[2]'s too" }, manager,
+      { drives = { base, { path = data.path, id = "overlay", read_only = true } } })
+  end)
 end)

@@ -5,6 +5,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local origins = require "fcproc.resources.origin"
+local users = require "fcproc.resources.users"
 
 local M = {}
 
@@ -158,6 +159,8 @@ function M.make(journal, plan, ctx)
     end
     if not ok then return nil, err end
   end
+  ok, err = users.add(record.drives, journal.folder)
+  if not ok then return nil, err end
   for i, drive in ipairs(record.drives) do
     local to = inside .. "/" .. drive.name
     if drive.copy then

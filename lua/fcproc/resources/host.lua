@@ -17,6 +17,7 @@ local processes = require "fcproc.resources.processes"
 local strays = require "fcproc.resources.strays"
 local upkeep = require "fcproc.resources.upkeep"
 local uplinks = require "fcproc.network.uplinks"
+local users = require "fcproc.resources.users"
 
 local M = {}
 
@@ -316,6 +317,7 @@ local function remove_rest(journal, leases, names, left)
   if #left > before then return end
   for _, name in ipairs(names) do note(left, id, name, leases:release(name, id)) end
   if #left > before then return end
+  users.remove(record.drives or {}, journal.folder)
   note(left, id, journal.folder, journal:remove())
 end
 

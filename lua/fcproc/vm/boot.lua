@@ -39,6 +39,26 @@ function M.read_args(check, plan)
   end
 end
 
+-- The nth disk of a guest: /dev/vda to /dev/vdz, then /dev/vdaa.
+local function device(n)
+  local letters = ""
+  while n > 0 do
+    letters = string.char(97 + (n - 1) % 26) .. letters
+    n = (n - 1) // 26
+  end
+  return "/dev/vd" .. letters
+end
+
+---Tells the initrd's init which disk is laid over the root: the last. A root comes first, wherever it is.
+---@param plan fcproc.VmPlan
+---@param drives table[]
+function M.tell_overlay(plan, drives)
+  local count, line = 0, plan.line
+  for _, drive in ipairs(drives) do count = count + (drive.pmem and 0 or 1) end
+  if not line or (" " .. line.kernel):find(" fcproc%.overlay=") then return end
+  line.kernel = ("%s fcproc.overlay=%s"):format(line.kernel, device(count))
+end
+
 ---The configuration, as for --config-file, with names relative to the working folder.
 ---@param plan fcproc.VmPlan
 ---@param taps table[]  as chosen: name, guest_mac, argument

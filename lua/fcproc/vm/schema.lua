@@ -37,7 +37,7 @@ M.restore.trust = "boolean"        -- though somebody else could have made it
 M.drive = {
   path = "string !", id = "string", read_only = "boolean", root = "boolean",
   copy = "string =reflink =sparse", rate_limit = "table", io_engine = "string =Sync =Async",
-  cache_type = "string =Unsafe =Writeback",
+  cache_type = "string =Unsafe =Writeback", overlay = "string",
 }
 
 -- A file that the guest has as memory.
@@ -83,6 +83,8 @@ M.inner = { limits = M.direct_limits, vsock = M.vsock,
 M.steps = { prepare = true, drives = true, network = true, start = true, stop = true,
   cleanup = true }
 
+M.OVERLAY_ID = "overlay" -- of the drive that is made of a drive's overlay
+
 ---The keys of a table, for a message.
 function M.names(known)
   local names = {}
@@ -119,10 +121,19 @@ function Check:deny(place, format, ...)
   self.problems[#self.problems].code = "permission"
 end
 
+---What went wrong on the way, which is no mistake in the spec; the first is told, and alone.
+---@param place string
+---@param err fcproc.Error
+---@return nil
+function Check:fail(place, err)
+  err.message = ("%s: %s"):format(place, err.message)
+  self.failure = self.failure or err
+end
+
 ---Was there any?
 ---@return boolean
 function Check:failed()
-  return #self.problems > 0
+  return #self.problems > 0 or self.failure ~= nil
 end
 
 -- "drives[10]" comes after "drives[2]".
@@ -134,6 +145,7 @@ end
 ---All of them as one error.
 ---@return fcproc.Error
 function Check:error()
+  if self.failure then return self.failure end
   table.sort(self.problems, function(a, b) return sort_key(a) < sort_key(b) end)
   local lines, code = {}, self.problems[1].code or "invalid"
   for i, problem in ipairs(self.problems) do

@@ -14,6 +14,7 @@ local partials = require "fcproc.resources.partial"
 local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
 local statefiles = require "fcproc.vm.statefiles"
+local users = require "fcproc.resources.users"
 
 local M = {}
 
@@ -179,6 +180,7 @@ local function make_whole(vm, path, manifest, opts, ctx)
   local record = vm.journal.record
   local ok, err = statefiles.take(record, ctx)
   if ok then ok, err = manifests.write(record.snapshot, manifest, opts.hash ~= false, ctx) end
+  if ok then ok, err = users.add(record.drives, path) end
   if ok then ok, err = partials.finish(record.snapshot, path, vm.id) end
   if not ok then return nil, err end
   record.snapshot = nil -- from here on it is whole, and the caller's

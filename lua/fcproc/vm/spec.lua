@@ -7,6 +7,7 @@ local boot = require "fcproc.vm.boot"
 local bytes = require "fcproc.vm.bytes"
 local core = require "fcproc.core"
 local disks = require "fcproc.resources.disks"
+local errors = require "fcproc.error"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
 local schema = require "fcproc.vm.schema"
@@ -25,6 +26,12 @@ local M = {}
 ---@field rate_limit table?         as the API's rate_limiter
 ---@field io_engine ("Sync"|"Async")?
 ---@field cache_type ("Unsafe"|"Writeback")?
+---@field overlay string?           of a read-only root: a file with an empty file system, of which the VM
+---                                 gets a copy of its own as its last disk. Its name is told to the
+---                                 initrd's init, as fcproc.overlay=/dev/vdb, which lays it over the root
+
+---@class fcproc.DiskObject         what may be in drives, too: anything that has a disk(self, ctx)
+---@field disk fun(self: fcproc.DiskObject, ctx: fcproc.Context?): fcproc.DriveSpec?, fcproc.Error?
 
 ---@class fcproc.BalloonSpec
 ---@field amount_mib integer
@@ -107,7 +114,7 @@ local M = {}
 ---@field cpu_template string?      one of Firecracker's own: "T2", "V1N1", ...
 ---@field huge_pages string?        "2M"; default "None"
 ---@field track_dirty_pages boolean?  for diff snapshots
----@field drives fcproc.DriveSpec[]?
+---@field drives (fcproc.DriveSpec|fcproc.DiskObject)[]?
 ---@field pmem fcproc.PmemSpec[]?   from Firecracker 1.14 on
 ---@field memory_hotplug { total_mib: integer, block_mib: integer?, slot_mib: integer? }?  what can be added
 ---                                 while it runs, by PATCH /hotplug/memory; from Firecracker 1.14 on
@@ -157,8 +164,8 @@ end
 -- ---- drives --------------------------------------------------------------------------------
 
 -- One of drives, or of pmem. The guest sees the latter as memory; to the host both are files.
-local function check_drive(check, plan, kind, given, index, seen)
-  local place, pmem = ("%s[%d]"):format(kind, index), kind == "pmem"
+local function check_drive(check, plan, kind, given, place, seen)
+  local index, pmem = place:match("%d+"), kind == "pmem"
   local drive = check:table(given, place, pmem and schema.pmem or schema.drive)
   if not drive then return end
   local id = drive.id or (drive.root and "root" or (pmem and "pmem" or "drive") .. index)
@@ -187,7 +194,7 @@ local function check_drive(check, plan, kind, given, index, seen)
     copy = drive.copy, name = "drive-" .. id, lease = writes and "drive-" .. key or nil,
     rate_limit = drive.rate_limit, io_engine = drive.io_engine, cache_type = drive.cache_type,
     mode = file.mode, uid = file.uid, gid = file.gid, place = place, block = file.type == "block",
-    pmem = pmem,
+    pmem = pmem, overlay = drive.overlay,
   }
   if not pmem then sizes.drive(check, plan, planned, place .. ".path") end
   if pmem and file.size == 0 then check:add(place .. ".path", "%s is empty", drive.path) end
@@ -195,13 +202,47 @@ local function check_drive(check, plan, kind, given, index, seen)
   return planned
 end
 
-local function check_drives(check, plan)
-  local list, seen = {}, { ids = {}, files = {} }
+-- What an object says that its disk is. It may have to be built first, which is not begun for a spec
+-- that has a mistake.
+local function asked(check, given, place, ctx)
+  if type(given) ~= "table" or type(given.disk) ~= "function" then return given end
+  if check:failed() then return nil end
+  local drive, err = given:disk(ctx)
+  if drive then return drive end
+  return check:fail(place, errors.is_error(err) and err or errors.new{ code = "invalid", op = check.op,
+    message = ("its disk can't be had: %s"):format(tostring(err)) })
+end
+
+-- The disk over a read-only root: a copy of the VM's own, which the guest has as its last.
+local function check_overlay(check, plan, base, seen)
+  local place = base.place .. ".overlay"
+  if not base.root or not base.read_only or base.copy then
+    return check:add(place, "is for a root that is read-only and no copy: root = true, read_only = true")
+  end
+  if plan.spec.initrd == nil and not (plan.spec.boot_args or ""):find("%f[%S]init=") then
+    sizes.warn(plan, "overlay", "give an initrd that does (fcproc image initrd), or boot_args with an init= "
+      .. "that does", "%s: nothing lays it over the root: there is no initrd", place)
+  end
+  return check_drive(check, plan, "drives", { id = schema.OVERLAY_ID, path = base.overlay, copy = "reflink" },
+    place, seen)
+end
+
+local function check_drives(check, plan, ctx)
+  local list, seen, overlaid = {}, { ids = {}, files = {} }, nil
   for _, kind in ipairs{ "drives", "pmem" } do
     local given = plan.spec[kind]
     for i, drive in ipairs(given and check:list(given, kind) and given or {}) do
-      list[#list + 1] = check_drive(check, plan, kind, drive, i, seen)
+      local place = ("%s[%d]"):format(kind, i)
+      drive = asked(check, drive, place, ctx)
+      local planned = drive ~= nil and check_drive(check, plan, kind, drive, place, seen) or nil
+      list[#list + 1] = planned
+      if planned and planned.overlay then overlaid = planned end
     end
+  end
+  local overlay = overlaid and check_overlay(check, plan, overlaid, seen)
+  if overlay then
+    list[#list + 1] = overlay
+    boot.tell_overlay(plan, list)
   end
   return list
 end
@@ -508,7 +549,7 @@ local function check_addressed(check, manager, plan)
 end
 
 -- What a snapshot would say itself.
-local function check_machine(check, plan, fleet)
+local function check_machine(check, plan, fleet, ctx)
   local spec = plan.spec
   plan.builtin = spec.kernel == nil
   if spec.kernel then
@@ -520,7 +561,7 @@ local function check_machine(check, plan, fleet)
   end
   boot.read_args(check, plan)
   plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
-  plan.drives = check_drives(check, plan)
+  plan.drives = check_drives(check, plan, ctx)
   check_access(check, plan.drives, plan.jailer)
   sizes.boot(check, plan)
   sizes.huge_pages(check, plan, fleet)
@@ -604,7 +645,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if spec.cgroup and not core.stat(spec.cgroup .. "/cgroup.procs") then
     check:add("cgroup", "%s is no cgroup's folder: it has no cgroup.procs", spec.cgroup)
   end
-  if restoring then check_restored(check, plan) else check_machine(check, plan, fleet) end
+  if restoring then check_restored(check, plan) else check_machine(check, plan, fleet, ctx) end
   bytes.check(check, manager, plan)
   if not restoring and not check:failed() then check_addressed(check, manager, plan) end
   if check:failed() then return nil, check:error() end
