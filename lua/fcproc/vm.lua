@@ -139,7 +139,10 @@ end
 -- happens, nothing stays of a VM that was not handed out.
 local function build(manager, plan, fleet, ctx, flow)
   local journal, err = journals.create(manager, plan.id, fleet)
-  if not journal then return nil, err end
+  if not journal then
+    room.tell(err, manager.config.runtime_dir)
+    return nil, err
+  end
   local vm = objects.new(manager, journal, plan.hooks)
   local handed_out, failure = false, nil
   local _ <close> = finally(function()

@@ -11,6 +11,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
 local records = require "fcproc.resources.record"
+local room = require "fcproc.resources.room"
 
 local M = {}
 
@@ -400,7 +401,10 @@ function Journal:save(state)
   local path, text = self.folder .. "/vm.json", json.write_quickly(self.record)
   if not utf8.len(text) then text = json.write(json.kept(self.record)) end
   local ok, err = (self.fresh and core.create_file or core.write_file)(path, text, PRIVATE)
-  if not ok then return nil, err end
+  if not ok then
+    room.tell(err, self.folder)
+    return nil, err
+  end
   self.fresh = nil
   if self.manager.config.logger then
     self.manager:_log(started, "journal written", { id = self.id, state = state })

@@ -383,8 +383,6 @@ end
 
 -- Ends the process, and says whether the rest may be removed.
 function Vm:_end_process(ctx, ladder, turns)
-  -- A full disk must not keep it alive. And one that is killed at once has no time to be seen.
-  if ladder[1][1] ~= "sigkill" then self.journal:save("stopping") end
   local report, err = stop.process(self, ladder, ctx, turns)
   local jail = self.journal.record.jail
   if not err and self.unfinished and jail then -- what has ended may be a jailer, with a VMM of its own
