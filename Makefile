@@ -39,9 +39,12 @@ LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG)
 LIBS_PC := libnl-3.0
 # Only their headers: they are loaded when they are first needed.
 HEADERS_PC := libcurl libcrypto libnl-nf-3.0
+IMAGE_PC := libarchive ext2fs com_err libcrypto
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
+IMAGE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(IMAGE_PC) 2>/dev/null)
+IMAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(IMAGE_PC) 2>/dev/null) -pthread
 # What pkg-config has to say is told by `needs`, of all at once.
 CORE_CFLAGS := $(BASE_CFLAGS) $(shell $(PKG_CONFIG) --cflags $(LIBS_PC) $(HEADERS_PC) 2>/dev/null)
 CORE_LIBS := $(shell $(PKG_CONFIG) --libs $(LIBS_PC) 2>/dev/null) -pthread
@@ -52,6 +55,9 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
 	ids life child gate spawn command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal keys
+# Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
+IMAGE := error tree place source digest job edit
+IMAGE_BINDING := binding bindcommon bindjob bindtree
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
@@ -67,6 +73,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
+	image/jobs \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
 GUEST :=
@@ -74,24 +81,29 @@ ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
 endif
 
+IMAGE_OBJS := $(IMAGE:%=$(BUILD)/obj/image/%.o)
+IMAGE_BINDING_OBJS := $(IMAGE_BINDING:%=$(BUILD)/obj/image/%.o)
 CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
 BINDING_OBJS := $(BINDING:%=$(BUILD)/obj/lua/%.o)
 LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
 
-all: module library lua-library build/bin/fcproc pages
+all: module library lua-library image-library build/bin/fcproc pages
 
-module: $(BUILD)/fcproc/core.so $(GUEST)
+module: $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(GUEST)
 
 library: $(BUILD)/libfcproc.a $(BUILD)/libfcproc.so $(BUILD)/fcproc.pc
 
 lua-library: $(BUILD)/libfcproc-lua.a $(BUILD)/libfcproc-lua.so $(BUILD)/fcproc-lua.pc
+
+image-library: $(BUILD)/libfcproc-image.a $(BUILD)/libfcproc-image.so $(BUILD)/fcproc-image.pc
 
 # What is missing to compile, all of it at once: one header that is not found hides the next.
 needs:
 	@$(PKG_CONFIG) --version >/dev/null 2>&1 || { \
 		echo "to build, $(PKG_CONFIG) is missing (Debian: pkg-config); make deps installs it" >&2; exit 1; }
 	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev libnl-nf-3.0:libnl-nf-3-dev \
-		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev; do \
+		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev libarchive:libarchive-dev ext2fs:libext2fs-dev \
+		com_err:comerr-dev; do \
 		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
 	[ -z "$$missing" ] || { \
 		echo "to build, pkg-config finds no $${missing#, }; make deps installs what is missing" >&2; exit 1; }
@@ -131,6 +143,26 @@ $(BUILD)/libfcproc.so: $(CORE_OBJS) csrc/core/libfcproc.map
 	$(CC) -shared $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/core/libfcproc.map \
 		-Wl,-soname,libfcproc.so.0 -o $@ $(CORE_OBJS) $(CORE_LIBS)
 	ln -sf libfcproc.so $@.0
+
+$(BUILD)/obj/image/bind%.o: IMAGE_CFLAGS += $(LUA_CFLAGS)
+$(BUILD)/obj/image/%.o: csrc/image/%.c Makefile | needs
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(IMAGE_CFLAGS) -c $< -o $@
+
+# What it needs of the core is in it, too, unseen.
+$(BUILD)/fcproc/imagecore.so: $(IMAGE_OBJS) $(IMAGE_BINDING_OBJS) $(BUILD)/libfcproc.a csrc/image/module.map
+	@mkdir -p $(@D)
+	$(CC) $(LIBFLAG) $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/image/module.map \
+		-o $@ $(IMAGE_OBJS) $(IMAGE_BINDING_OBJS) $(BUILD)/libfcproc.a $(IMAGE_LIBS)
+
+$(BUILD)/libfcproc-image.a: $(IMAGE_OBJS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/libfcproc-image.so: $(IMAGE_OBJS) csrc/image/libfcproc-image.map
+	$(CC) -shared $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/image/libfcproc-image.map \
+		-Wl,-soname,libfcproc-image.so.0 -o $@ $(IMAGE_OBJS) $(IMAGE_LIBS)
+	ln -sf libfcproc-image.so $@.0
 
 $(BUILD)/libfcproc-lua.a: $(BINDING_OBJS) $(BUILD)/obj/lua/host.o $(BUILD)/obj/lua/sources.o
 	rm -f $@
@@ -218,9 +250,9 @@ doc: module
 # The module, the guest and the Lua files.
 install-lua: module
 	install -d $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
-	install -m 755 $(BUILD)/fcproc/core.so $(call to,$(INST_LIBDIR)/fcproc/)
+	install -m 755 $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(call to,$(INST_LIBDIR)/fcproc/)
 	$(if $(GUEST),install -m 644 $(GUEST) $(call to,$(INST_LIBDIR)/fcproc/))
-	for name in $(LUA_FILES) core.d; do install -D -m 644 lua/fcproc/$$name.lua \
+	for name in $(LUA_FILES) core.d imagecore.d; do install -D -m 644 lua/fcproc/$$name.lua \
 		$(call to,$(INST_LUADIR)/fcproc)/$$name.lua || exit 1; done
 
 # What the rock installs; LuaRocks wraps the command, so that it finds the module.
@@ -238,6 +270,8 @@ install-pages: pages
 	install -D -m 644 $(BUILD)/completion/_fcproc $(call to,$(DATADIR)/$(ZSH_COMPLETION))
 	install -D -m 644 $(BUILD)/completion/fcproc.fish $(call to,$(DATADIR)/$(FISH_COMPLETION))
 
+LIBS := fcproc fcproc-lua fcproc-image
+
 # Here the command is told where the module is: the prefix may be none that Lua looks in.
 install: all install-lua install-pages
 	install -d $(call to,$(INST_BINDIR))
@@ -248,10 +282,10 @@ install: all install-lua install-pages
 		tail -n +2 lua/bin/fcproc; } > $(call to,$(INST_BINDIR)/fcproc)
 	chmod 755 $(call to,$(INST_BINDIR)/fcproc)
 	install -d $(call to,$(INCLUDEDIR)) $(call to,$(LIBDIR)/pkgconfig)
-	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h $(call to,$(INCLUDEDIR)/)
-	install -m 644 $(BUILD)/libfcproc.a $(BUILD)/libfcproc-lua.a $(call to,$(LIBDIR)/)
-	install -m 644 $(BUILD)/fcproc.pc $(BUILD)/fcproc-lua.pc $(call to,$(LIBDIR)/pkgconfig/)
-	for lib in libfcproc libfcproc-lua; do \
+	install -m 644 csrc/include/fcproc.h csrc/include/fcproc_lua.h csrc/include/fcproc_image.h $(call to,$(INCLUDEDIR)/)
+	install -m 644 $(LIBS:%=$(BUILD)/lib%.a) $(call to,$(LIBDIR)/)
+	install -m 644 $(LIBS:%=$(BUILD)/%.pc) $(call to,$(LIBDIR)/pkgconfig/)
+	for lib in $(LIBS:%=lib%); do \
 		install -m 755 $(BUILD)/$$lib.so $(call to,$(LIBDIR))/$$lib.so.0 && \
 		ln -sf $$lib.so.0 $(call to,$(LIBDIR))/$$lib.so || exit 1; done
 	@$(MAKE) -s linker-cache
@@ -262,21 +296,21 @@ linker-cache:
 	@[ -n $(call q,$(DESTDIR)) ] || [ "$$(id -u)" != 0 ] || \
 		! $(LDCONFIG) -N -X -v 2>/dev/null | grep -qF $(call q,$(LIBDIR):) || $(LDCONFIG)
 
-LIBRARIES := libfcproc.a libfcproc-lua.a libfcproc.so libfcproc.so.0 libfcproc-lua.so libfcproc-lua.so.0 \
-	pkgconfig/fcproc.pc pkgconfig/fcproc-lua.pc
+LIBRARIES := $(foreach lib,$(LIBS),lib$(lib).a lib$(lib).so lib$(lib).so.0 pkgconfig/$(lib).pc)
 
 uninstall:
 	rm -rf $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
 	rm -f $(call to,$(INST_BINDIR)/fcproc)
 	rm -f $(foreach name,$(LIBRARIES),$(call to,$(LIBDIR)/$(name)))
-	rm -f $(foreach name,fcproc.h fcproc_lua.h,$(call to,$(INCLUDEDIR)/$(name)))
+	rm -f $(foreach name,fcproc.h fcproc_lua.h fcproc_image.h,$(call to,$(INCLUDEDIR)/$(name)))
 	rm -f $(foreach name,$(MAN) $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION),$(call to,$(DATADIR)/$(name)))
 
 # ---- what is needed to build and to run it -------------------------------------------------
 
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
-DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev
+DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev \
+	libarchive-dev libext2fs-dev comerr-dev
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs
@@ -448,7 +482,7 @@ lint:
 	luacheck -q lua lua/bin/fcproc spec examples doc rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
-		csrc/core csrc/lua spec/support spec/bench
+		csrc/core csrc/lua csrc/image spec/support spec/bench
 	clang-format --dry-run --Werror $(C_FILES)
 	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
 
@@ -459,5 +493,5 @@ format:
 clean:
 	rm -rf build
 
-.PHONY: all always needs needs-argparse linker-cache pages doc format module library lua-library install install-lua install-pages install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
+.PHONY: all always needs needs-argparse linker-cache pages doc format module library lua-library image-library install install-lua install-pages install-rock uninstall deps deps-packages demo test test-valgrind test-linux bench rock \
 	test-programs lint clean

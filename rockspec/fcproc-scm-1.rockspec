@@ -17,6 +17,8 @@ external_dependencies = {
   LIBNL_NF = { library = "nl-nf-3" },
   LIBCURL = { library = "curl" },
   LIBCRYPTO = { library = "crypto" },
+  LIBARCHIVE = { library = "archive" },
+  LIBEXT2FS = { library = "ext2fs" },
 }
 test = { type = "command", command = "make test" }
 build = {

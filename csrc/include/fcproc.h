@@ -770,6 +770,9 @@ FCPROC_API bool fcproc_is_terminal(int fd);
  * readers. */
 FCPROC_CHECKED int fcproc_reader_wait(int fd, int64_t timeout_ms, fcproc_ctx *ctx, fcproc_op **ret,
                                       fcproc_error *err);
+/* Operation: there is something to read from it, or its other end is gone. */
+FCPROC_CHECKED int fcproc_readable_wait(int fd, int64_t timeout_ms, fcproc_ctx *ctx,
+                                        fcproc_op **ret, fcproc_error *err);
 
 /* What is typed, for a guest's console. The reader is the stdin of the VMM that is started next, and
  * belongs to the keys. */

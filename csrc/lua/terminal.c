@@ -13,8 +13,8 @@ static int l_is_terminal(lua_State *L)
     return 1;
 }
 
-/* core.wait_reader(fd, timeout?, ctx?) -> op */
-static int l_wait_reader(lua_State *L)
+static int wait_fd(lua_State *L, int (*begin)(int fd, int64_t timeout_ms, fcproc_ctx *ctx,
+                                              fcproc_op **ret, fcproc_error *err))
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     struct bind_op *b = bind_first_op(L, 3, NULL);
@@ -22,9 +22,21 @@ static int l_wait_reader(lua_State *L)
     int64_t timeout_ms = bind_timeout_ms(L, 2);
     fcproc_ctx *ctx = bind_ctx(L, 3);
 
-    if (fcproc_reader_wait(fd, timeout_ms, ctx, &b->op, &err) < 0)
+    if (begin(fd, timeout_ms, ctx, &b->op, &err) < 0)
         return bind_fail(L, &err);
     return 1;
+}
+
+/* core.wait_reader(fd, timeout?, ctx?) -> op */
+static int l_wait_reader(lua_State *L)
+{
+    return wait_fd(L, fcproc_reader_wait);
+}
+
+/* core.wait_readable(fd, timeout?, ctx?) -> op */
+static int l_wait_readable(lua_State *L)
+{
+    return wait_fd(L, fcproc_readable_wait);
 }
 
 static int push_signal(lua_State *L, fcproc_op *op)
@@ -61,6 +73,7 @@ void bind_open_terminal(lua_State *L)
     static const luaL_Reg functions[] = {
         { "is_terminal", l_is_terminal },
         { "wait_reader", l_wait_reader },
+        { "wait_readable", l_wait_readable },
         { "wait_signal", l_wait_signal },
         { NULL, NULL },
     };

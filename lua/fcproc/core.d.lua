@@ -717,6 +717,13 @@ function core.is_terminal(fd) end
 ---@return fcproc.Operation?, fcproc.Error?
 function core.wait_reader(fd, timeout, ctx) end
 
+---Waits until there is something to read, or its other end is gone.
+---@param fd integer
+---@param timeout number?  seconds; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.wait_readable(fd, timeout, ctx) end
+
 ---Waits for one of the signals; its result is the number. From the call on they are blocked in this
 ---thread, for good: only for programs that own their process.
 ---@param numbers integer[]  1 to 8 of them

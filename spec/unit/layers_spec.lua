@@ -93,7 +93,7 @@ end
 -- agent is the guest's, and knows nothing of ours but the protocol.
 local rooms = {
   image = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, "^archive", "^ext2fs/", "^et/",
-    "^openssl/", lua_in = "^csrc/image/binding%.c$" },
+    "^openssl/", lua_in = "^csrc/image/bind%l*%.[ch]$" },
   agent = {},
   helper = { ["fcproc.h"] = true },
   host = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, lua_in = "" },
@@ -132,7 +132,7 @@ end
 local function uses(room)
   local owner, wanted = {}, {}
   for _, path in ipairs(files(true, "csrc/" .. room .. "/*.c")) do
-    local object = path:match("([%l]+)%.c$")
+    local object = path:match("([%l%d]+)%.c$")
     wanted[object] = {}
     local file = ("%s/obj/%s/%s.o"):format(os.getenv("FCPROC_SPEC_BUILD"), room, object)
     -- host.c belongs to libfcproc-lua alone.
@@ -261,6 +261,14 @@ describe("the layers", function()
       end
       never(path, process_wide)
     end
+    for _, path in ipairs(files(true, "csrc/image/*.[ch]")) do
+      for _, name in ipairs(process_wide) do
+        -- uselocale is the thread's, as is the mask of pthread_sigmask.
+        if name ~= "uselocale" or path ~= "csrc/image/job.c" then never(path, { name }) end
+      end
+      never(path, printing)
+      never(path, ending)
+    end
   end)
 
   it("a child before its exec calls nothing but what its own file holds", function()
@@ -308,9 +316,22 @@ describe("the layers", function()
   end)
 
   it("no object of a room uses one that uses it", function()
-    for _, room in ipairs{ "core", "lua" } do assert.is_nil(circle(uses(room))) end
+    for _, room in ipairs{ "core", "lua", "image" } do assert.is_nil(circle(uses(room))) end
     assert.is_truthy(uses("core").gate.process) -- what there is, is seen
     assert.is_truthy(uses("lua").core.client)
+    assert.is_truthy(uses("image").edit.place)
+  end)
+
+  it("no two rooms that a host may link together give one name to two things", function()
+    local seen = {}
+    for _, library in ipairs{ "libfcproc.a", "libfcproc-image.a" } do
+      local path = os.getenv("FCPROC_SPEC_BUILD") .. "/" .. library
+      for name in support.sh{ "nm", path }:gmatch(" [TDBR] (%S+)") do
+        assert.is_nil(seen[name], name .. " is in both")
+        seen[name] = true
+      end
+    end
+    assert.is_true(seen.fcproc_image_put and seen.fcproc_spawn)
   end)
 
   it("a Lua file asks for nothing above it", function()
@@ -321,6 +342,7 @@ describe("the layers", function()
       local code = lua_code(support.read_file(path))
       for _, module in ipairs(requires(code)) do
         assert.is_true(may_ask(room, module:match("^fcproc%.(%l+)")), path .. " requires " .. module)
+        assert.is_true(module ~= "fcproc.imagecore" or room == "image", path .. " requires " .. module)
         assert.is_true(module:match("^fcproc%.") ~= nil or module == "cjson.safe"
           or path == "lua/fcproc/waiters.lua" or (module == "argparse" and top)
           or (over_all and module == "fcproc"),
@@ -422,13 +444,15 @@ describe("the lists", function()
 
   it("of sources: the Makefile names every file there is", function()
     local makefile = support.read_file("Makefile"):gsub("\\\n%s*", " ")
-    for variable, pattern in pairs{ CORE = "csrc/core/(%l+)%.c", BINDING = "csrc/lua/(%l+)%.c",
-      LUA_FILES = "lua/fcproc/([%l/]+)%.lua" } do
+    for variables, pattern in pairs{ CORE = "csrc/core/(%l+)%.c", BINDING = "csrc/lua/(%l+)%.c",
+      ["IMAGE IMAGE_BINDING"] = "csrc/image/([%l%d]+)%.c", LUA_FILES = "lua/fcproc/([%l/]+)%.lua" } do
       local named = {}
-      for _, name in ipairs(words(makefile:match("\n" .. variable .. " := ([^\n]+)"))) do
-        named[name] = true
+      for _, variable in ipairs(words(variables)) do
+        for _, name in ipairs(words(makefile:match("\n" .. variable .. " := ([^\n]+)"))) do
+          named[name] = true
+        end
       end
-      for _, path in ipairs(files(true, "csrc/core", "csrc/lua", "lua/fcproc")) do
+      for _, path in ipairs(files(true, "csrc/core", "csrc/lua", "csrc/image", "lua/fcproc")) do
         local name = path:match("^" .. pattern .. "$")
         -- host.c belongs to libfcproc-lua alone.
         assert.is_true(not name or named[name] or path == "csrc/lua/host.c", path)

@@ -28,7 +28,9 @@ case "$1" in --version) echo 1 ;; *) echo "Package $2 was not found" >&2; exit 1
     local done = make("needs", "PKG_CONFIG=" .. none)
     assert.are.equal(2, done.status)
     for _, name in ipairs{ "lua5.4 (Debian: liblua5.4-dev), ", "libnl-3.0 (Debian: libnl-3-dev), ",
-      "libcurl (Debian: libcurl4-openssl-dev), ", "libcrypto (Debian: libssl-dev); make deps installs" } do
+      "libcurl (Debian: libcurl4-openssl-dev), ", "libcrypto (Debian: libssl-dev), ",
+      "libarchive (Debian: libarchive-dev), ",
+      "ext2fs (Debian: libext2fs-dev), ", "com_err (Debian: comerr-dev); make deps installs" } do
       assert.is_truthy(done.err:find(name, 1, true), done.err)
     end
     assert.is_nil(make("needs", "PKG_CONFIG=" .. none, "LUA_INCDIR=/x").err:find("liblua", 1, true))

@@ -13,6 +13,7 @@ local class_of = {
   ["fcproc.keys"] = "Keys",
   ["fcproc.lock"] = "Lock",
 }
+local image_class_of = { ["fcproc.image.tree"] = "Tree", ["fcproc.image.job"] = "Job" }
 
 -- What Lua files add to a type of the C module.
 local added_in_lua = { ["Process:wait"] = true, ["Process:signal"] = true }
@@ -49,28 +50,28 @@ local function functions_of(path)
   return list
 end
 
--- "Class:method" and "core.name" for all that the luaL_Reg tables of the binding hold.
-local function bound_names()
+-- "Class:method" and "core.name" for all that the luaL_Reg tables of a binding hold.
+local function bound_names(module, pattern, header)
   local type_names, names, entries = {}, {}, 0
-  local header = support.read_file("csrc/lua/binding.h")
+  header = support.read_file(header)
   for macro, text in header:gmatch('#define (TYPE_%w+)%s+"([%w.]+)"') do
     type_names[macro] = text
   end
-  for _, path in ipairs(files("csrc/lua/*.c")) do
+  for _, path in ipairs(files(pattern)) do
     local text = support.read_file(path)
     local owner = {} -- luaL_Reg table to what it is for
-    for macro, reg in text:gmatch("bind_type%(L, (TYPE_%w+), ([%w_]+),") do
-      owner[reg] = class_of[type_names[macro]]
+    for macro, reg in text:gmatch("%l+_type%(L, (TYPE_%w+), ([%w_]+),") do
+      owner[reg] = class_of[type_names[macro]] or image_class_of[type_names[macro]]
       if owner[reg] then names[owner[reg] .. ":close"] = true end -- bind_type adds it
     end
     for reg in text:gmatch("luaL_setfuncs%(L, ([%w_]+), 0%)") do
-      owner[reg] = owner[reg] or "core"
+      owner[reg] = owner[reg] or module
     end
-    for reg in text:gmatch("luaL_newlib%(L, ([%w_]+)%)") do owner[reg] = "core" end
+    for reg in text:gmatch("luaL_newlib%(L, ([%w_]+)%)") do owner[reg] = module end
     for reg, body in text:gmatch("static const luaL_Reg ([%w_]+)%[%] = (%b{})") do
       for name in body:gmatch('{%s*"([%w_]+)"%s*,') do
         assert.is_truthy(owner[reg], ("%s: nobody uses %s, which holds %s"):format(path, reg, name))
-        names[owner[reg] .. (owner[reg] == "core" and "." or ":") .. name] = true
+        names[owner[reg] .. (owner[reg] == module and "." or ":") .. name] = true
         entries = entries + 1
       end
     end
@@ -79,7 +80,7 @@ local function bound_names()
     local _, read = text:gsub("static const luaL_Reg [%w_]+%[%] = {", "")
     assert.are.equal(mentioned, read, path)
   end
-  assert.is_true(entries > 30, "the tables were not understood")
+  assert.is_true(entries > (module == "core" and 30 or 5), "the tables were not understood")
   return names
 end
 
@@ -89,7 +90,20 @@ describe("core.d.lua", function()
   it("declares every function that a luaL_Reg table binds, and no other", function()
     local names = {}
     for _, fn in ipairs(declared) do names[fn.name] = true end
-    assert.are.same(sorted(bound_names()), sorted(names))
+    assert.are.same(sorted(bound_names("core", "csrc/lua/*.c", "csrc/lua/binding.h")), sorted(names))
+  end)
+
+  it("has its like for imagecore", function()
+    local names = {}
+    for _, fn in ipairs(functions_of("lua/fcproc/imagecore.d.lua")) do
+      names[fn.name] = true
+      for parameter in fn.parameters:gmatch("[%w_]+") do
+        assert.is_truthy(fn.comment:find("---@param " .. parameter .. " ", 1, true),
+          ("%s: no ---@param %s"):format(fn.name, parameter))
+      end
+    end
+    assert.are.same(sorted(bound_names("imagecore", "csrc/image/bind*.c", "csrc/image/bind.h")),
+      sorted(names))
   end)
 
   it("declares what the loaded module holds, and no other", function()

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Where the contents of files are: in an archive, in a folder's files, or in the spool, a file without a
+ * name beside the image that is to be.
+ */
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "tree.h"
+
+int source_add(struct tree *tree, const struct source *source, const char *op, fcproc_error *err)
+{
+    if (tree->n_sources == tree->room_sources) {
+        size_t room = tree->room_sources ? 2 * tree->room_sources : 8;
+        struct source *list = realloc(tree->sources, room * sizeof(*list));
+
+        if (!list) {
+            int fd = source->fd;
+
+            if (source->owned)
+                close_fd(&fd);
+            return image_nomem(err, op);
+        }
+        tree->sources = list;
+        tree->room_sources = room;
+    }
+    tree->sources[tree->n_sources] = *source;
+    return (int)tree->n_sources++;
+}
+
+/* Is it, as far as can be seen, what it was when it was read? */
+static bool is_same(const struct source *s, const struct stat *st)
+{
+    return st->st_dev == s->dev && st->st_ino == s->ino && (uint64_t)st->st_size == s->size &&
+           st->st_mtim.tv_sec == s->mtime && (uint32_t)st->st_mtim.tv_nsec == s->mtime_ns &&
+           st->st_ctim.tv_sec == s->ctime && (uint32_t)st->st_ctim.tv_nsec == s->ctime_ns;
+}
+
+int source_open(const struct tree *tree, uint32_t source, int *ret_fd, bool *ret_close,
+                const char *op, fcproc_error *err)
+{
+    const struct source *s = &tree->sources[source];
+    struct open_how how = { .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
+    struct stat st;
+    int fd;
+
+    if (!s->path) {
+        *ret_fd = s->fd;
+        *ret_close = false;
+        return 0;
+    }
+    fd = (int)syscall(SYS_openat2, s->fd, s->path, &how, sizeof(how));
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        int e = errno;
+
+        close_fd(&fd);
+        return image_errno(err, op, e, "can't open the folder's file %s",
+                           SHOWN(s->path, strlen(s->path)));
+    }
+    if (!is_same(s, &st)) {
+        close_fd(&fd);
+        return image_error(err, FCPROC_ERR_BUSY, op, 0,
+                           "the folder's file %s was changed meanwhile: build from what nobody "
+                           "writes to",
+                           SHOWN(s->path, strlen(s->path)));
+    }
+    *ret_fd = fd;
+    *ret_close = true;
+    return 0;
+}
+
+static int spool_make(struct tree *tree, const char *op, fcproc_error *err)
+{
+    struct source spool = { .owned = true };
+    int r;
+
+    if (tree->spool_folder < 0)
+        return image_error(err, FCPROC_ERR_INVALID, op, 0,
+                           "the contents of files need a place: give the tree a spool_folder");
+    spool.fd = openat(tree->spool_folder, ".", O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (spool.fd < 0)
+        return image_errno(err, op, errno, "can't make a file for contents in %s",
+                           tree->spool_path);
+    r = source_add(tree, &spool, op, err);
+    if (r < 0)
+        return r;
+    tree->spool = r;
+    return 0;
+}
+
+int spool_write(struct tree *tree, const void *data, size_t len, uint64_t *ret_from, const char *op,
+                fcproc_error *err)
+{
+    size_t done = 0;
+
+    if (tree->spool < 0) {
+        int r = spool_make(tree, op, err);
+
+        if (r < 0)
+            return r;
+    }
+    while (done < len) {
+        ssize_t n = pwrite(tree->sources[tree->spool].fd, (const char *)data + done, len - done,
+                           (off_t)(tree->spool_size + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return image_errno(err, op, errno, "can't keep contents in %s", tree->spool_path);
+        done += (size_t)n;
+    }
+    *ret_from = tree->spool_size;
+    tree->spool_size += len;
+    return 0;
+}

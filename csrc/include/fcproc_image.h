@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fcproc's image builds: archives and folders become a tree in memory, and the tree becomes a disk. The
+ * contents of files are never in memory: they stay where they are, or go to a file without a name.
+ *
+ * Errors, time, descriptors, forks, pointers and structs are as fcproc.h says. A tree, and the jobs of
+ * it, belong to one thread at a time; a job itself works in a thread of its own, and until it is closed
+ * every other call on its tree is FCPROC_ERR_BUSY.
+ * Paths inside a tree are bytes without a NUL, absolute or not: both are from its root. Symbolic links on
+ * the way are followed as in a chroot, never the last name.
+ */
+#ifndef FCPROC_IMAGE_H
+#define FCPROC_IMAGE_H
+
+#include "fcproc.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct fcproc_image_tree fcproc_image_tree;
+typedef struct fcproc_image_job fcproc_image_job;
+
+/* ---- jobs: what takes long ----------------------------------------------------------------- */
+
+struct fcproc_image_progress {
+    size_t struct_size;
+    const char *step;      /* "reading": a string that lives for ever */
+    uint64_t bytes, total; /* of what is read or written; total 0: not known */
+    uint64_t entries;
+};
+#define FCPROC_IMAGE_PROGRESS_INIT                          \
+    {                                                       \
+        sizeof(struct fcproc_image_progress), NULL, 0, 0, 0 \
+    }
+
+/* Readable (POLLIN) once the job is over. It stays the job's. */
+FCPROC_API int fcproc_image_job_fd(const fcproc_image_job *job);
+FCPROC_CHECKED int fcproc_image_job_progress(const fcproc_image_job *job,
+                                             struct fcproc_image_progress *ret, fcproc_error *err);
+/* 1: done; 0: not yet; negative: failed. Never blocks. */
+FCPROC_CHECKED int fcproc_image_job_step(fcproc_image_job *job, fcproc_error *err);
+/* Waits for its end. */
+FCPROC_CHECKED int fcproc_image_job_wait(fcproc_image_job *job, fcproc_error *err);
+/* It ends as FCPROC_ERR_CANCELLED, soon. From any thread. */
+FCPROC_API void fcproc_image_job_cancel(fcproc_image_job *job);
+/* Cancels, and waits until its thread has ended, which takes one block of data at the most. A tree in
+ * which a job has failed or was cancelled is only to be closed. */
+FCPROC_API void fcproc_image_job_close(fcproc_image_job *job);
+
+/* Job: what a regular file holds, as "sha256:" and 64 digits. The text is the job's. */
+FCPROC_CHECKED int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcproc_error *err);
+FCPROC_API const char *fcproc_image_hash_result(const fcproc_image_job *job);
+
+/* ---- trees ----------------------------------------------------------------------------------- */
+
+struct fcproc_image_limits {
+    size_t struct_size;
+    uint64_t entries; /* names in all that is read; 0: 2,000,000 */
+    uint64_t bytes;   /* of contents; 0: 1 TiB */
+    uint64_t
+        ratio; /* of unpacked to packed bytes, beyond the first GiB; 0: 1,100, as much as gzip can */
+    const char *spool_folder; /* where contents go that can't stay where they are; NULL: nowhere */
+};
+#define FCPROC_IMAGE_LIMITS_INIT                          \
+    {                                                     \
+        sizeof(struct fcproc_image_limits), 0, 0, 0, NULL \
+    }
+
+/* An empty root folder, 0755, 0:0. limits may be NULL. */
+FCPROC_CHECKED int fcproc_image_tree_new(const struct fcproc_image_limits *limits,
+                                         fcproc_image_tree **ret, fcproc_error *err);
+/* Lasts as long as a job of it. */
+FCPROC_API void fcproc_image_tree_close(fcproc_image_tree *tree);
+
+struct fcproc_image_xattr {
+    const char *name;
+    size_t name_len; /* 0: up to its NUL */
+    const void *value;
+    size_t len;
+};
+
+struct fcproc_image_node {
+    size_t struct_size;
+    uint32_t mode; /* with its kind: S_IFREG | 0644 */
+    uint32_t uid, gid;
+    uint32_t rdev_major, rdev_minor; /* of devices */
+    uint32_t mtime_ns;
+    int64_t mtime;
+    const char *target; /* of symbolic links */
+    const void *data;   /* of files: what they hold, */
+    size_t len;
+    const char *
+        from; /* or the file on the host that holds it, which must not change until it is written */
+    const struct fcproc_image_xattr *xattrs;
+    size_t n_xattrs;
+};
+#define FCPROC_IMAGE_NODE_INIT                                                              \
+    {                                                                                       \
+        sizeof(struct fcproc_image_node), 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, NULL, NULL, 0 \
+    }
+
+/* Puts it there; missing folders on the way are made, 0755, 0:0, of its mtime. What has the name already
+ * is replaced; a folder by a folder gets its mode, owner, time and xattrs and keeps its entries. */
+FCPROC_CHECKED int fcproc_image_put(fcproc_image_tree *tree, const char *path,
+                                    const struct fcproc_image_node *node, fcproc_error *err);
+/* Removes the name, and what is below it. FCPROC_ERR_NOT_FOUND. */
+FCPROC_CHECKED int fcproc_image_remove(fcproc_image_tree *tree, const char *path,
+                                       fcproc_error *err);
+
+struct fcproc_image_stat {
+    size_t struct_size;
+    uint32_t mode, uid, gid, rdev_major, rdev_minor, nlink, mtime_ns;
+    int64_t mtime;
+    uint64_t size;
+    const char *target; /* these last as long as the tree */
+    uint64_t id;        /* the same for all names of one file */
+    size_t n_xattrs;
+};
+#define FCPROC_IMAGE_STAT_INIT                                                  \
+    {                                                                           \
+        sizeof(struct fcproc_image_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0 \
+    }
+
+/* follow: of what a symbolic link there leads to. FCPROC_ERR_NOT_FOUND. */
+FCPROC_CHECKED int fcproc_image_stat(fcproc_image_tree *tree, const char *path, bool follow,
+                                     struct fcproc_image_stat *ret, fcproc_error *err);
+
+/* The i-th of its xattrs, from 0; its name has no NUL. FCPROC_ERR_NOT_FOUND. */
+FCPROC_CHECKED int fcproc_image_stat_xattr(const struct fcproc_image_stat *st, size_t i,
+                                           struct fcproc_image_xattr *ret, fcproc_error *err);
+
+struct fcproc_image_sealed {
+    size_t struct_size;
+    uint64_t entries, inodes;
+    uint64_t bytes; /* of contents without their holes */
+};
+#define FCPROC_IMAGE_SEALED_INIT                    \
+    {                                               \
+        sizeof(struct fcproc_image_sealed), 0, 0, 0 \
+    }
+
+/* Sorts it. From then on it does not change any more, and can be written. */
+FCPROC_CHECKED int fcproc_image_seal(fcproc_image_tree *tree, struct fcproc_image_sealed *ret,
+                                     fcproc_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,110 @@
+---@meta fcproc.imagecore
+-- Types of the C module for image builds. It is private to fcproc's own files, and loaded by fcproc.image
+-- alone. Every fallible function returns nil and an fcproc.Error in place of its result.
+-- Paths inside a tree are bytes without a NUL, from its root, with a slash in front or not. Symbolic links
+-- on the way are followed as in a chroot, the last name is not.
+
+---@class fcproc.imagecore
+local imagecore = {}
+
+---@class fcproc.JobProgress
+---@field step string      what it does now ("reading")
+---@field bytes integer    read or written so far
+---@field total integer    of how many; 0: not known
+---@field entries integer
+
+---@class fcproc.Job  work on a thread of its own; jobs.lua waits for it
+local Job = {}
+
+---Readable when it is over.
+---@return integer
+function Job:fd() end
+
+---How far it is.
+---@return fcproc.JobProgress
+function Job:progress() end
+
+---false: not yet; the result; nil and the error.
+---@return table|false|nil, fcproc.Error?
+function Job:result() end
+
+---It ends as ERR_CANCELLED, soon.
+function Job:cancel() end
+
+---Cancels it and waits for the end of its thread, which takes one block of data at the most.
+function Job:close() end
+
+---@class fcproc.TreeLimits
+---@field entries integer?  names in all that is read (2,000,000)
+---@field bytes integer?    of contents (1 TiB)
+---@field ratio integer?    of unpacked to packed bytes, beyond the first GiB (1,100)
+---@field spool_folder string?  where contents go that can't stay where they are, in a file without a name
+
+---An empty tree: a root folder, 0755, 0:0.
+---@param limits fcproc.TreeLimits?
+---@return fcproc.Tree?, fcproc.Error?
+function imagecore.tree(limits) end
+
+---The digest of a regular file; the result is { digest = "sha256:..." }.
+---@param options { path: string }
+---@return fcproc.Job?, fcproc.Error?
+function imagecore.hash(options) end
+
+---@class fcproc.Tree  what an image will hold. While a job of it is open all its calls are ERR_BUSY
+local Tree = {}
+
+---@class fcproc.TreeNode
+---@field kind "file"|"dir"|"symlink"|"char"|"block"|"fifo"|"socket"
+---@field mode integer?   0644, 0755, 0777 or 0600 by its kind
+---@field uid integer?
+---@field gid integer?
+---@field mtime integer?
+---@field mtime_ns integer?
+---@field data string?    what a file holds,
+---@field from string?    or the file on the host that holds it, which must not change until it is written
+---@field target string?  of a symlink
+---@field major integer?  of a char or block
+---@field minor integer?
+---@field xattrs table<string, string>?
+
+---Puts it there; folders that are missing on the way are made, 0755, 0:0, of its mtime. What has the name
+---already is replaced; a folder by a folder keeps its entries.
+---@param path string
+---@param node fcproc.TreeNode
+---@return true?, fcproc.Error?  ERR_CONFLICT: something on the way is no folder
+function Tree:put(path, node) end
+
+---Removes the name, and what is below it.
+---@param path string
+---@return true?, fcproc.Error?  ERR_NOT_FOUND
+function Tree:remove(path) end
+
+---@class fcproc.TreeStat
+---@field kind string
+---@field mode integer
+---@field uid integer
+---@field gid integer
+---@field size integer
+---@field mtime integer
+---@field mtime_ns integer
+---@field nlink integer
+---@field id integer        the same for all names of one file
+---@field target string?
+---@field major integer?
+---@field minor integer?
+---@field xattrs table<string, string>?
+
+---What is there; with follow, what a symbolic link there leads to.
+---@param path string
+---@param follow boolean?
+---@return fcproc.TreeStat?, fcproc.Error?  ERR_NOT_FOUND
+function Tree:stat(path, follow) end
+
+---Sorts it. From then on it does not change, and can be written.
+---@return { entries: integer, inodes: integer, bytes: integer }?, fcproc.Error?
+function Tree:seal() end
+
+---Frees it, once no job of it is open.
+function Tree:close() end
+
+return imagecore
