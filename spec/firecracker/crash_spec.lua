@@ -103,7 +103,7 @@ describe("a manager that is killed", function()
 
   it("while it stops one", function()
     local world <close> = new_world()
-    assert.is_true(matrix(world, { action = "stop", spec = full(world) }) > 8)
+    assert.is_true(matrix(world, { action = "stop", spec = full(world) }) > 7)
   end)
 
   it("while it stops one in a jail", function()
