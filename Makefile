@@ -73,7 +73,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
-	image/jobs \
+	image/descriptor image/docker image/jobs image/oci image/platform image/reference \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
 GUEST :=

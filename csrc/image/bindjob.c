@@ -109,6 +109,20 @@ static int l_hash(lua_State *L)
     return 1;
 }
 
+/* imagecore.digest(bytes) -> "sha256:..." */
+static int l_digest(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    char digest[72];
+    size_t len;
+    const char *data = luaL_checklstring(L, 1, &len);
+
+    if (fcproc_image_digest(data, len, digest, &err) < 0)
+        return image_fail(L, &err);
+    lua_pushstring(L, digest);
+    return 1;
+}
+
 void image_open_job(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -119,6 +133,7 @@ void image_open_job(lua_State *L)
         { NULL, NULL },
     };
     static const luaL_Reg functions[] = {
+        { "digest", l_digest },
         { "hash", l_hash },
         { NULL, NULL },
     };

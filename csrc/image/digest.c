@@ -47,6 +47,19 @@ bool digest_is_valid(const char *text)
            text[7 + 64] == '\0';
 }
 
+FCPROC_API int fcproc_image_digest(const void *data, size_t len, char ret[72], fcproc_error *err)
+{
+    struct digest d = { NULL };
+    int r = digest_begin(&d);
+
+    if (r == 0)
+        r = digest_add(&d, data, len);
+    if (r == 0)
+        r = digest_end(&d, ret);
+    digest_free(&d);
+    return r < 0 ? image_nomem(err, "image.digest") : 0;
+}
+
 /* ---- the job ---- */
 
 struct hash_job {

@@ -48,6 +48,9 @@ FCPROC_API void fcproc_image_job_cancel(fcproc_image_job *job);
  * which a job has failed or was cancelled is only to be closed. */
 FCPROC_API void fcproc_image_job_close(fcproc_image_job *job);
 
+/* Of some bytes: "sha256:", 64 digits and a zero byte. */
+FCPROC_CHECKED int fcproc_image_digest(const void *data, size_t len, char ret[72],
+                                       fcproc_error *err);
 /* Job: what a regular file holds, as "sha256:" and 64 digits. The text is the job's. */
 FCPROC_CHECKED int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcproc_error *err);
 FCPROC_API const char *fcproc_image_hash_result(const fcproc_image_job *job);

@@ -45,6 +45,11 @@ function Job:close() end
 ---@return fcproc.Tree?, fcproc.Error?
 function imagecore.tree(limits) end
 
+---The digest of some bytes.
+---@param bytes string
+---@return string? digest, fcproc.Error?  "sha256:..."
+function imagecore.digest(bytes) end
+
 ---The digest of a regular file; the result is { digest = "sha256:..." }.
 ---@param options { path: string }
 ---@return fcproc.Job?, fcproc.Error?
