@@ -76,6 +76,8 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	image/descriptor image/docker image/jobs image/oci image/platform image/reference \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
+# The guest's /init, by the files of csrc/agent.
+AGENT := address cmdline devices init modules network root say
 GUEST :=
 ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
@@ -89,7 +91,7 @@ LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
 
 all: module library lua-library image-library build/bin/fcproc pages
 
-module: $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(GUEST)
+module: $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(GUEST) $(BUILD)/fcproc/init
 
 library: $(BUILD)/libfcproc.a $(BUILD)/libfcproc.so $(BUILD)/fcproc.pc
 
@@ -105,8 +107,12 @@ needs:
 		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev libarchive:libarchive-dev ext2fs:libext2fs-dev \
 		com_err:comerr-dev; do \
 		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
-	[ -z "$$missing" ] || { \
-		echo "to build, pkg-config finds no $${missing#, }; make deps installs what is missing" >&2; exit 1; }
+	status=0; [ -z "$$missing" ] || { status=1; \
+		echo "to build, pkg-config finds no $${missing#, }; make deps installs what is missing" >&2; }; \
+	command -v $(AGENT_CC) >/dev/null 2>&1 || { status=1; \
+		echo "to build the guests' /init, a static program, $(AGENT_CC) is missing (Debian: musl-tools);" \
+		"make deps installs it, and AGENT_CC=gcc does without, for a larger one" >&2; }; \
+	exit $$status
 
 # Where things are installed to, in what is made of it: another place at the install, and that is made again.
 PLACES := $(BUILD)/places
@@ -214,6 +220,17 @@ $(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
 	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,--no-warn-rwx-segments \
 		-Wl,-z,max-page-size=4096 -Wl,-T,csrc/guest/guest.ld -o $@ $(GUEST_OBJS)
 
+# /init of an initrd: a static program of its own, that no library of the guest's is needed for.
+# The kernel's headers are not musl's; those of the C library come before them.
+AGENT_CC ?= musl-gcc
+AGENT_CFLAGS := -std=gnu17 -D_GNU_SOURCE -O2 -static -fstack-protector-strong \
+	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla $(WERROR) \
+	-idirafter /usr/include -idirafter /usr/include/$(shell $(CC) -print-multiarch 2>/dev/null)
+
+$(BUILD)/fcproc/init: $(AGENT:%=csrc/agent/%.c) csrc/agent/init.h Makefile | needs
+	@mkdir -p $(@D)
+	$(AGENT_CC) $(AGENT_CFLAGS) -s -Wl,--build-id=none -Wl,-z,relro,-z,now -o $@ $(filter %.c,$^)
+
 -include $(wildcard $(BUILD)/obj/*/*.d)
 
 # The man page and the completions, from the command's parser.
@@ -247,11 +264,12 @@ doc: module
 
 # ---- install -------------------------------------------------------------------------------
 
-# The module, the guest and the Lua files.
+# The module, the guest, the guests' /init and the Lua files.
 install-lua: module
 	install -d $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
 	install -m 755 $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(call to,$(INST_LIBDIR)/fcproc/)
 	$(if $(GUEST),install -m 644 $(GUEST) $(call to,$(INST_LIBDIR)/fcproc/))
+	install -m 644 $(BUILD)/fcproc/init $(call to,$(INST_LIBDIR)/fcproc/)
 	for name in $(LUA_FILES) core.d imagecore.d; do install -D -m 644 lua/fcproc/$$name.lua \
 		$(call to,$(INST_LUADIR)/fcproc)/$$name.lua || exit 1; done
 
@@ -310,11 +328,11 @@ uninstall:
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
 DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev \
-	libarchive-dev libext2fs-dev comerr-dev
+	libarchive-dev libext2fs-dev comerr-dev musl-tools
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs
-DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables xz-utils
+DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables squashfs-tools xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
 deps: deps-packages build/bin/firecracker
@@ -430,6 +448,10 @@ THREAD_PROGRAMS := $(BUILD)/threads-test $(BUILD)/cancel-test
 $(THREAD_PROGRAMS): $(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(SANITIZER) -o $@ $< $(BUILD)/libfcproc.a $(CORE_LIBS) -ldl
 
+# What /init reads of its command line, on the host and under the sanitizers.
+$(BUILD)/init-test: spec/support/init-test.c csrc/agent/address.c csrc/agent/cmdline.c csrc/agent/init.h
+	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/agent $(SANITIZER) -o $@ $(filter %.c,$^)
+
 $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
@@ -482,7 +504,7 @@ lint:
 	luacheck -q lua lua/bin/fcproc spec examples doc rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
-		csrc/core csrc/lua csrc/image spec/support spec/bench
+		csrc/core csrc/lua csrc/image csrc/agent spec/support spec/bench
 	clang-format --dry-run --Werror $(C_FILES)
 	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
 

@@ -445,14 +445,16 @@ describe("the lists", function()
   it("of sources: the Makefile names every file there is", function()
     local makefile = support.read_file("Makefile"):gsub("\\\n%s*", " ")
     for variables, pattern in pairs{ CORE = "csrc/core/(%l+)%.c", BINDING = "csrc/lua/(%l+)%.c",
-      ["IMAGE IMAGE_BINDING"] = "csrc/image/([%l%d]+)%.c", LUA_FILES = "lua/fcproc/([%l/]+)%.lua" } do
+      ["IMAGE IMAGE_BINDING"] = "csrc/image/([%l%d]+)%.c", AGENT = "csrc/agent/(%l+)%.c",
+      LUA_FILES = "lua/fcproc/([%l/]+)%.lua" } do
       local named = {}
       for _, variable in ipairs(words(variables)) do
         for _, name in ipairs(words(makefile:match("\n" .. variable .. " := ([^\n]+)"))) do
           named[name] = true
         end
       end
-      for _, path in ipairs(files(true, "csrc/core", "csrc/lua", "csrc/image", "lua/fcproc")) do
+      for _, path in ipairs(files(true, "csrc/core", "csrc/lua", "csrc/image", "csrc/agent",
+        "lua/fcproc")) do
         local name = path:match("^" .. pattern .. "$")
         -- host.c belongs to libfcproc-lua alone.
         assert.is_true(not name or named[name] or path == "csrc/lua/host.c", path)

@@ -33,6 +33,10 @@ case "$1" in --version) echo 1 ;; *) echo "Package $2 was not found" >&2; exit 1
       "ext2fs (Debian: libext2fs-dev), ", "com_err (Debian: comerr-dev); make deps installs" } do
       assert.is_truthy(done.err:find(name, 1, true), done.err)
     end
+    done = make("needs", "AGENT_CC=/no/musl-gcc")
+    assert.are.equal(2, done.status)
+    assert.is_truthy(done.err:find("a static program, /no/musl-gcc is missing (Debian: musl-tools)", 1, true),
+      done.err)
     assert.is_nil(make("needs", "PKG_CONFIG=" .. none, "LUA_INCDIR=/x").err:find("liblua", 1, true))
     done = make("needs", "PKG_CONFIG=/no/pkg-config")
     assert.is_truthy(done.err:find("/no/pkg-config is missing (Debian: pkg-config)", 1, true), done.err)
