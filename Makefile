@@ -74,8 +74,9 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	image/descriptor image/docker image/jobs image/oci image/platform image/reference \
+	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
-	cli cli/console cli/fcconfig cli/flags cli/host cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
+	cli cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
 # The guest's /init, by the files of csrc/agent.
 AGENT := address cmdline devices init modules network root say
 GUEST :=

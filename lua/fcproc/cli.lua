@@ -14,7 +14,7 @@ local modules = {
   run = "run", restore = "run", ps = "vms", info = "vms", console = "console", wait = "vms",
   stop = "vms", kill = "vms", pause = "vms", resume = "vms", snapshot = "vms", verify = "vms",
   api = "requests", metrics = "requests", balloon = "requests", mmds = "requests",
-  reclaim = "host", net = "host", doctor = "host", version = "host",
+  image = "image", reclaim = "host", net = "host", doctor = "host", version = "host",
 }
 
 -- Is an error to be JSON? Asked when the arguments themselves are the error.

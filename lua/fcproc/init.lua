@@ -61,6 +61,9 @@ end
 return setmetatable(M, { __index = function(_, name)
   if name == "vm" or name == "doctor" then
     local module = require("fcproc." .. name)
+    if name == "vm" then
+      module._use_images(function(...) return require("fcproc.image.launch").spec(...) end)
+    end
     rawset(M, name, module)
     return module
   end

@@ -183,12 +183,20 @@ local LAUNCH = {
   end },
 }
 
+local images -- (spec, ctx) -> spec with its image as a drive
+
+---Who makes a drive of a spec's image: the facade says, since this flow knows none.
+---@param resolve fun(spec: table, ctx: fcproc.Context?): table?, fcproc.Error?
+function M._use_images(resolve) images = resolve end
+
 local function launch(manager, spec, fleet, ctx)
   options.argument(spec, "table", "vm.launch", "spec")
   local ok, err = manager:_check_open("vm.launch")
   if ok then ok, err = loop.check(ctx) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
+  if spec.image ~= nil and images then spec, err = images(spec, ctx) end
+  if not spec then return nil, err end
   local plan
   plan, err = specs.plan(manager, spec, false, ctx, fleet)
   if not plan then return nil, err end

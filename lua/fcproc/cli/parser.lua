@@ -6,7 +6,7 @@ local M = {}
 
 local EPILOG = [[
 Options may also come from the environment: FCPROC_RUNTIME_DIR, FCPROC_BRIDGE,
-FCPROC_BRIDGE_IP, FCPROC_FIRECRACKER, FCPROC_NETNS.
+FCPROC_BRIDGE_IP, FCPROC_FIRECRACKER, FCPROC_NETNS, FCPROC_STORE.
 
 Exit status: 0 done; 1 failed, or the output could not be written; 2 wrong
 use, or a value that can never work; 3 no such VM or file; 4 in use, or in the
@@ -81,6 +81,11 @@ local function drive(text)
   return made
 end
 
+local function overlay_size(text)
+  if text == "none" then return false end
+  return text
+end
+
 local function ladder(text)
   local steps = {}
   for part in text:gmatch("[^,]+") do
@@ -136,6 +141,11 @@ local function add_ladder(command)
     :argname("<step:seconds,...>"):convert(ladder)
 end
 
+local function add_store(command)
+  command:option("--store", "Where images are kept; default: /var/lib/fcproc/images of root, else "
+    .. "~/.local/share/fcproc/images."):argname("<folder>"):default(from_env("FCPROC_STORE"))
+end
+
 local function add_ids(command)
   command:argument("id"):args("*"):target("ids")
   command:flag("-a --all", "All VMs of the runtime folder.")
@@ -144,6 +154,13 @@ end
 local function add_vms(parser, command)
   local run = command(parser, "run", "Launch a VM; without a kernel, the built-in guest.")
   add_launching(run)
+  run:option("--image", "An image as its root: the name of one in the store, or a path. Without --kernel it "
+    .. "is booted by the store's kernel."):argname("<ref>")
+  run:option("--overlay", "With --image: what the VM may write over it, which goes with the VM; default: "
+    .. "2GiB; none: it is read-only."):argname("<size|none>"):convert(overlay_size)
+  run:flag("--copy", "With --image: the VM writes to a copy of its own.")
+  run:flag("--pull", "With --image: take one that is not in the store from a registry.")
+  add_store(run)
   run:option("--kernel", "An uncompressed kernel."):argname("<file>")
   run:option("--initrd", "An initial RAM disk."):argname("<file>")
   run:option("--boot-args", "The kernel's command line."):argname("<text>")
@@ -232,6 +249,21 @@ local function add_host(parser, command)
   command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
 end
 
+local function add_images(parser, command)
+  local image = command(parser, "image", "Images: what VMs have as their roots.")
+  image:command_target("image_command")
+  image:require_command(true)
+  add_store(image)
+  command(image, "list", "The images that there are, their names, and how many VMs and snapshots need each.")
+  local prune = command(image, "prune", "Remove the images without a name that no VM and no snapshot needs, "
+    .. "and what else is of no use.")
+  prune:flag("--all", "Also those with a name.")
+  prune:flag("--dry-run", "Only tell what would be removed.")
+  local kernel = command(image, "kernel", "What images are booted with.")
+  kernel:option("--default", "From now on with this kernel; it is copied."):argname("<file>")
+  kernel:option("--initrd", "And this initrd."):argname("<file>")
+end
+
 -- help [COMMAND...]
 local function add_help_command(parser, command, help)
   local made, asked = command(parser, "help", "How fcproc, or one of its commands, is used."), parser
@@ -287,6 +319,7 @@ function M.new(help)
   end)
   add_vms(parser, command)
   add_requests(parser, command)
+  add_images(parser, command)
   add_host(parser, command)
   add_help_command(parser, command, help)
   return parser

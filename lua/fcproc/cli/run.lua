@@ -13,7 +13,7 @@ local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
 local specs = require "fcproc.cli.spec"
-local vms = require "fcproc.vm"
+local vms = require("fcproc").vm
 
 local M = {}
 

@@ -98,6 +98,13 @@ function M.of(args)
     any_cpu = args.any_cpu, verify = args.verify, trust = args.trust,
     vsock = args.vsock and { cid = args.vsock } or nil }
   for name, value in pairs(options) do spec[name] = value end
+  if args.image then
+    if spec.image ~= nil then return invalid("the image is in --spec already: give it once") end
+    spec.image = { args.image, overlay = args.overlay, copy = args.copy and "reflink" or nil,
+      pull = args.pull or nil, store = args.store }
+  elseif args.overlay ~= nil or args.copy or args.pull then
+    return invalid("--overlay, --copy and --pull are for --image REF")
+  end
   if args.drives and #args.drives > 0 then
     if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: no list") end
     spec.drives = spec.drives or {}

@@ -27,16 +27,23 @@ local function names(folder, user)
   end
 end
 
-local function add(disk, user)
-  local folder = folder_of(disk)
-  if not folder then return true end
+local function link(folder, user)
   local ok, err
   for name in names(folder, user) do
     ok, err = core.symlink(user, name)
-    if ok or core.read_link(name) == user then return core.stat(disk) end -- it may have been going
+    if ok or core.read_link(name) == user then return true end
     if err.code ~= "conflict" then return nil, err end
   end
   return nil, err
+end
+
+local function add(disk, user)
+  local folder, ok, err = folder_of(disk), true, nil
+  if folder then ok, err = link(folder, user) end
+  if not ok then return nil, err end
+  ok, err = core.stat(disk, true) -- it may just have been going
+  if not ok and err.code == "not_found" then return nil, err end
+  return true
 end
 
 local function remove(disk, user)
@@ -90,10 +97,10 @@ function M.list(folder)
   local list = {}
   for _, entry in ipairs(entries) do
     local name = ("%s/%s/%s"):format(folder, M.NAME, entry.name)
-    local link, user = core.stat(name), core.read_link(name)
+    local itself, user = core.stat(name), core.read_link(name)
     local there, unseen
     if user then there, unseen = core.stat(user) end
-    if there or (unseen and unseen.code ~= "not_found") or (link and os.time() - link.mtime < YOUNG) then
+    if there or (unseen and unseen.code ~= "not_found") or (itself and os.time() - itself.mtime < YOUNG) then
       list[#list + 1] = user
     elseif user then
       core.remove_file(name)

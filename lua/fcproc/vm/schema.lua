@@ -7,7 +7,7 @@ local M = {}
 
 -- Each value: its types, then a range of numbers or the words that it may be.
 M.spec = {
-  id = "string", kernel = "string", initrd = "string", boot_args = "string",
+  id = "string", image = "string|table", kernel = "string", initrd = "string", boot_args = "string",
   vcpus = "integer 1 32", mem_mib = "integer 1 1048576", smt = "boolean", cpu_template = "string",
   huge_pages = "string", track_dirty_pages = "boolean", drives = "table",
   pmem = "table", memory_hotplug = "table", serial = "table",

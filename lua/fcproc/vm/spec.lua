@@ -101,7 +101,9 @@ local M = {}
 
 ---@class fcproc.VmSpec
 ---@field id string?                1 to 64 letters, digits and dashes; default: a random one
----@field kernel string?            default: the built-in guest
+---@field image (string|fcproc.ImageSpec)?  its root: the name of an image in the store, or a path; or a
+---                                 table with one: { "debian12", overlay = "4GiB" }
+---@field kernel string?            default: the built-in guest; of an image the store's, or the host's
 ---@field initrd string?
 ---@field boot_args string?         default: "console=ttyS0 reboot=k panic=1 pci=off", without pci=off when
 ---                                 arguments have --enable-pci. Without an ip= of its own, one is added
@@ -552,6 +554,7 @@ end
 local function check_machine(check, plan, fleet, ctx)
   local spec = plan.spec
   plan.builtin = spec.kernel == nil
+  if spec.image ~= nil then check:add("image", "is known to fcproc.vm alone: require \"fcproc\"") end
   if spec.kernel then
     check_kernel(check, plan, spec.kernel)
   else

@@ -1,0 +1,109 @@
+-- An image as a VM's disk: what a spec's drives may hold.
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local loop = require "fcproc.loop"
+local options = require "fcproc.options"
+local scratch = require "fcproc.image.scratch"
+local stores = require "fcproc.image.store"
+
+local M = {}
+
+---@class fcproc.ImageDiskOptions
+---@field overlay (string|integer|false)?  what the VM may write over the image, which it shares with others:
+---                                 "4GiB"; default "2GiB". It needs an initrd, see fcproc.image.initrd.
+---                                 false: the VM can't write
+---@field copy ("reflink"|"sparse")?  the VM writes to a copy of its own instead
+---@field root boolean?             the guest's root device; default true
+---@field pull boolean?             an image that is not in the store is taken from a registry
+---@field store (string|fcproc.ImageStore)?  default: the user's own
+---@field id string?                as in fcproc.DriveSpec, as the rest
+---@field rate_limit table?         as the API's rate_limiter
+---@field io_engine ("Sync"|"Async")?
+---@field cache_type ("Unsafe"|"Writeback")?
+
+local known = { overlay = "string|integer|boolean", copy = "string", root = "boolean", pull = "boolean",
+  store = "string|table", id = "string", rate_limit = "table", io_engine = "string", cache_type = "string" }
+
+-- What a guest can mount, by its first bytes.
+local function is_file_system(head)
+  return head:sub(1081, 1082) == "\x53\xef" or head:sub(1, 4) == "hsqs"
+    or head:sub(1025, 1028) == "\xe2\xe1\xf5\xe0"
+end
+
+local HEAD = 2048
+
+local function invalid(format, ...)
+  return nil, errors.new{ code = "invalid", op = "image.disk", message = format:format(...) }
+end
+
+-- A file, which may be an image that nobody has put into a store.
+local function of_path(path)
+  local absolute, err = core.absolute_path(path)
+  if not absolute then return nil, err end
+  local size, head = core.disk_look(absolute, HEAD)
+  if not size then return nil, head end
+  if is_file_system(head) then return { path = absolute } end
+  return invalid("%s holds no file system that a guest can mount: build an image of it (fcproc image build)",
+    errors.quoted(path, 200))
+end
+
+local function is_path(ref) return ref:find("^%.?%.?/") ~= nil end
+
+---What a name or a path leads to.
+---@param ref string
+---@param store string|fcproc.ImageStore|nil
+---@return { path: string, kind: string? }?
+---@return fcproc.Error|fcproc.ImageStore store
+function M.find(ref, store)
+  local image, err
+  if type(store) ~= "table" then store, err = stores.open(store) end
+  if not store then return nil, err end
+  if is_path(ref) then image, err = of_path(ref) else image, err = store:find(ref) end
+  if not image then return nil, err end
+  if image.kind and image.kind ~= "ext4" and image.kind ~= "squashfs" then
+    return invalid("%s is no disk: it is a %s", errors.quoted(ref, 80), image.kind)
+  end
+  return image, store
+end
+
+---An image of the store, or a file with a file system, as a disk. One that a VM writes to is its own:
+---by default what it writes goes to an empty disk over the image, which all VMs share.
+---
+---    local disk = assert(fcproc.image.disk("debian12", { overlay = "4GiB" }))
+---    local vm = fcproc.vm.launch(manager, { kernel = kernel, initrd = initrd, drives = { disk } })
+---@param ref string
+---@param opts fcproc.ImageDiskOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.DiskObject? disk
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is no such image; ERR_INVALID; ERR_CONFLICT: it is
+---                           damaged; ERR_PERMISSION: the store is somebody else's
+function M.disk(ref, opts, ctx)
+  options.argument(ref, "string", "image.disk", "ref")
+  options.check(opts, known, "image.disk")
+  opts = opts or {}
+  local ok, err = loop.check(ctx)
+  if not ok then return nil, err end
+  local image, store = M.find(ref, opts.store)
+  if not image then return nil, store end
+  local overlay = opts.overlay
+  if overlay == nil or overlay == true then
+    overlay = not opts.copy and opts.root ~= false and scratch.DEFAULT
+  end
+  if overlay and opts.copy then return invalid("overlay and copy: give one of them") end
+  local drive = { path = image.path, root = opts.root ~= false, copy = opts.copy, read_only = not opts.copy,
+    id = opts.id, rate_limit = opts.rate_limit, io_engine = opts.io_engine, cache_type = opts.cache_type }
+  return {
+    image = image,
+    disk = function(_, own_ctx)
+      if overlay then
+        local why
+        drive.overlay, why = scratch.template(store, overlay, own_ctx)
+        if not drive.overlay then return nil, why end
+      end
+      return drive
+    end,
+  }
+end
+
+return M

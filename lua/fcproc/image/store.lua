@@ -1,0 +1,340 @@
+-- Where images are kept: each once, by what it was made of. A folder of the user's own:
+--
+-- STORE/images/KEY/       image.json, the image, and a folder of links to who needs it (users.lua)
+-- STORE/tags/NAME         -> KEY
+-- STORE/blobs/sha256/HEX  what was downloaded, as an OCI layout has it
+-- STORE/partial/KEY/      what is being built, while STORE/locks/KEY is held
+--
+-- An image comes by one rename, on the disk with all that is in it, and goes by one. So a crash leaves
+-- nothing that a name leads to and is not whole.
+
+local core = require "fcproc.core"
+local entries = require "fcproc.image.entry"
+local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
+local loop = require "fcproc.loop"
+local room = require "fcproc.resources.room"
+local users = require "fcproc.resources.users"
+
+local M = {}
+
+local PRIVATE_DIR = 448 -- 0700
+local ROOTS = "/var/lib/fcproc/images"
+local FOLDERS = { "images", "tags", "blobs", "blobs/sha256", "partial", "locks" }
+local MOST_TAG = 200
+local SHORT_KEY = 8  -- digits that are enough of a key
+local PAUSE = 0.2    -- seconds between two looks at a lock whose holder may have failed
+
+---@class fcproc.ImageStore
+---@field path string
+local Store = {}
+Store.__index = Store
+
+---Where a user's images are when nobody says otherwise.
+---@return string? path
+---@return fcproc.Error? err  ERR_INVALID: it has no home
+function M.default_path()
+  if core.own_uid() == 0 then return ROOTS end
+  local data, home = os.getenv("XDG_DATA_HOME"), os.getenv("HOME")
+  if data and data:sub(1, 1) == "/" then return data .. "/fcproc/images" end
+  if home and home:sub(1, 1) == "/" then return home .. "/.local/share/fcproc/images" end
+  return nil, errors.new{ code = "invalid", op = "image.store",
+    message = "there is no HOME to have images in: say where the store is (store = PATH, --store PATH)" }
+end
+
+---Opens a store, and makes it where there is none.
+---@param path string?  absolute; default: /var/lib/fcproc/images of root, else
+---                     ~/.local/share/fcproc/images
+---@return fcproc.ImageStore? store
+---@return fcproc.Error? err  ERR_PERMISSION: it is somebody else's; ERR_CONFLICT: others may write there,
+---                           or a link or a file is in the way
+function M.open(path)
+  local err
+  if path == nil then path, err = M.default_path() end
+  if not path then return nil, err end
+  local made
+  made, err = core.socket_dir(path)
+  if made == nil then return nil, err end
+  local ok
+  ok, err = core.check_dir(path)
+  for _, name in ipairs(ok and FOLDERS or {}) do
+    local folder = path .. "/" .. name
+    if ok and not core.stat(folder) then ok, err = core.make_dir(folder, PRIVATE_DIR) end
+    if ok ~= nil then ok, err = core.check_dir(folder) end
+    if not ok then break end
+  end
+  if not ok then
+    err.message = err.message:gsub("the runtime folder", "the store")
+    return nil, err
+  end
+  return setmetatable({ path = path }, Store)
+end
+
+---@param kind "images"|"tags"|"blobs"|"partial"|"locks"
+---@param name string?
+---@return string path
+function Store:at(kind, name)
+  return self.path .. "/" .. kind .. (name and "/" .. name or "")
+end
+
+---Where the file of a digest is, or would be.
+---@param digest string  "sha256:..."
+---@return string path
+function Store:blob(digest)
+  return self:at("blobs", (digest:gsub("^sha256:", "sha256/")))
+end
+
+-- ---- names ---------------------------------------------------------------------------------
+
+---Can it be a tag?
+---@param name any
+---@return true?
+---@return fcproc.Error? err
+function M.check_tag(name)
+  local good = type(name) == "string" and #name <= MOST_TAG and name:find("^[%w][%w._/:-]*$")
+    and not name:find("//", 1, true) and not name:find("[/:]$") and not name:find("%.%.", 1)
+  if good then return true end
+  return nil, errors.new{ code = "invalid", op = "image.tag",
+    message = ("%s can't be an image's name: letters, digits and - . _ / : between them"):format(
+      errors.quoted(tostring(name), 80)) }
+end
+
+-- As the name of a file; those of our own begin with an "@", as no tag does.
+local function encoded(name)
+  return (name:gsub("[/:%%]", function(c) return ("%%%02x"):format(c:byte()) end))
+end
+
+local function decoded(name)
+  return (name:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+-- Holds a lock of the store. Meanwhile something may come that makes it needless: then there is none.
+function Store:_hold(name, wanted, ctx)
+  local path = self:at("locks", name)
+  while true do
+    local ok, err = loop.check(ctx)
+    local lock
+    if ok then lock, err = core.lock_file(path) end
+    if lock then return lock end
+    if err.code ~= "busy" then return nil, err end
+    local there
+    there, err = loop.complete(ctx, core.wait_path(wanted or path .. ".none", false, PAUSE, "the image", 0,
+      ctx))
+    if there then return false end
+    if err.code ~= "deadline" then return nil, err end
+  end
+end
+
+-- Tags are given and images removed one at a time.
+function Store:_with_tags(ctx, fn)
+  local lock, err = self:_hold("@tags", nil, ctx)
+  if not lock then return nil, err end
+  local _ <close> = finally(function() lock:close() end)
+  return fn()
+end
+
+---Names an image. A name that another had passes to it.
+---@param name string
+---@param key string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is no such image; ERR_INVALID
+function Store:tag(name, key, ctx)
+  local ok, err = M.check_tag(name)
+  if not ok then return nil, err end
+  return self:keep(name, key, ctx)
+end
+
+---The same for any name, also one of our own, which begins with "@" and keeps the image from being removed.
+---@param name string
+---@param key string
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is no such image
+function Store:keep(name, key, ctx)
+  return self:_with_tags(ctx, function()
+    local entry, err = self:entry(key)
+    if not entry then return nil, err end
+    local new = self:at("partial", "@tag")
+    core.remove_file(new) -- of one who died
+    local ok
+    ok, err = core.symlink(key, new)
+    if ok then ok, err = core.rename(new, self:at("tags", encoded(name)), true) end
+    if ok then ok, err = entries.sync(self:at("tags"), ctx) end
+    return ok, err
+  end)
+end
+
+---A name is nobody's any more.
+---@param name string
+---@param ctx fcproc.Context?
+---@return boolean? removed
+---@return fcproc.Error? err
+function Store:untag(name, ctx)
+  return self:_with_tags(ctx, function() return self:_forget(name) end)
+end
+
+-- The same for who holds that lock.
+function Store:_forget(name) return core.remove_file(self:at("tags", encoded(name))) end
+
+---All names.
+---@return table<string, string[]>? tags  those of each key, in order
+---@return fcproc.Error? err
+function Store:tags()
+  local list, err = core.list_dir(self:at("tags"))
+  if not list then return nil, err end
+  local tags = {}
+  for _, item in ipairs(list) do
+    local key = core.read_link(self:at("tags", item.name))
+    if key then
+      tags[key] = tags[key] or {}
+      table.insert(tags[key], decoded(item.name))
+    end
+  end
+  return tags
+end
+
+-- ---- finding -------------------------------------------------------------------------------
+
+---What is there by its key.
+---@param key string
+---@return fcproc.StoreEntry?
+---@return fcproc.Error? err
+function Store:entry(key)
+  if not entries.is_key(key) then
+    return nil, errors.new{ code = "not_found", op = "image.store", path = self.path,
+      message = ("%s is no key of an image"):format(errors.quoted(tostring(key), 120)) }
+  end
+  local entry, err = entries.read(self:at("images", key), key)
+  if not entry and err.code == "not_found" then
+    err.message = ("there is no image %s in %s"):format(key, self.path)
+  end
+  return entry, err
+end
+
+-- The whole key of which that is the beginning.
+function Store:_key(short)
+  if #short < SHORT_KEY or short:find("%X") then return nil end
+  local found
+  for _, item in ipairs(core.list_dir(self:at("images")) or {}) do
+    if item.name:sub(1, #short) == short then
+      if found then return nil end
+      found = item.name
+    end
+  end
+  return found
+end
+
+---What has the name, or a key that begins so. Nothing is looked for anywhere else.
+---@param name string
+---@return fcproc.StoreEntry?
+---@return fcproc.Error? err  ERR_NOT_FOUND, with what to do
+function Store:find(name)
+  local key = core.read_link(self:at("tags", encoded(name))) or self:_key(name)
+  local entry, err
+  if key then entry, err = self:entry(key) end
+  if entry or (err and err.code ~= "not_found") then return entry, err end
+  return nil, errors.new{ code = "not_found", op = "image.store", path = self.path,
+    message = ("there is no image %s in %s: fcproc image list shows what there is, and fcproc image build "
+      .. "SOURCE --name %s makes one"):format(errors.quoted(name, 80), self.path, name) }
+end
+
+---What is in the store as a source of another image.
+---@param ref { name: string }
+---@param opts { store: string|fcproc.ImageStore|nil }
+---@return nil
+---@return fcproc.Error err  ERR_NOT_FOUND: there is none of that name; ERR_UNSUPPORTED: of a disk no other
+---                          can be built
+function M.source(ref, opts)
+  local store, err = opts.store, nil
+  if type(store) ~= "table" then store, err = M.open(store) end
+  local entry
+  if store then entry, err = store:find(ref.name) end
+  if not entry then return nil, err --[[@as fcproc.Error]] end
+  return nil, errors.new{ code = "unsupported", op = "image.source", path = entry.path,
+    message = ("%s is a finished %s in the store, of which no other image can be built: build it of %s again")
+      :format(ref.name, entry.kind, errors.quoted(entry.source or "what it came from", 200)) }
+end
+
+---@class fcproc.StoredImage: fcproc.StoreEntry
+---@field tags string[]
+---@field users string[]    folders of VMs and snapshots that need it
+---@field err fcproc.Error?  why it can't be used; then there is only its key
+
+---All that there is, the oldest first.
+---@return fcproc.StoredImage[]? images
+---@return fcproc.Error? err
+function Store:list()
+  local tags, err = self:tags()
+  local items
+  if tags then items, err = core.list_dir(self:at("images")) end
+  if not items then return nil, err end
+  local list = {}
+  for _, item in ipairs(items) do
+    local entry, why = self:entry(item.name)
+    if entry or why.code ~= "not_found" then
+      entry = entry or { key = item.name, folder = self:at("images", item.name), created = 0, err = why }
+      entry.tags, entry.users = tags[item.name] or {}, users.list(entry.folder) or {}
+      list[#list + 1] = entry
+    end
+  end
+  table.sort(list, function(a, b)
+    if a.created ~= b.created then return a.created < b.created end
+    return a.key < b.key
+  end)
+  return list
+end
+
+-- ---- making --------------------------------------------------------------------------------
+
+-- Builds it in a folder that nobody else knows.
+function Store:_build(key, build, ctx)
+  local partial, folder = self:at("partial", key), self:at("images", key)
+  local whole = false
+  local _ <close> = finally(function()
+    if not whole then core.remove_tree(partial) end
+  end)
+  local ok, err = core.remove_tree(partial) -- of one who died
+  if ok then ok, err = core.make_dir(partial, PRIVATE_DIR) end
+  if not ok then return nil, err end
+  local facts
+  facts, err = build(partial, ctx)
+  if not facts then return nil, err end
+  local entry = { key = key }
+  for name, value in pairs(facts) do entry[name] = value end
+  ok, err = entries.write(partial, entry, ctx)
+  if ok then ok, err = core.make_dir(partial .. "/" .. users.NAME, PRIVATE_DIR) end
+  if ok then ok, err = core.rename(partial, folder, false) end
+  if not ok then return nil, err end
+  whole = true
+  ok, err = entries.sync(self:at("images"), ctx)
+  if not ok then return nil, err end
+  return self:entry(key)
+end
+
+---What has the key; made first when it is not there: once, however many ask at the same time.
+---@param key string
+---@param build fun(folder: string, ctx: fcproc.Context?): table?, fcproc.Error?  makes the files in the
+---             folder, and tells of them: kind, file (the name of the one that counts), source, ...
+---@param ctx fcproc.Context?
+---@return fcproc.StoreEntry?
+---@return fcproc.Error? err  of the build; ERR_CONFLICT: what is there is damaged
+function Store:make(key, build, ctx)
+  ctx = loop.context(ctx)
+  while true do
+    local entry, err = self:entry(key)
+    if entry or err.code ~= "not_found" then return entry, err end
+    local lock
+    lock, err = self:_hold(key, self:at("images", key), ctx)
+    if lock == nil then return nil, err end
+    if lock then
+      local _ <close> = finally(function() lock:remove() end)
+      entry, err = self:entry(key) -- it came while we did
+      if not entry and err.code == "not_found" then entry, err = self:_build(key, build, ctx) end
+      if not entry then room.tell(err, self.path) end
+      return entry, err
+    end
+  end
+end
+
+return M
