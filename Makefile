@@ -39,7 +39,7 @@ LUA_CFLAGS := $(if $(LUA_INCDIR),-I$(call q,$(LUA_INCDIR)),$(shell $(PKG_CONFIG)
 LIBS_PC := libnl-3.0
 # Only their headers: they are loaded when they are first needed.
 HEADERS_PC := libcurl libcrypto libnl-nf-3.0
-IMAGE_PC := libarchive ext2fs com_err libcrypto
+IMAGE_PC := libarchive zlib ext2fs com_err libcrypto
 BASE_CFLAGS := -std=gnu17 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread \
 	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror=implicit $(WERROR) \
 	-Icsrc/include -MMD -MP $(HARDENING) $(SANITIZER)
@@ -56,8 +56,8 @@ CORE := error context op ctxwait linger pathwait path executable filecommon file
 	ids life child gate spawn command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
-IMAGE := error tree place source digest job edit
-IMAGE_BINDING := binding bindcommon bindjob bindtree
+IMAGE := error tree place source filler digest job stream layer read archive look edit
+IMAGE_BINDING := binding bindcommon bindjob bindtree bindread
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
@@ -105,7 +105,7 @@ needs:
 	@$(PKG_CONFIG) --version >/dev/null 2>&1 || { \
 		echo "to build, $(PKG_CONFIG) is missing (Debian: pkg-config); make deps installs it" >&2; exit 1; }
 	@missing=; for p in $(if $(LUA_INCDIR),,$(LUA_PC):liblua5.4-dev) libnl-3.0:libnl-3-dev libnl-nf-3.0:libnl-nf-3-dev \
-		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev libarchive:libarchive-dev ext2fs:libext2fs-dev \
+		libcurl:libcurl4-openssl-dev libcrypto:libssl-dev libarchive:libarchive-dev zlib:zlib1g-dev ext2fs:libext2fs-dev \
 		com_err:comerr-dev; do \
 		$(PKG_CONFIG) --exists "$${p%:*}" 2>/dev/null || missing="$$missing, $${p%:*} (Debian: $${p#*:})"; done; \
 	status=0; [ -z "$$missing" ] || { status=1; \
@@ -329,7 +329,7 @@ uninstall:
 # The Debian 12 packages, for building, for the Lua module, and for the tests.
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
 DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev \
-	libarchive-dev libext2fs-dev comerr-dev musl-tools
+	libarchive-dev zlib1g-dev libext2fs-dev comerr-dev musl-tools
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs

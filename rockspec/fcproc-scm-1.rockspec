@@ -18,6 +18,7 @@ external_dependencies = {
   LIBCURL = { library = "curl" },
   LIBCRYPTO = { library = "crypto" },
   LIBARCHIVE = { library = "archive" },
+  ZLIB = { library = "z" },
   LIBEXT2FS = { library = "ext2fs" },
 }
 test = { type = "command", command = "make test" }

@@ -32,7 +32,7 @@ fcproc_image_tree *image_check_tree(lua_State *L, int index);
 /* [-0, +1, m] A job, closed as yet, that keeps the value at `keeps` (0: nothing) for as long as it is. */
 struct bind_job *image_new_job(lua_State *L, int keeps,
                                void (*push)(lua_State *L, fcproc_image_job *job));
-/* [-0, +2, m] The list of its warnings becomes a field of the table on top. */
+/* [-0, +0, m] The list of its warnings becomes a field of the table on top. */
 void image_push_warnings(lua_State *L, const fcproc_image_job *job);
 
 /* Arguments: each may raise. A string has no NUL in it. */
@@ -49,7 +49,10 @@ bool image_field_boolean(lua_State *L, int table, const char *name);
 /* Each adds its types and functions to the module table on top. [-0, +0, m] */
 void image_open_job(lua_State *L);
 void image_open_tree(lua_State *L);
+void image_open_read(lua_State *L);
 /* Adds a type with methods, "close" among them, to the registry. [-0, +0, m] */
 void image_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
+/* More of them. [-0, +0, m] */
+void image_add_methods(lua_State *L, const char *type, const luaL_Reg *methods);
 
 #endif

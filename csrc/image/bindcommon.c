@@ -111,3 +111,11 @@ void image_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFu
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }
+
+void image_add_methods(lua_State *L, const char *type, const luaL_Reg *methods)
+{
+    luaL_getmetatable(L, type);
+    lua_getfield(L, -1, "__index");
+    luaL_setfuncs(L, methods, 0);
+    lua_pop(L, 2);
+}

@@ -15,5 +15,6 @@ int luaopen_fcproc_imagecore(lua_State *L)
     lua_newtable(L);
     image_open_job(L);
     image_open_tree(L);
+    image_open_read(L);
     return 1;
 }

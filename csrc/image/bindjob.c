@@ -18,6 +18,18 @@ struct bind_job *image_new_job(lua_State *L, int keeps,
     return b;
 }
 
+void image_push_warnings(lua_State *L, const fcproc_image_job *job)
+{
+    const char *text;
+
+    lua_newtable(L);
+    for (size_t i = 0; (text = fcproc_image_job_warning(job, i)) != NULL; i++) {
+        lua_pushstring(L, text);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "warnings");
+}
+
 static struct bind_job *check_job(lua_State *L)
 {
     struct bind_job *b = luaL_checkudata(L, 1, TYPE_JOB);

@@ -7,7 +7,7 @@
 
 #include "bind.h"
 
-enum { MOST_XATTRS = 1000 };
+enum { MOST_XATTRS = 1000, MOST_PATH = 8192 };
 
 static const struct {
     const char *name;
@@ -94,6 +94,7 @@ static const struct fcproc_image_xattr *check_xattrs(lua_State *L, size_t *ret_n
         luaL_argcheck(L, lua_type(L, -1) == LUA_TSTRING && lua_type(L, -2) == LUA_TSTRING, 3,
                       "xattrs must be strings by strings");
         list[n].name = lua_tolstring(L, -2, &name_len);
+        list[n].name_len = 0;
         luaL_argcheck(L, strlen(list[n].name) == name_len, 3, "an xattr's name has a zero byte");
         list[n].value = lua_tolstring(L, -1, &list[n].len);
         n++;
@@ -205,6 +206,63 @@ static int l_tree_stat(lua_State *L)
     return push_stat(L, &st);
 }
 
+/* Tree:list(path) -> names */
+static int l_tree_list(lua_State *L)
+{
+    fcproc_image_tree *tree = image_check_tree(L, 1);
+    const char *path = image_check_string(L, 2), *name;
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    lua_newtable(L);
+    for (size_t i = 0;; i++) {
+        if (fcproc_image_list(tree, path, i, &name, &err) < 0)
+            return image_fail(L, &err);
+        if (!name)
+            return 1;
+        lua_pushstring(L, name);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+}
+
+/* Tree:resolve(path) -> path */
+static int l_tree_resolve(lua_State *L)
+{
+    fcproc_image_tree *tree = image_check_tree(L, 1);
+    const char *path = image_check_string(L, 2);
+    fcproc_error err = FCPROC_ERROR_INIT;
+    char resolved[MOST_PATH];
+
+    if (fcproc_image_resolve(tree, path, resolved, sizeof(resolved), &err) < 0)
+        return image_fail(L, &err);
+    lua_pushstring(L, resolved);
+    return 1;
+}
+
+/* Tree:read(path, limit) -> bytes */
+static int l_tree_read(lua_State *L)
+{
+    fcproc_image_tree *tree = image_check_tree(L, 1);
+    struct fcproc_image_stat st = FCPROC_IMAGE_STAT_INIT;
+    const char *path = image_check_string(L, 2);
+    lua_Integer limit = luaL_checkinteger(L, 3);
+    fcproc_error err = FCPROC_ERROR_INIT;
+    luaL_Buffer buffer;
+    ssize_t n;
+    char *room;
+
+    luaL_argcheck(L, limit >= 0, 3, "a limit must not be negative");
+    if (fcproc_image_stat(tree, path, true, &st, &err) < 0)
+        return image_fail(L, &err);
+    if ((uint64_t)limit > st.size)
+        limit = (lua_Integer)st.size;
+    room = luaL_buffinitsize(L, &buffer, (size_t)limit);
+    n = fcproc_image_read(tree, path, 0, room, (size_t)limit, &err);
+    if (n < 0)
+        return image_fail(L, &err);
+    luaL_pushresultsize(&buffer, (size_t)n);
+    return 1;
+}
+
 /* Tree:seal() -> table */
 static int l_tree_seal(lua_State *L)
 {
@@ -223,9 +281,10 @@ static int l_tree_seal(lua_State *L)
 void image_open_tree(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        { "put", l_tree_put },   { "remove", l_tree_remove },
-        { "stat", l_tree_stat }, { "seal", l_tree_seal },
-        { NULL, NULL },
+        { "put", l_tree_put },         { "remove", l_tree_remove },
+        { "stat", l_tree_stat },       { "list", l_tree_list },
+        { "resolve", l_tree_resolve }, { "read", l_tree_read },
+        { "seal", l_tree_seal },       { NULL, NULL },
     };
     static const luaL_Reg functions[] = {
         { "tree", l_tree },

@@ -142,7 +142,7 @@ FCPROC_API int fcproc_image_put(fcproc_image_tree *handle, const char *path,
     int r = image_check_struct(node, sizeof(*node), "fcproc_image_node", op, err);
 
     if (r == 0)
-        r = tree_check(tree, false, op, err);
+        r = tree_check(tree, TREE_CHANGES, op, err);
     if (r == 0)
         r = check_path(path, op, err);
     if (r < 0)
@@ -185,7 +185,7 @@ FCPROC_API int fcproc_image_remove(fcproc_image_tree *handle, const char *path, 
     static const char op[] = "image.remove";
     struct tree *tree = tree_of(handle);
     struct place place;
-    int r = tree_check(tree, false, op, err);
+    int r = tree_check(tree, TREE_CHANGES, op, err);
 
     if (r == 0)
         r = check_path(path, op, err);
@@ -202,58 +202,6 @@ FCPROC_API int fcproc_image_remove(fcproc_image_tree *handle, const char *path, 
     return 0;
 }
 
-FCPROC_API int fcproc_image_stat(fcproc_image_tree *handle, const char *path, bool follow,
-                                 struct fcproc_image_stat *ret, fcproc_error *err)
-{
-    static const char op[] = "image.stat";
-    struct tree *tree = tree_of(handle);
-    const struct inode *inode;
-    struct place place;
-    int r = image_check_struct(ret, sizeof(*ret), "fcproc_image_stat", op, err);
-
-    if (r == 0)
-        r = tree_check(tree, true, op, err);
-    if (r == 0)
-        r = tree_place(tree, path, strlen(path), follow ? PLACE_FOLLOW : 0, NULL, &place, op, err);
-    if (r < 0)
-        return r;
-    inode = place.inode;
-    if (!inode)
-        return image_error(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
-                           SHOWN(path, strlen(path)));
-    ret->mode = inode->mode;
-    ret->uid = inode->uid;
-    ret->gid = inode->gid;
-    ret->rdev_major = inode->rdev_major;
-    ret->rdev_minor = inode->rdev_minor;
-    ret->nlink = inode->nlink;
-    ret->mtime = inode->mtime;
-    ret->mtime_ns = inode->mtime_ns;
-    ret->size = inode->size;
-    ret->target = S_ISLNK(inode->mode) ? inode->target->data : NULL;
-    ret->id = (uint64_t)(uintptr_t)inode;
-    ret->n_xattrs = 0;
-    for (const struct xattr *x = inode->xattrs; x; x = x->next)
-        ret->n_xattrs++;
-    return 0;
-}
-
-FCPROC_API int fcproc_image_stat_xattr(const struct fcproc_image_stat *st, size_t i,
-                                       struct fcproc_image_xattr *ret, fcproc_error *err)
-{
-    const struct xattr *x = ((const struct inode *)(uintptr_t)st->id)->xattrs;
-
-    while (x && i-- > 0)
-        x = x->next;
-    if (!x)
-        return image_error(err, FCPROC_ERR_NOT_FOUND, "image.stat", 0, "it has no more xattrs");
-    *ret = (struct fcproc_image_xattr){ .name = x->data,
-                                        .name_len = x->name_len,
-                                        .value = x->data + x->name_len,
-                                        .len = x->value_len };
-    return 0;
-}
-
 FCPROC_API int fcproc_image_seal(fcproc_image_tree *handle, struct fcproc_image_sealed *ret,
                                  fcproc_error *err)
 {
@@ -262,7 +210,7 @@ FCPROC_API int fcproc_image_seal(fcproc_image_tree *handle, struct fcproc_image_
     int r = ret ? image_check_struct(ret, sizeof(*ret), "fcproc_image_sealed", op, err) : 0;
 
     if (r == 0)
-        r = tree_check(tree, true, op, err);
+        r = tree_check(tree, TREE_LOOKS, op, err);
     if (r < 0)
         return r;
     tree_seal(tree);

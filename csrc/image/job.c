@@ -26,9 +26,12 @@ int job_new(size_t size, const char *op, struct tree *tree, int (*run)(job_t *),
     job->error = (fcproc_error)FCPROC_ERROR_INIT;
     atomic_init(&job->step, "starting");
     job->done_fd = eventfd(0, EFD_CLOEXEC);
-    if (job->done_fd < 0) {
+    job->cancel_fd = eventfd(0, EFD_CLOEXEC);
+    if (job->done_fd < 0 || job->cancel_fd < 0) {
         int r = image_errno(err, op, errno, "no eventfd to hear of a thread by");
 
+        close_fd(&job->done_fd);
+        close_fd(&job->cancel_fd);
         free(job);
         return r;
     }
@@ -44,16 +47,17 @@ static void *job_main(void *arg)
 {
     job_t *job = arg;
     uint64_t one = 1;
-    /* libarchive takes names for what the locale says. A plain one (old musl) will do too: then what
-     * is not ASCII is only warned of. */
-    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    /* libarchive writes the names of PAX headers in the locale's letters, and leaves their bytes alone,
+     * with a warning, where it has none for them. In UTF-8 it would compose accents. */
+    locale_t plain = newlocale(LC_CTYPE_MASK, "C", (locale_t)0);
 
-    if (utf8)
-        (void)uselocale(utf8);
-    job->code = job->run(job);
-    if (utf8) {
+    if (plain) {
+        (void)uselocale(plain);
+        job->code = job->run(job);
         (void)uselocale(LC_GLOBAL_LOCALE);
-        freelocale(utf8);
+        freelocale(plain);
+    } else {
+        job->code = image_nomem(&job->error, job->op);
     }
     atomic_store(&job->done, true);
     if (write(job->done_fd, &one, sizeof(one)) < 0) { }
@@ -147,10 +151,23 @@ FCPROC_API int fcproc_image_job_wait(fcproc_image_job *job, fcproc_error *err)
     return r < 0 ? r : 0;
 }
 
+FCPROC_API const char *fcproc_image_job_warning(const fcproc_image_job *job, size_t i)
+{
+    const struct job_warning *w = atomic_load(&job->done) ? job->warnings : NULL;
+
+    while (w && i-- > 0)
+        w = w->next;
+    return w ? w->text : NULL;
+}
+
 FCPROC_API void fcproc_image_job_cancel(fcproc_image_job *job)
 {
-    if (job)
-        atomic_store(&job->cancelled, true);
+    uint64_t one = 1;
+
+    if (!job)
+        return;
+    atomic_store(&job->cancelled, true);
+    if (write(job->cancel_fd, &one, sizeof(one)) < 0) { }
 }
 
 FCPROC_API void fcproc_image_job_close(fcproc_image_job *job)
@@ -160,9 +177,11 @@ FCPROC_API void fcproc_image_job_close(fcproc_image_job *job)
     /* In a fork there is no thread, and what it worked on may be half changed: it is left alone. */
     if (job->maker != getpid() && job->started && !atomic_load(&job->done)) {
         close_fd(&job->done_fd);
+        close_fd(&job->cancel_fd);
         return;
     }
-    fcproc_image_job_cancel(job);
+    if (job->maker == getpid())
+        fcproc_image_job_cancel(job);
     if (job->started && job->maker == getpid())
         (void)pthread_join(job->thread, NULL);
     if (job->destroy)
@@ -180,5 +199,6 @@ FCPROC_API void fcproc_image_job_close(fcproc_image_job *job)
         tree_unref(job->tree);
     }
     close_fd(&job->done_fd);
+    close_fd(&job->cancel_fd);
     free(job);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Work on a thread of its own, with a progress to look at. The thread has all signals blocked and a
- * locale in which names are UTF-8 where they can be: libarchive wants one.
+ * plain locale: in it libarchive leaves names as they are, and in one of UTF-8 it composes their accents.
  */
 #ifndef FCPROC_IMAGE_JOB_H
 #define FCPROC_IMAGE_JOB_H
@@ -31,6 +31,7 @@ struct fcproc_image_job {
     bool started;
     pthread_t thread;
     int done_fd;
+    int cancel_fd; /* readable once it is cancelled: for what may wait long */
     atomic_bool cancelled, done;
     _Atomic uint64_t bytes, total, entries;
     const char *_Atomic step;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 
 #include "tree.h"
@@ -72,6 +73,70 @@ int source_open(const struct tree *tree, uint32_t source, int *ret_fd, bool *ret
     return 0;
 }
 
+/* From one extent, all of it. */
+static int read_extent(const struct tree *tree, const struct extent *e, uint64_t at, char *buffer,
+                       size_t len, const char *op, fcproc_error *err)
+{
+    bool own = false;
+    int fd = -1, r = source_open(tree, e->source, &fd, &own, op, err);
+    size_t done = 0;
+
+    while (r == 0 && done < len) {
+        ssize_t n = pread(fd, buffer + done, len - done, (off_t)(e->from + (at - e->at) + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            r = image_errno(err, op, errno, "can't read contents");
+        else if (n == 0)
+            r = image_error(err, FCPROC_ERR_BUSY, op, 0,
+                            "what contents are read from became shorter meanwhile");
+        else
+            done += (size_t)n;
+    }
+    if (own)
+        close_fd(&fd);
+    return r;
+}
+
+ssize_t source_read(const struct tree *tree, const struct inode *inode, uint64_t at, void *buffer,
+                    size_t len, const char *op, fcproc_error *err)
+{
+    if (at >= inode->size)
+        return 0;
+    if (len > inode->size - at)
+        len = (size_t)(inode->size - at);
+    memset(buffer, 0, len);
+    for (uint32_t i = 0; i < inode->n_extents; i++) {
+        const struct extent *e = &inode->extents[i];
+        uint64_t from = e->at > at ? e->at : at;
+        uint64_t to = e->at + e->len < at + len ? e->at + e->len : at + len;
+        int r = from < to ? read_extent(tree, e, from, (char *)buffer + (from - at),
+                                        (size_t)(to - from), op, err)
+                          : 0;
+
+        if (r < 0)
+            return r;
+    }
+    return (ssize_t)len;
+}
+
+/* Where the file system has no O_TMPFILE. */
+static int make_unlinked(int folder)
+{
+    char name[] = ".fcproc-0123456789abcdef";
+    uint64_t number;
+    int fd;
+
+    if (getrandom(&number, sizeof(number), 0) != (ssize_t)sizeof(number))
+        return -1;
+    (void)snprintf(name, sizeof(name), ".fcproc-%016llx", (unsigned long long)number);
+    fd = openat(folder, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        (void)unlinkat(folder, name, 0);
+    return fd;
+}
+
 static int spool_make(struct tree *tree, const char *op, fcproc_error *err)
 {
     struct source spool = { .owned = true };
@@ -81,6 +146,8 @@ static int spool_make(struct tree *tree, const char *op, fcproc_error *err)
         return image_error(err, FCPROC_ERR_INVALID, op, 0,
                            "the contents of files need a place: give the tree a spool_folder");
     spool.fd = openat(tree->spool_folder, ".", O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
+    if (spool.fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR))
+        spool.fd = make_unlinked(tree->spool_folder);
     if (spool.fd < 0)
         return image_errno(err, op, errno, "can't make a file for contents in %s",
                            tree->spool_path);

@@ -112,6 +112,8 @@ void tree_unref(struct tree *tree)
 {
     if (!tree || atomic_fetch_sub(&tree->references, 1) != 1)
         return;
+    if (tree->free_layers)
+        tree->free_layers(tree);
     for (struct folder *f = tree->folders; f; f = f->next)
         free(f->sorted);
     for (size_t i = 0; i < tree->n_sources; i++)
@@ -130,7 +132,7 @@ void tree_unref(struct tree *tree)
     free(tree);
 }
 
-int tree_check(const struct tree *tree, bool reads, const char *op, fcproc_error *err)
+int tree_check(const struct tree *tree, enum tree_use use, const char *op, fcproc_error *err)
 {
     if (tree->maker != getpid())
         return image_error(err, FCPROC_ERR_INVALID, op, 0,
@@ -144,10 +146,10 @@ int tree_check(const struct tree *tree, bool reads, const char *op, fcproc_error
         return image_error(err, FCPROC_ERR_INVALID, op, 0,
                            "a job on the tree has failed, so it is not whole: close it, and begin "
                            "anew");
-    if (!reads && tree->sealed)
+    if (use != TREE_LOOKS && tree->sealed)
         return image_error(err, FCPROC_ERR_INVALID, op, 0,
                            "the tree is sealed, and can't be changed any more");
-    if (reads && tree->layers)
+    if (use <= TREE_CHANGES && tree->layers)
         return image_error(err, FCPROC_ERR_INVALID, op, 0,
                            "layers were read and are not merged yet: merge them first");
     return 0;
@@ -349,12 +351,14 @@ static void unlink_inode(struct tree *tree, struct folder *in, struct inode *ino
     }
 }
 
-static void link_inode(struct folder *in, struct inode *inode)
+static void link_inode(struct folder *in, struct entry *entry, struct inode *inode)
 {
     if (S_ISDIR(inode->mode)) {
         in->inode->nlink++;
         inode->nlink = 2;
         inode->folder->parent = in;
+        inode->folder->self = entry;
+        inode->folder->path_len = in->path_len + 1 + entry->name_len;
     } else {
         inode->nlink++;
     }
@@ -389,7 +393,7 @@ int tree_add(struct tree *tree, struct folder *folder, const char *name, size_t 
         tree->n_entries++;
     }
     e->inode = inode;
-    link_inode(folder, inode);
+    link_inode(folder, e, inode);
     return 0;
 }
 
@@ -507,18 +511,12 @@ int tree_walk(const struct tree *tree,
         const struct entry *e;
 
         if (next == at->n) {
-            const struct entry *self;
-
             if (at == tree->root->folder)
                 return 0;
-            /* Up: the folder's own name ends the path. */
-            next = len;
-            while (next > 0 && path[next - 1] != '/')
-                next--;
-            self = tree_find(tree, at->parent, path + next, len - next);
-            len = next > 0 ? next - 1 : 0;
+            len -= at->self->name_len;
+            len -= len > 0; /* the slash */
+            next = at->self->index + 1;
             at = at->parent;
-            next = self->index + 1;
             continue;
         }
         e = at->sorted[next];

@@ -70,6 +70,8 @@ struct folder {
     size_t n, room;
     struct inode *inode;
     struct folder *parent; /* of the root: itself */
+    struct entry *self;    /* its name there; of the root: NULL */
+    uint32_t path_len;     /* of its own path */
     struct folder *next;   /* in tree->folders */
 };
 
@@ -109,7 +111,11 @@ struct tree {
     size_t table_size, table_used;
     struct folder *folders;
     struct chunk *chunks;
-    struct layer *layers; /* not merged yet, the lowest first */
+    /* Layers that are not merged yet, the lowest first, and what hides what: layer.c. */
+    struct layer *layers;
+    struct tree *shade;
+    struct inode *shade_end;
+    void (*free_layers)(struct tree *tree);
 };
 
 /* All with err: 0 or a code. op is fcproc_error.op. */
@@ -117,8 +123,9 @@ struct tree {
 int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc_error *err);
 struct tree *tree_ref(struct tree *tree);
 void tree_unref(struct tree *tree);
-/* May it be changed (or, when reads is set, looked at) by this call? */
-int tree_check(const struct tree *tree, bool reads, const char *op, fcproc_error *err);
+enum tree_use { TREE_LOOKS, TREE_CHANGES, TREE_ADDS_LAYER, TREE_MERGES };
+/* May this call? */
+int tree_check(const struct tree *tree, enum tree_use use, const char *op, fcproc_error *err);
 
 /* Zeroed, for as long as the tree; NULL: no memory. */
 void *tree_alloc(struct tree *tree, size_t size);
@@ -179,6 +186,10 @@ int source_add(struct tree *tree, const struct source *source, const char *op, f
  * that is not what it was is FCPROC_ERR_BUSY. */
 int source_open(const struct tree *tree, uint32_t source, int *ret_fd, bool *ret_close,
                 const char *op, fcproc_error *err);
+/* At most so many bytes of what the file holds from the offset on, holes as zeros; fewer at its end only.
+ * How many, or a code. */
+ssize_t source_read(const struct tree *tree, const struct inode *inode, uint64_t at, void *buffer,
+                    size_t len, const char *op, fcproc_error *err);
 /* Appends to the spool, which it makes if there is none yet. *ret_from is where it went. */
 int spool_write(struct tree *tree, const void *data, size_t len, uint64_t *ret_from, const char *op,
                 fcproc_error *err);

@@ -55,6 +55,10 @@ FCPROC_CHECKED int fcproc_image_digest(const void *data, size_t len, char ret[72
 FCPROC_CHECKED int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcproc_error *err);
 FCPROC_API const char *fcproc_image_hash_result(const fcproc_image_job *job);
 
+/* What the user should know, though the work went on: the i-th from 0; NULL: there are no more. The job's,
+ * once it is done. */
+FCPROC_API const char *fcproc_image_job_warning(const fcproc_image_job *job, size_t i);
+
 /* ---- trees ----------------------------------------------------------------------------------- */
 
 struct fcproc_image_limits {
@@ -75,6 +79,41 @@ FCPROC_CHECKED int fcproc_image_tree_new(const struct fcproc_image_limits *limit
                                          fcproc_image_tree **ret, fcproc_error *err);
 /* Lasts as long as a job of it. */
 FCPROC_API void fcproc_image_tree_close(fcproc_image_tree *tree);
+
+struct fcproc_image_archive {
+    size_t struct_size;
+    const char *path; /* a file, or a pipe, */
+    int fd;           /* or, when there is no path, a descriptor, which stays the caller's */
+    uint64_t offset,
+        length; /* of a file: these bytes only; length 0: all, a descriptor from where it stands */
+    bool layer; /* whiteouts are understood, and what is above hides it */
+    const char *digest;  /* what it must be as it is: "sha256:..."; or NULL */
+    const char *diff_id; /* and unpacked */
+};
+#define FCPROC_IMAGE_ARCHIVE_INIT                                              \
+    {                                                                          \
+        sizeof(struct fcproc_image_archive), NULL, -1, 0, 0, false, NULL, NULL \
+    }
+
+struct fcproc_image_archive_result {
+    const char *digest, *diff_id; /* NULL: it was not read whole; else the job's */
+    uint64_t packed_bytes, bytes, entries;
+};
+
+/* Job: a tar, packed by whatever libarchive knows but other programs, into the tree. Of one that is not
+ * packed, and a file, the contents stay there; else they go to the spool. A layer waits for its merge: layers
+ * are given from the top down, and of what an upper one hides nothing is kept. What is hostile or damaged
+ * is FCPROC_ERR_INVALID and names the entry; so is another digest. */
+FCPROC_CHECKED int fcproc_image_read_archive(fcproc_image_tree *tree,
+                                             const struct fcproc_image_archive *spec,
+                                             fcproc_image_job **ret, fcproc_error *err);
+/* The job's. */
+FCPROC_API const struct fcproc_image_archive_result *fcproc_image_read_archive_result(
+    const fcproc_image_job *job);
+/* Job: the layers become the tree, as if they had been unpacked into it one after another, from the
+ * bottom up. */
+FCPROC_CHECKED int fcproc_image_merge(fcproc_image_tree *tree, fcproc_image_job **ret,
+                                      fcproc_error *err);
 
 struct fcproc_image_xattr {
     const char *name;
@@ -132,6 +171,17 @@ FCPROC_CHECKED int fcproc_image_stat(fcproc_image_tree *tree, const char *path, 
 /* The i-th of its xattrs, from 0; its name has no NUL. FCPROC_ERR_NOT_FOUND. */
 FCPROC_CHECKED int fcproc_image_stat_xattr(const struct fcproc_image_stat *st, size_t i,
                                            struct fcproc_image_xattr *ret, fcproc_error *err);
+
+/* The i-th name in a folder, from 0; NULL: there are no more. In order once the tree is sealed. Links are
+ * followed, here and below. It lasts as long as the tree. */
+FCPROC_CHECKED int fcproc_image_list(fcproc_image_tree *tree, const char *path, size_t i,
+                                     const char **ret, fcproc_error *err);
+/* The path without links, ".." and the like. */
+FCPROC_CHECKED int fcproc_image_resolve(fcproc_image_tree *tree, const char *path, char *ret,
+                                        size_t size, fcproc_error *err);
+/* What a regular file holds from the offset on. How many bytes: fewer than len at its end only. */
+FCPROC_CHECKED ssize_t fcproc_image_read(fcproc_image_tree *tree, const char *path, uint64_t at,
+                                         void *buffer, size_t len, fcproc_error *err);
 
 struct fcproc_image_sealed {
     size_t struct_size;

@@ -58,6 +58,35 @@ function imagecore.hash(options) end
 ---@class fcproc.Tree  what an image will hold. While a job of it is open all its calls are ERR_BUSY
 local Tree = {}
 
+---@class fcproc.ArchiveOptions
+---@field path string?     a file or a pipe,
+---@field fd integer?      or a descriptor, which stays the caller's
+---@field offset integer?  of a file, these bytes only
+---@field length integer?
+---@field layer boolean?   whiteouts are understood; waits for merge
+---@field digest string?   what it must be as it is ("sha256:...")
+---@field diff_id string?  and unpacked
+
+---@class fcproc.ArchiveResult
+---@field digest string?   nil: it was not read whole, as one that is not packed and no layer
+---@field diff_id string?
+---@field packed_bytes integer
+---@field bytes integer
+---@field entries integer
+---@field warnings string[]
+
+---A tar, packed by whatever libarchive knows but other programs, into the tree. Of a file that is not packed
+---the contents stay there, else they go to the spool. Layers are given from the top down, so that of what an
+---upper one hides nothing is kept; after the last one comes merge, before which all else is ERR_INVALID.
+---What is hostile or damaged is ERR_INVALID and names the entry; so is another digest.
+---@param options fcproc.ArchiveOptions
+---@return fcproc.Job?, fcproc.Error?  its result is an fcproc.ArchiveResult
+function Tree:read_archive(options) end
+
+---The layers become the tree, as if they had been unpacked one after another, from the bottom up.
+---@return fcproc.Job?, fcproc.Error?  its result is { warnings }
+function Tree:merge() end
+
 ---@class fcproc.TreeNode
 ---@field kind "file"|"dir"|"symlink"|"char"|"block"|"fifo"|"socket"
 ---@field mode integer?   0644, 0755, 0777 or 0600 by its kind
@@ -104,6 +133,22 @@ function Tree:remove(path) end
 ---@param follow boolean?
 ---@return fcproc.TreeStat?, fcproc.Error?  ERR_NOT_FOUND
 function Tree:stat(path, follow) end
+
+---The names in a folder, in order once the tree is sealed.
+---@param path string  links are followed, here and below
+---@return string[]?, fcproc.Error?  ERR_CONFLICT: it is no folder
+function Tree:list(path) end
+
+---The path without links, ".." and the like.
+---@param path string
+---@return string?, fcproc.Error?
+function Tree:resolve(path) end
+
+---The start of what a regular file holds.
+---@param path string
+---@param limit integer  at most so many bytes
+---@return string?, fcproc.Error?
+function Tree:read(path, limit) end
 
 ---Sorts it. From then on it does not change, and can be written.
 ---@return { entries: integer, inodes: integer, bytes: integer }?, fcproc.Error?

@@ -93,13 +93,13 @@ end
 -- agent is the guest's, and knows nothing of ours but the protocol.
 local rooms = {
   image = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, "^archive", "^ext2fs/", "^et/",
-    "^openssl/", lua_in = "^csrc/image/bind%l*%.[ch]$" },
+    "^openssl/", "^zlib%.h$", lua_in = "^csrc/image/bind%l*%.[ch]$" },
   agent = {},
   helper = { ["fcproc.h"] = true },
   host = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, lua_in = "" },
 }
 local ours = { ["fcproc.h"] = true, ["fcproc_image.h"] = true } -- fcproc_lua.h: see lua_in
-local libraries = { "^netlink/", "^curl/", "^archive", "^ext2fs/", "^et/", "^openssl/" }
+local libraries = { "^netlink/", "^curl/", "^archive", "^ext2fs/", "^et/", "^openssl/", "^zlib" }
 
 local function matches(list, name)
   for _, pattern in ipairs(list) do

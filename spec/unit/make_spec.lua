@@ -29,7 +29,7 @@ case "$1" in --version) echo 1 ;; *) echo "Package $2 was not found" >&2; exit 1
     assert.are.equal(2, done.status)
     for _, name in ipairs{ "lua5.4 (Debian: liblua5.4-dev), ", "libnl-3.0 (Debian: libnl-3-dev), ",
       "libcurl (Debian: libcurl4-openssl-dev), ", "libcrypto (Debian: libssl-dev), ",
-      "libarchive (Debian: libarchive-dev), ",
+      "libarchive (Debian: libarchive-dev), ", "zlib (Debian: zlib1g-dev), ",
       "ext2fs (Debian: libext2fs-dev), ", "com_err (Debian: comerr-dev); make deps installs" } do
       assert.is_truthy(done.err:find(name, 1, true), done.err)
     end

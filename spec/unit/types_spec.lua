@@ -60,7 +60,7 @@ local function bound_names(module, pattern, header)
   for _, path in ipairs(files(pattern)) do
     local text = support.read_file(path)
     local owner = {} -- luaL_Reg table to what it is for
-    for macro, reg in text:gmatch("%l+_type%(L, (TYPE_%w+), ([%w_]+),") do
+    for macro, reg in text:gmatch("[%l_]+%(L, (TYPE_%w+), ([%w_]+)[,)]") do
       owner[reg] = class_of[type_names[macro]] or image_class_of[type_names[macro]]
       if owner[reg] then names[owner[reg] .. ":close"] = true end -- bind_type adds it
     end

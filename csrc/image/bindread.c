@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The jobs that fill a tree, in Lua.
+ */
+#include "bind.h"
+
+static void set_integer(lua_State *L, const char *name, uint64_t value)
+{
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, name);
+}
+
+static void push_archive(lua_State *L, fcproc_image_job *job)
+{
+    const struct fcproc_image_archive_result *result = fcproc_image_read_archive_result(job);
+
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, result->digest); /* nil for NULL */
+    lua_setfield(L, -2, "digest");
+    lua_pushstring(L, result->diff_id);
+    lua_setfield(L, -2, "diff_id");
+    set_integer(L, "packed_bytes", result->packed_bytes);
+    set_integer(L, "bytes", result->bytes);
+    set_integer(L, "entries", result->entries);
+    image_push_warnings(L, job);
+}
+
+/* Tree:read_archive(options) -> Job */
+static int l_read_archive(lua_State *L)
+{
+    struct fcproc_image_archive spec = FCPROC_IMAGE_ARCHIVE_INIT;
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_image_tree *tree;
+    struct bind_job *b;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    b = image_new_job(L, 1, push_archive);
+    spec.path = image_field_string(L, 2, "path");
+    spec.fd = (int)image_field_integer(L, 2, "fd", 0, INT32_MAX, -1);
+    luaL_argcheck(L, !spec.path != (spec.fd < 0), 2, "either path or fd must be given");
+    spec.offset = (uint64_t)image_field_integer(L, 2, "offset", 0, LUA_MAXINTEGER, 0);
+    spec.length = (uint64_t)image_field_integer(L, 2, "length", 0, LUA_MAXINTEGER, 0);
+    spec.layer = image_field_boolean(L, 2, "layer");
+    spec.digest = image_field_string(L, 2, "digest");
+    spec.diff_id = image_field_string(L, 2, "diff_id");
+    tree = image_check_tree(L, 1);
+    if (fcproc_image_read_archive(tree, &spec, &b->job, &err) < 0)
+        return image_fail(L, &err);
+    lua_settop(L, 3);
+    return 1;
+}
+
+static void push_warnings_alone(lua_State *L, fcproc_image_job *job)
+{
+    lua_createtable(L, 0, 1);
+    image_push_warnings(L, job);
+}
+
+/* Tree:merge() -> Job */
+static int l_merge(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_job *b;
+
+    lua_settop(L, 1);
+    b = image_new_job(L, 1, push_warnings_alone);
+    if (fcproc_image_merge(image_check_tree(L, 1), &b->job, &err) < 0)
+        return image_fail(L, &err);
+    return 1;
+}
+
+void image_open_read(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        { "read_archive", l_read_archive },
+        { "merge", l_merge },
+        { NULL, NULL },
+    };
+
+    image_add_methods(L, TYPE_TREE, methods);
+}

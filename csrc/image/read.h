@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * An archive, entry by entry. Errors are in the job's.
+ */
+#ifndef FCPROC_IMAGE_READ_H
+#define FCPROC_IMAGE_READ_H
+
+#include "filler.h"
+#include "layer.h"
+#include "stream.h"
+
+struct archive_entry;
+
+struct reader {
+    job_t *job;
+    struct tree *tree;
+    struct stream stream;
+    struct archive *archive;
+    struct filler filler;
+    uint32_t source;        /* of contents that stay in the archive: the archive itself */
+    const char *entry_name; /* of the last one; libarchive's */
+    uint32_t ordinal;       /* from 1 */
+    bool unmarked;          /* it ended without an end mark */
+};
+
+/* Takes the descriptor; name lasts as long as the reader. To be closed in any case. */
+int reader_open(struct reader *r, job_t *job, int fd, const struct window *window, const char *name,
+                bool hashes);
+int reader_again(struct reader *r);
+void reader_close(struct reader *r);
+/* 1: one; 0: the end. */
+int reader_next(struct reader *r, struct archive_entry **ret);
+/* What it says, without contents; *ret_skip: nothing. */
+int reader_record(struct reader *r, struct archive_entry *entry, bool layer, struct record *ret,
+                  bool *ret_skip);
+/* What the file holds that was the last one. */
+int reader_content(struct reader *r, struct inode *inode);
+
+#endif
