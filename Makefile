@@ -53,15 +53,15 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink lock copy capper filewait inotify socket procfs process identity cgroup netns \
-	ids life child gate spawn command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
-BINDING := binding arguments core error context op path file capper cgroup process spawn net client log checks terminal keys
+	ids life child gate rootless spawn inside holder command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
+BINDING := binding arguments core error context op path file capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error tree place source filler digest job stream layer read archive look edit
 IMAGE_BINDING := binding bindcommon bindjob bindtree bindread
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
-	manager manager/binary manager/config manager/identity \
+	manager manager/binary manager/config manager/identity manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
 	machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/version \
@@ -71,7 +71,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
 	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/room \
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
-	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/schema vm/sizes vm/snapshot \
+	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	image/descriptor image/docker image/jobs image/oci image/platform image/reference \
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
@@ -84,6 +84,10 @@ ifeq ($(shell uname -m),x86_64)
 GUEST := $(BUILD)/fcproc/guest.elf
 endif
 
+# A program, static so that it starts fast and does so in an empty root.
+ROOTLESS := $(BUILD)/fcproc/fcproc-rootless
+ROOTLESS_OBJS := $(patsubst %,$(BUILD)/obj/rootless/%.o,main enter descriptors jail hold)
+
 IMAGE_OBJS := $(IMAGE:%=$(BUILD)/obj/image/%.o)
 IMAGE_BINDING_OBJS := $(IMAGE_BINDING:%=$(BUILD)/obj/image/%.o)
 CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
@@ -92,7 +96,7 @@ LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)
 
 all: module library lua-library image-library build/bin/fcproc pages
 
-module: $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(GUEST) $(BUILD)/fcproc/init
+module: $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(GUEST) $(BUILD)/fcproc/init $(ROOTLESS)
 
 library: $(BUILD)/libfcproc.a $(BUILD)/libfcproc.so $(BUILD)/fcproc.pc
 
@@ -125,6 +129,10 @@ $(PLACES): always
 $(BUILD)/obj/core/guest.o: $(PLACES)
 $(BUILD)/obj/core/guest.o: CORE_CFLAGS += \
 	-DFCPROC_GUEST_PATH=$(call q,"$(subst ",\",$(subst \,\\,$(INST_LIBDIR)))/fcproc/guest.elf")
+
+$(BUILD)/obj/core/rootless.o: $(PLACES)
+$(BUILD)/obj/core/rootless.o: CORE_CFLAGS += \
+	-DFCPROC_ROOTLESS_PATH=$(call q,"$(subst ",\",$(subst \,\\,$(INST_LIBDIR)))/fcproc/fcproc-rootless")
 
 # It runs on a small stack without a guard.
 $(BUILD)/obj/core/child.o: CORE_CFLAGS += -Werror=frame-larger-than=512
@@ -221,6 +229,17 @@ $(BUILD)/fcproc/guest.elf: $(GUEST_OBJS) csrc/guest/guest.ld
 	$(CC) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,--no-warn-rwx-segments \
 		-Wl,-z,max-page-size=4096 -Wl,-T,csrc/guest/guest.ld -o $@ $(GUEST_OBJS)
 
+ROOTLESS_CFLAGS := -std=gnu17 -O2 -D_GNU_SOURCE -MMD -MP \
+	-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla $(WERROR)
+
+$(BUILD)/obj/rootless/%.o: csrc/rootless/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ROOTLESS_CFLAGS) -c $< -o $@
+
+$(ROOTLESS): $(ROOTLESS_OBJS)
+	@mkdir -p $(@D)
+	$(CC) -static -Wl,-z,relro,-z,now -o $@ $(ROOTLESS_OBJS)
+
 # /init of an initrd: a static program of its own, that no library of the guest's is needed for.
 # The kernel's headers are not musl's; those of the C library come before them.
 AGENT_CC ?= musl-gcc
@@ -270,6 +289,7 @@ install-lua: module
 	install -d $(call to,$(INST_LIBDIR)/fcproc) $(call to,$(INST_LUADIR)/fcproc)
 	install -m 755 $(BUILD)/fcproc/core.so $(BUILD)/fcproc/imagecore.so $(call to,$(INST_LIBDIR)/fcproc/)
 	$(if $(GUEST),install -m 644 $(GUEST) $(call to,$(INST_LIBDIR)/fcproc/))
+	install -m 755 $(ROOTLESS) $(call to,$(INST_LIBDIR)/fcproc/)
 	install -m 644 $(BUILD)/fcproc/init $(call to,$(INST_LIBDIR)/fcproc/)
 	for name in $(LUA_FILES) core.d imagecore.d; do install -D -m 644 lua/fcproc/$$name.lua \
 		$(call to,$(INST_LUADIR)/fcproc)/$$name.lua || exit 1; done
@@ -449,6 +469,10 @@ THREAD_PROGRAMS := $(BUILD)/threads-test $(BUILD)/cancel-test
 $(THREAD_PROGRAMS): $(BUILD)/%: spec/support/%.c $(BUILD)/libfcproc.a
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(SANITIZER) -o $@ $< $(BUILD)/libfcproc.a $(CORE_LIBS) -ldl
 
+# It runs where there is nothing else.
+$(BUILD)/attacker: $(BUILD)/%: spec/support/%.c
+	$(CC) -O2 -static -D_GNU_SOURCE -Wall -Wextra $(WERROR) -o $@ $<
+
 # What /init reads of its command line, on the host and under the sanitizers.
 $(BUILD)/init-test: spec/support/init-test.c csrc/agent/address.c csrc/agent/cmdline.c csrc/agent/init.h
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/agent $(SANITIZER) -o $@ $(filter %.c,$^)
@@ -505,7 +529,7 @@ lint:
 	luacheck -q lua lua/bin/fcproc spec examples doc rockspec csrc
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
 		--inline-suppr --suppress=missingIncludeSystem -D_GNU_SOURCE -Icsrc/include \
-		csrc/core csrc/lua csrc/image csrc/agent spec/support spec/bench
+		csrc/core csrc/lua csrc/image csrc/agent csrc/rootless spec/support spec/bench
 	clang-format --dry-run --Werror $(C_FILES)
 	luarocks --lua-version 5.4 lint rockspec/fcproc-scm-1.rockspec
 

@@ -54,7 +54,7 @@ static int nf_load(const char *op, fcproc_error *err)
 
 struct flush {
     struct work work;
-    int ns_fd;
+    struct place place;
     struct in_addr *addresses;
     size_t n;
     struct nfnl_ct **found;
@@ -115,7 +115,14 @@ static int on_entry(struct nl_msg *message, void *arg)
 /* One that ended by itself meanwhile is gone as well. 0 or libnl's code. */
 static int flush_entries(struct flush *f, struct nl_sock *s)
 {
-    int r = nl_connect(s, NETLINK_NETFILTER);
+    int fd, r;
+
+    if (f->place.user_fd < 0) {
+        r = nl_connect(s, NETLINK_NETFILTER);
+    } else {
+        r = inside_open(&f->place, INSIDE_NETFILTER, &fd, 1);
+        r = r < 0 ? -NLE_FAILURE : nl_socket_set_fd(s, NETLINK_NETFILTER, fd);
+    }
 
     if (r >= 0)
         r = nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_entry, f);
@@ -146,13 +153,14 @@ static void flush_run(struct work *work)
 {
     struct flush *f = (struct flush *)work;
     struct nl_sock *s;
-    int r = enter_netns(f->ns_fd);
+    bool inside = f->place.user_fd < 0; /* with this thread */
+    int r = inside ? enter_netns(f->place.net_fd) : 0;
 
     if (r < 0) {
         work->code = error_errno(&work->error, work->error.op, -r, "can't enter the namespace");
         return;
     }
-    if (!has_any())
+    if (inside && !has_any())
         return;
     work->code = nf_load(work->error.op, &work->error);
     if (work->code < 0)
@@ -176,7 +184,7 @@ static void flush_free(struct work *work)
         nf.ct_put(f->found[i]);
     free(f->found);
     free(f->addresses);
-    close_fd(&f->ns_fd);
+    place_close(&f->place);
     free(f);
 }
 
@@ -205,7 +213,7 @@ FCPROC_API int fcproc_conntrack_flush(fcproc_net *net, const char *const *addres
     f = work_new(sizeof(*f), class.name, flush_run, flush_free);
     if (!f)
         return error_nomem(err, class.name);
-    f->ns_fd = -EBADF;
+    f->place = (struct place)PLACE_INIT;
     f->n = n;
     f->addresses = calloc(n + 1, sizeof(*f->addresses));
     if (!f->addresses)
@@ -214,10 +222,10 @@ FCPROC_API int fcproc_conntrack_flush(fcproc_net *net, const char *const *addres
         if (inet_pton(AF_INET, addresses[i], &f->addresses[i]) != 1)
             r = error_set(err, FCPROC_ERR_INVALID, class.name, 0, "'%s' is no IPv4 address",
                           addresses[i]);
-    if (r == 0 && net->ns_fd >= 0) {
-        f->ns_fd = fcntl(net->ns_fd, F_DUPFD_CLOEXEC, 3);
-        if (f->ns_fd < 0)
-            r = error_errno(err, class.name, errno, "can't keep the network namespace");
+    if (r == 0) {
+        r = place_copy(&net->place, &f->place);
+        if (r < 0)
+            r = error_errno(err, class.name, -r, "can't keep the network namespace");
     }
     if (r < 0) {
         work_unref(&f->work);

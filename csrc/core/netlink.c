@@ -17,20 +17,52 @@
 
 enum { RECEIVE_BUFFER = 32768 }; /* the kernel's largest dump message */
 
-int netlink_open(struct nl_sock **ret)
+static int connect_here(struct nl_sock *s)
+{
+    int fd;
+
+    errno = 0;
+    if (nl_connect(s, NETLINK_ROUTE) < 0)
+        return errno ? -errno : -ENOMEM;
+    fd = nl_socket_get_fd(s);
+    return fd < 0 ? -EBADF : 0;
+}
+
+static int connect_to(void *arg)
+{
+    return connect_here(arg);
+}
+
+/* One of a user's own namespace comes from there. */
+static int socket_connect(const struct place *place, struct nl_sock *s)
+{
+    int fd, r;
+
+    if (place->user_fd < 0)
+        return place->net_fd < 0 ? connect_here(s) : thread_call(place->net_fd, connect_to, s);
+    r = inside_open(place, INSIDE_ROUTE, &fd, 1);
+    if (r < 0)
+        return r;
+    r = nl_socket_set_fd(s, NETLINK_ROUTE, fd);
+    if (r < 0)
+        close_fd(&fd);
+    return r < 0 ? -ENOMEM : 0;
+}
+
+int netlink_open(const struct place *place, struct nl_sock **ret)
 {
     struct nl_sock *s = nl_socket_alloc();
     int one = 1;
-    int fd;
+    int fd, r;
 
     if (!s)
         return -ENOMEM;
-    errno = 0;
-    if (nl_connect(s, NETLINK_ROUTE) < 0 || nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0) {
-        int e = errno;
-
+    r = socket_connect(place, s);
+    if (r == 0 && nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0)
+        r = -ENOMEM;
+    if (r < 0) {
         nl_socket_free(s);
-        return e ? -e : -ENOMEM;
+        return r;
     }
     nl_socket_disable_msg_peek(s);
     nl_socket_disable_auto_ack(s); /* changes ask for it; an answered question needs none */
@@ -183,10 +215,16 @@ int link_index(fcproc_net *net, const char *name)
 /* To bind a socket to the link asks for nothing else of it. RTM_GETLINK takes the lock that every
  * change of a link takes, settles what the link has pending and describes all of it; SIOCGIFINDEX
  * runs modprobe for a name that is not there. */
-int link_probe(const char *name)
+int link_probe(fcproc_net *net, const char *name)
 {
-    cleanup_fd int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    cleanup_fd int fd = -EBADF;
 
+    if (net->place.user_fd >= 0) { /* no module is looked for on behalf of an ordinary user */
+        int r = link_index(net, name);
+
+        return r < 0 ? r : 0;
+    }
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name)) < 0 ? -errno
@@ -195,25 +233,17 @@ int link_probe(const char *name)
 
 /* ---- the socket that callers have ---- */
 
-static int net_open_here(void *arg)
-{
-    return netlink_open(arg);
-}
-
 FCPROC_API int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_error *err)
 {
+    static const struct place here = PLACE_INIT;
     fcproc_net *net = calloc(1, sizeof(*net));
     int r = -ENOMEM;
 
     if (net) {
         net->pid = getpid();
-        net->ns_fd = -EBADF;
-        if (ns) {
-            net->ns_fd = fcntl(fcproc_netns_fd(ns), F_DUPFD_CLOEXEC, 3);
-            r = net->ns_fd < 0 ? -errno : thread_call(net->ns_fd, net_open_here, &net->socket);
-        } else {
-            r = netlink_open(&net->socket);
-        }
+        r = place_copy(ns ? &ns->place : &here, &net->place);
+        if (r == 0)
+            r = netlink_open(&net->place, &net->socket);
     }
     if (r < 0) {
         fcproc_net_close(net);
@@ -223,12 +253,19 @@ FCPROC_API int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_
     return 0;
 }
 
+void net_close_all(fcproc_net *net)
+{
+    if (net->socket)
+        nl_socket_free(net->socket);
+    while (net->n_tuns > 0)
+        close_fd(&net->tuns[--net->n_tuns]);
+    place_close(&net->place);
+}
+
 FCPROC_API void fcproc_net_close(fcproc_net *net)
 {
     if (!net)
         return;
-    if (net->socket)
-        nl_socket_free(net->socket);
-    close_fd(&net->ns_fd);
+    net_close_all(net);
     free(net);
 }

@@ -16,7 +16,9 @@
 struct fcproc_net {
     pid_t pid; /* whose answers come there */
     struct nl_sock *socket;
-    int ns_fd; /* negative: the calling thread's namespace */
+    struct place place;
+    int tuns[INSIDE_MOST]; /* of a user's own namespace: opened there, and not used yet */
+    int n_tuns;
     struct {
         char name[IF_NAMESIZE];
         int ifindex;
@@ -42,8 +44,10 @@ struct link_info {
 
 typedef int (*netlink_each)(const struct nlmsghdr *message, void *arg);
 
-/* Opens the socket in the calling thread's namespace. */
-int netlink_open(struct nl_sock **ret);
+/* Opens the socket in the place. */
+int netlink_open(const struct place *place, struct nl_sock **ret);
+/* Closes what is open of it, for one that is no object of its own. */
+void net_close_all(fcproc_net *net);
 /* A message with an ifinfomsg; NULL when memory ran out. */
 struct nl_msg *netlink_link_message(int type, int flags, int ifindex, unsigned change_to_up);
 /* Sends the message (and frees it, also when it is NULL or failed), hands each answer to each,
@@ -59,9 +63,9 @@ int netlink_error(fcproc_error *err, const char *op, int r, const char *kernel_t
 int link_get(fcproc_net *net, const char *name, struct link_info *ret);
 /* The ifindex of a link that is there, or -errno. Does not take the kernel's lock of all links. */
 int link_index(fcproc_net *net, const char *name);
-/* Has a link this name? In the calling thread's namespace; never makes the kernel look for a module
- * of the name, and takes no lock. 0, or -errno: -ENODEV when there is none. */
-int link_probe(const char *name);
+/* Has a link this name? Of the thread that is in the net's place; never makes the kernel look for a
+ * module of the name, and takes no lock. 0, or -errno: -ENODEV when there is none. */
+int link_probe(fcproc_net *net, const char *name);
 /* IFF_UP and nothing else. */
 int link_set_up(fcproc_net *net, int ifindex, char *text);
 int link_parse(const struct nlmsghdr *message, struct link_info *ret);

@@ -19,10 +19,6 @@
 
 enum { THREAD_STACK_SIZE = 256 * 1024 };
 
-struct fcproc_netns {
-    int fd;
-};
-
 int thread_start(pthread_t *thread, int detached, void *(*fn)(void *), void *arg)
 {
     pthread_attr_t attr;
@@ -83,6 +79,58 @@ int thread_call(int ns_fd, int (*fn)(void *), void *arg)
     return call.result;
 }
 
+static int copy_fd(int fd, int *ret)
+{
+    if (fd < 0)
+        return 0;
+    *ret = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return *ret < 0 ? -errno : 0;
+}
+
+int place_copy(const struct place *from, struct place *ret)
+{
+    int r;
+
+    *ret = (struct place)PLACE_INIT;
+    r = copy_fd(from->net_fd, &ret->net_fd);
+    if (r == 0)
+        r = copy_fd(from->user_fd, &ret->user_fd);
+    if (r == 0)
+        r = copy_fd(from->alive_fd, &ret->alive_fd);
+    if (r < 0)
+        place_close(ret);
+    return r;
+}
+
+void place_close(struct place *place)
+{
+    close_fd(&place->net_fd);
+    close_fd(&place->user_fd);
+    close_fd(&place->alive_fd);
+}
+
+/* ioctl_ns(2) */
+#ifndef NS_GET_USERNS
+#define NS_GET_USERNS    _IO(0xb7, 0x1)
+#define NS_GET_NSTYPE    _IO(0xb7, 0x3)
+#define NS_GET_OWNER_UID _IO(0xb7, 0x4)
+#endif
+
+/* The user namespace that it belongs to, when we have made that and have no right of our own to enter:
+ * then its descriptor; else -EBADF. */
+static int own_user_namespace(int net_fd)
+{
+    cleanup_fd int user_fd = ioctl(net_fd, NS_GET_USERNS);
+    uid_t owner;
+    struct stat ours, its;
+
+    if (geteuid() == 0 || user_fd < 0 || ioctl(user_fd, NS_GET_OWNER_UID, &owner) < 0 ||
+        owner != geteuid() || stat("/proc/self/ns/user", &ours) < 0 || fstat(user_fd, &its) < 0 ||
+        (ours.st_dev == its.st_dev && ours.st_ino == its.st_ino))
+        return -EBADF;
+    return take_fd(&user_fd);
+}
+
 static int netns_wrap(int fd, fcproc_netns **ret, fcproc_error *err)
 {
     fcproc_netns *ns = malloc(sizeof(*ns));
@@ -91,15 +139,12 @@ static int netns_wrap(int fd, fcproc_netns **ret, fcproc_error *err)
         close_fd(&fd);
         return error_nomem(err, "netns");
     }
-    ns->fd = fd;
+    ns->place = (struct place)PLACE_INIT;
+    ns->place.net_fd = fd;
+    ns->place.user_fd = own_user_namespace(fd);
     *ret = ns;
     return 0;
 }
-
-/* A path says nothing of what it holds: ask the kernel for the namespace's type. */
-#ifndef NS_GET_NSTYPE
-#define NS_GET_NSTYPE _IO(0xb7, 0x3)
-#endif
 
 /* Only what is on nsfs is opened: to open a FIFO waits, and a device may do anything. The descriptor;
  * -ENOTTY: it is something else; or -errno. */
@@ -179,13 +224,34 @@ FCPROC_API int fcproc_netns_new(fcproc_netns **ret, fcproc_error *err)
 
 FCPROC_API int fcproc_netns_fd(const fcproc_netns *ns)
 {
-    return ns->fd;
+    return ns->place.net_fd;
+}
+
+FCPROC_API bool fcproc_netns_is_rootless(const fcproc_netns *ns)
+{
+    return ns->place.user_fd >= 0;
+}
+
+FCPROC_API int fcproc_netns_keep(fcproc_netns *ns, const char *fifo, fcproc_error *err)
+{
+    static const char op[] = "netns.keep";
+    cleanup_fd int fd = open(fifo, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0)
+        return error_errno(err, op, errno, "can't open %s, by which the namespace's holder lives%s",
+                           fifo, errno == ENXIO ? " (there is no holder)" : "");
+    if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no FIFO", fifo);
+    close_fd(&ns->place.alive_fd);
+    ns->place.alive_fd = take_fd(&fd);
+    return 0;
 }
 
 FCPROC_API void fcproc_netns_close(fcproc_netns *ns)
 {
     if (!ns)
         return;
-    close_fd(&ns->fd);
+    place_close(&ns->place);
     free(ns);
 }

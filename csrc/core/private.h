@@ -250,4 +250,28 @@ int thread_start(pthread_t *ret, int detach_state, void *(*fn)(void *), void *ar
 int thread_detach(void *(*fn)(void *), void *arg);
 int enter_netns(int ns_fd);
 
+/* Where links are made. Of a user's own namespace the one that it belongs to is entered first, and by
+ * nobody who shares our memory: who is there may have capabilities over it. */
+struct place {
+    int net_fd;   /* negative: where the calling thread is */
+    int user_fd;  /* negative: the right to enter it is ours */
+    int alive_fd; /* of a user's own, what its holder lives by; else negative */
+};
+#define PLACE_INIT             \
+    {                          \
+        -EBADF, -EBADF, -EBADF \
+    }
+struct fcproc_netns {
+    struct place place;
+};
+/* A copy of its own, which the caller closes. 0 or -errno, with nothing to close. */
+int place_copy(const struct place *from, struct place *ret);
+void place_close(struct place *place);
+/* The program that enters a user's own namespaces; buf holds PATH_MAX bytes. 0 or a code. */
+int rootless_program(char *buf, const char *op, fcproc_error *err);
+enum inside { INSIDE_TUN, INSIDE_ROUTE, INSIDE_NETFILTER };
+enum { INSIDE_MOST = 16 };
+/* Opens up to n descriptors of the kind in the place, in one go; how many (1 at least), or -errno. */
+int inside_open(const struct place *place, enum inside kind, int *fds, int n);
+
 #endif

@@ -18,7 +18,7 @@ enum { HELD_AT_ONCE = 128 }; /* descriptors */
 
 struct removal {
     struct work work;
-    int ns_fd;
+    struct place place;
     void (*remove)(struct removal *job, fcproc_net *net);
     char **names;
     size_t n;
@@ -79,7 +79,7 @@ static bool is_held(const struct held *held, size_t n, int ifindex)
 static void hold_one(struct removal *job, fcproc_net *net, const char *name, struct held *held,
                      size_t *n)
 {
-    int r = link_probe(name);
+    int r = link_probe(net, name);
     int ifindex;
 
     if (r == 0)
@@ -213,17 +213,20 @@ static void work_bridge(struct removal *job, fcproc_net *net)
 static void removal_run(struct work *work)
 {
     struct removal *job = (struct removal *)work;
-    struct fcproc_net net = { .ns_fd = -EBADF }; /* this thread is inside already */
-    int r = enter_netns(job->ns_fd);
+    struct fcproc_net net = { .place = PLACE_INIT };
+    int r = 0;
 
+    if (job->place.user_fd >= 0)
+        r = place_copy(&job->place, &net.place);
+    else
+        r = enter_netns(job->place.net_fd); /* with this thread */
     if (r == 0)
-        r = netlink_open(&net.socket);
+        r = netlink_open(&net.place, &net.socket);
     if (r < 0)
         work->code = error_errno(&work->error, work->error.op, -r, "can't open a netlink socket");
     else
         job->remove(job, &net);
-    if (net.socket)
-        nl_socket_free(net.socket);
+    net_close_all(&net);
 }
 
 static void removal_describe(const fcproc_op *op, char *buf, size_t size)
@@ -241,7 +244,7 @@ static void removal_free(struct work *work)
     for (size_t i = 0; job->names && i < job->n; i++)
         free(job->names[i]);
     free(job->names);
-    close_fd(&job->ns_fd);
+    place_close(&job->place);
     free(job);
 }
 
@@ -252,7 +255,7 @@ static struct removal *removal_new(const char *op, const char *const *names, siz
 
     if (!job)
         return NULL;
-    job->ns_fd = -EBADF;
+    job->place = (struct place)PLACE_INIT;
     job->n = n;
     job->names = calloc(n + 1, sizeof(*job->names));
     whole = job->names != NULL;
@@ -279,13 +282,11 @@ static int removal_start(const struct op_class *class, fcproc_net *net, const ch
     if (!job)
         return error_nomem(err, class->name);
     job->remove = work;
-    if (net->ns_fd >= 0) {
-        job->ns_fd = fcntl(net->ns_fd, F_DUPFD_CLOEXEC, 3);
-        if (job->ns_fd < 0) {
-            r = error_errno(err, class->name, errno, "can't keep the network namespace");
-            work_unref(&job->work);
-            return r;
-        }
+    r = place_copy(&net->place, &job->place);
+    if (r < 0) {
+        r = error_errno(err, class->name, -r, "can't keep the network namespace");
+        work_unref(&job->work);
+        return r;
     }
     return work_start(class, &job->work, ctx, ret, err);
 }

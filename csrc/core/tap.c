@@ -18,24 +18,32 @@ enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
 
 /* ---- holding ---- */
 
-static int open_tun_here(void *arg)
+/* The namespace is that of whoever opens the device. To open one in a user's own takes a process, so
+ * several are opened at once. */
+static int open_tun(fcproc_net *net)
 {
-    int *ret = arg;
+    int fd, r;
 
-    *ret = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    return *ret < 0 ? -errno : 0;
+    if (net->place.user_fd < 0) {
+        r = inside_open(&net->place, INSIDE_TUN, &fd, 1);
+        return r < 0 ? r : fd;
+    }
+    if (net->n_tuns == 0) {
+        r = inside_open(&net->place, INSIDE_TUN, net->tuns, INSIDE_MOST);
+        if (r < 0)
+            return r;
+        net->n_tuns = r;
+    }
+    return take_fd(&net->tuns[--net->n_tuns]);
 }
 
 int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)
 {
     struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    cleanup_fd int fd = -EBADF;
-    int r;
+    cleanup_fd int fd = open_tun(net);
 
-    /* The namespace is that of whoever opens the device, so the opening goes to the thread. */
-    r = net->ns_fd >= 0 ? thread_call(net->ns_fd, open_tun_here, &fd) : open_tun_here(&fd);
-    if (r < 0)
-        return r;
+    if (fd < 0)
+        return fd;
     if (how == TAP_CREATE)
         request.ifr_flags |= (short)IFF_TUN_EXCL;
     (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);

@@ -517,6 +517,25 @@ FCPROC_CHECKED int fcproc_netns_open(const char *name, fcproc_netns **ret, fcpro
  * or link inside it, does. */
 FCPROC_CHECKED int fcproc_netns_new(fcproc_netns **ret, fcproc_error *err);
 FCPROC_API int fcproc_netns_fd(const fcproc_netns *ns); /* stays ns's */
+
+/* Rootless: a user and a network namespace of an ordinary user's own, where he may make bridges and TAPs
+ * and run VMs without any right on the host. A process outside, the holder, keeps them: they are its
+ * descriptors 3 (user) and 4 (network), to be opened by fcproc_netns_open("/proc/PID/fd/4", ...). It ends,
+ * and they with it when nobody is in them, once nobody has the FIFO open for writing any more, which
+ * fcproc_netns_keep and each process that is spawned with such a namespace do.
+ *
+ * Starts a holder: of new namespaces, or of those of join. The FIFO is made where it is missing. Whoever
+ * comes to use the namespaces, and who calls this until it has called fcproc_netns_keep, holds the lock
+ * (fcproc_lock_open). uplink is a command that the holder starts, adding --userns PATH --netns PATH, and
+ * that ends with it; NULL: none. Where user namespaces are forbidden the error names the switch. */
+FCPROC_CHECKED int fcproc_netns_hold(const char *fifo, const char *lock, const fcproc_netns *join,
+                                     const char *const *uplink, fcproc_process **ret,
+                                     fcproc_error *err);
+/* Keeps the holder as long as ns is open, and as what is spawned with it lives. */
+FCPROC_CHECKED int fcproc_netns_keep(fcproc_netns *ns, const char *fifo, fcproc_error *err);
+/* Is it one of the caller's own, into which he has no right but that? Then calls use descriptors that a
+ * program opens in there. */
+FCPROC_API bool fcproc_netns_is_rootless(const fcproc_netns *ns);
 FCPROC_API void fcproc_netns_close(fcproc_netns *ns);
 
 /* ---- starting processes --------------------------------------------------------------------- */
@@ -568,13 +587,18 @@ struct fcproc_spawn {
     /* How many descriptors it may have (RLIMIT_NOFILE, soft and hard); 0: the caller's limits. Who may
      * not raise his hard limit gives that at most. */
     int64_t no_file;
+    /* With a rootless netns: a jail for it, in which there is nothing but what this list names, each under
+     * the name that it has outside: first a folder, which it may write in and which is its own, then
+     * "--ro", "--rw" or "--device" before a path each; NULL ends it. It has no capability there, can get
+     * none, and has no /proc. NULL: none. */
+    const char *const *jail;
 };
 
 #define FCPROC_SPAWN_INIT                                                                        \
     {                                                                                            \
         sizeof(struct fcproc_spawn), NULL, NULL, NULL,                                           \
             { FCPROC_STREAM_INIT, FCPROC_STREAM_INIT, FCPROC_STREAM_INIT }, NULL, 0, -1, -1, -1, \
-            false, NULL, 0, false, NULL, 0                                                       \
+            false, NULL, 0, false, NULL, 0, NULL                                                 \
     }
 
 /* Starts a process: no shell, no descriptor but the given ones, an empty signal mask, default

@@ -100,6 +100,7 @@ void bind_open_error(lua_State *L);
 void bind_open_context(lua_State *L);
 void bind_open_op(lua_State *L);
 void bind_open_process(lua_State *L);
+void bind_open_netns(lua_State *L);
 void bind_open_spawn(lua_State *L);
 void bind_open_net(lua_State *L);
 void bind_open_client(lua_State *L);

@@ -96,6 +96,7 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_context(L);
     bind_open_op(L);
     bind_open_process(L);
+    bind_open_netns(L);
     bind_open_spawn(L);
     bind_open_net(L);
     bind_open_client(L);

@@ -309,38 +309,6 @@ static int l_process_wait_text_op(lua_State *L)
     return 1;
 }
 
-/* ---- network namespaces ---- */
-
-static int l_netns_close(lua_State *L)
-{
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_NETNS);
-    fcproc_netns *ns = h->object;
-
-    h->object = NULL;
-    fcproc_netns_close(ns);
-    return 0;
-}
-
-/* core.netns(name?) -> netns: without a name, a new one */
-static int l_netns(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    const char *name = lua_isnoneornil(L, 1) ? NULL : bind_check_string(L, 1);
-    struct bind_handle *h = bind_new(L, TYPE_NETNS);
-    fcproc_netns *ns = NULL;
-
-    if ((name ? fcproc_netns_open(name, &ns, &err) : fcproc_netns_new(&ns, &err)) < 0)
-        return bind_fail(L, &err);
-    h->object = ns;
-    return 1;
-}
-
-static int l_netns_fd(lua_State *L)
-{
-    lua_pushinteger(L, fcproc_netns_fd(bind_check(L, 1, TYPE_NETNS)));
-    return 1;
-}
-
 void bind_open_process(lua_State *L)
 {
     static const luaL_Reg process_methods[] = {
@@ -359,15 +327,10 @@ void bind_open_process(lua_State *L)
         { "wait_text_op", l_process_wait_text_op },
         { NULL, NULL },
     };
-    static const luaL_Reg netns_methods[] = { { "fd", l_netns_fd }, { NULL, NULL } };
     static const luaL_Reg functions[] = {
-        { "process", l_process },
-        { "open_listener", l_open_listener },
-        { "listener_pid", l_listener_pid },
-        { "open_api_sock", l_open_api_sock },
-        { "open_by_root", l_open_by_root },
-        { "netns", l_netns },
-        { NULL, NULL },
+        { "process", l_process },           { "open_listener", l_open_listener },
+        { "listener_pid", l_listener_pid }, { "open_api_sock", l_open_api_sock },
+        { "open_by_root", l_open_by_root }, { NULL, NULL },
     };
 
     bind_type(L, TYPE_PROCESS, process_methods, l_process_close);
@@ -375,6 +338,5 @@ void bind_open_process(lua_State *L)
     lua_getfield(L, -1, "__index");
     lua_setfield(L, -3, "process_methods"); /* process.lua adds wait and signal */
     lua_pop(L, 1);
-    bind_type(L, TYPE_NETNS, netns_methods, l_netns_close);
     luaL_setfuncs(L, functions, 0);
 }

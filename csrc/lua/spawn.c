@@ -111,6 +111,7 @@ static int read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
     spec->without = (unsigned)bind_field_integer(L, table, "without", INT_MAX, 0);
     spec->new_session = flag_field(L, table, "session");
     spec->gate = flag_field(L, table, "gate");
+    spec->jail = list_field(L, table, "jail");
     lua_getfield(L, table, "netns");
     return lua_gettop(L);
 }

@@ -168,6 +168,15 @@ local Netns = {}
 ---@return integer
 function Netns:fd() end
 
+---Keeps the holder of a rootless one as long as this is open, and what is spawned with it lives.
+---@param fifo string
+---@return true?, fcproc.Error?
+function Netns:keep(fifo) end
+
+---Is it an ordinary user's own, in which descriptors are opened by a program?
+---@return boolean
+function Netns:is_rootless() end
+
 ---Releases it; it lasts as long as something is in it.
 function Netns:close() end
 
@@ -631,6 +640,16 @@ function core.open_by_root(path) end
 ---@param name string?
 ---@return fcproc.Netns?, fcproc.Error?
 function core.netns(name) end
+
+---Starts the holder of an ordinary user's own namespaces: new ones, or join's. The FIFO is what it lives by;
+---who calls this has the lock file's lock until netns:keep.
+---@param fifo string
+---@param lock string
+---@param join fcproc.Netns?
+---@param uplink string[]?  a command, to which --userns and --netns are added
+---@return fcproc.Process? holder  its descriptors 3 and 4 are the user and the network namespace
+---@return fcproc.Error? err  ERR_PERMISSION: user namespaces are forbidden, with the switch
+function core.hold_netns(fifo, lock, join, uplink) end
 
 ---Starts a process. spec is what process.spec makes.
 ---@param spec table

@@ -12,6 +12,7 @@ local errors = require "fcproc.error"
 local identity = require "fcproc.manager.identity"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
+local rootless = require "fcproc.manager.rootless"
 local runner = require "fcproc.runner"
 
 local M = {}
@@ -19,6 +20,8 @@ local M = {}
 ---@class fcproc.Manager: fcproc.ManagerProcesses, fcproc.ManagerBinary
 ---@field config table
 ---@field runner fcproc.Runner
+---@field net table  its netlink socket
+---@field host_net fcproc.Net?  of a rootless one: where this process is
 ---@field closed true?
 local Manager = {}
 Manager.__index = Manager
@@ -56,6 +59,46 @@ local function host_logger(level, message, fields)
   core.host_log(level, (line:gsub("%z", "?")))
 end
 
+-- From here on the manager's network is that of the namespace.
+local function move_into(self, netns)
+  local net, err = core.net(netns)
+  if not net then
+    netns:close()
+    return nil, err
+  end
+  self.config.netns, self.own_netns, self.net = netns, netns, net
+  return true
+end
+
+-- What stands in the place of the netlink socket of a namespace that nobody has made yet: there is nothing
+-- in it; and it is made for whoever makes something.
+local function nowhere(self)
+  local function nothing() return false end
+  local net = { close = function() end, link_exists = nothing,
+    list_taps = function() return {} end,
+    link_mtu = function(_, name)
+      return nil, errors.new{ code = "not_found", op = "net.mtu", message = "there is no link " .. name }
+    end }
+  return setmetatable(net, { __index = function(_, name)
+    return function(_, ...)
+      local ok, err = self:_enter()
+      if not ok then return nil, err end
+      return self.net[name](self.net, ...)
+    end
+  end })
+end
+
+-- A rootless manager's namespaces are there, and it is in them.
+function Manager:_enter()
+  if self.config.netns or self.config.privilege ~= "rootless" then return true end
+  local ok, err = self:_check_open("manager.rootless")
+  if not ok then return nil, err end
+  local netns
+  netns, err = rootless.ensure(self)
+  if not netns then return nil, err end
+  return move_into(self, netns)
+end
+
 local function need(self, name, op)
   if self.config[name] then return true end
   return nil, errors.new{
@@ -81,12 +124,21 @@ function M.new(settings)
     if not netns then return nil, err end
     checked.netns = netns
   end
+  checked.logger = checked.logger or core.host_logging() and host_logger or nil
+  local self = setmetatable({ config = checked, own_netns = netns,
+    runner = checked.runner or runner.new() }, Manager)
   net, err = core.net(checked.netns)
   if not net then return nil, err end
-  checked.logger = checked.logger or core.host_logging() and host_logger or nil
-  return setmetatable({
-    config = checked, net = net, own_netns = netns, runner = checked.runner or runner.new(),
-  }, Manager)
+  self.net = net
+  if checked.privilege ~= "rootless" then return self end
+  self.host_net, self.net = net, nowhere(self)
+  local found, ok
+  found, err = rootless.find(self)
+  ok = found or not err
+  if found then ok, err = move_into(self, found) end
+  if ok then return self end
+  self:close()
+  return nil, err
 end
 
 local function closed_error(op)
@@ -105,6 +157,7 @@ function Manager:close()
   self.closed = true
   self.net:close()
   self.net = closed_net
+  if self.host_net then self.host_net:close() end
   if self.capper then self.capper:close() end
   self.capper = nil
   if self.own_netns then self.own_netns:close() end

@@ -20,6 +20,7 @@ local options = require "fcproc.options"
 local reclaim = require "fcproc.resources.reclaim"
 local recover = require "fcproc.vm.recover"
 local restoring = require "fcproc.vm.restore"
+local rootless = require "fcproc.vm.rootless"
 local specs = require "fcproc.vm.spec"
 local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
@@ -98,6 +99,7 @@ local function start_machine(vm, plan, config, ctx)
     log_level = spec.log_level, seccomp = plan.seccomp or spec.seccomp, arguments = spec.arguments,
     timeout = spec.timeout, stdin = spec.stdin, no_file = spec.limits and spec.limits.no_file,
     cgroup = plan.jailer and cgroup.start(journal.record.jail) or nil,
+    inside = plan.inside, jail = plan.inside and rootless.jail(journal.record, plan) or nil,
     before_release = function(launcher)
       local identity, reason = launcher:identity()
       if not identity then return nil, reason end
@@ -162,7 +164,11 @@ local function build(manager, plan, fleet, ctx, flow)
 end
 
 local function prepare(vm, _, plan, fleet)
-  local ok, err = choose.names(vm.journal, plan, fleet)
+  local inside, err = rootless.decide(vm.manager, plan.network)
+  local ok = inside ~= nil
+  plan.inside = inside
+  if inside then ok, err = vm.manager:_enter() end
+  if ok then ok, err = choose.names(vm.journal, plan, fleet) end
   if not ok then return nil, err end
   local record = vm.journal.record
   describe_in(record, plan)

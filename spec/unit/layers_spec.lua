@@ -95,6 +95,7 @@ local rooms = {
   image = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, "^archive", "^ext2fs/", "^et/",
     "^openssl/", "^zlib%.h$", lua_in = "^csrc/image/bind%l*%.[ch]$" },
   agent = {},
+  rootless = {},
   helper = { ["fcproc.h"] = true },
   host = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, lua_in = "" },
 }

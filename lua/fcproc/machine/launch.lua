@@ -38,6 +38,8 @@ end
 ---@field boot ("config_file"|"api")?  default "config_file"
 ---@field metadata table?         the MMDS data store at boot
 ---@field jailer fcproc.Jailer?
+---@field inside boolean?         it is in the manager's rootless namespaces
+---@field jail string[]?          what is in its jail there, as for core.spawn
 ---@field log_level string?       default "Info"
 ---@field seccomp (string|false)? a filter's file (absolute; in a jail it is the root's "seccomp"), or
 ---                               false for none; default: the built-in ones
@@ -55,15 +57,16 @@ local MOST_SOCKET_PATH = 107
 ---Where a VM's files are.
 ---@param folder string   the VM's
 ---@param jail table?     with its root
+---@param confined table?  of a rootless jail, in which it is a folder of the VM's
 ---@return fcproc.MachineFiles
-function M.files(folder, jail)
-  local inside = jail and jail.root or folder
+function M.files(folder, jail, confined)
+  local inside = jail and jail.root or confined and folder .. "/vmm" or folder
   local files = {
     folder = inside, socket = inside .. "/api.sock", log = inside .. "/firecracker.log",
     metrics = inside .. "/metrics", console = folder .. "/console.log",
   }
   -- Not one of its fields: those are shown and written down, and the jail is already.
-  return setmetatable(files, { __index = { jail = jail } })
+  return setmetatable(files, { __index = { jail = jail or confined } })
 end
 
 ---Writes a file that the VMM may read: in a jail it is the jail user's.
@@ -105,6 +108,12 @@ local function add_arguments(argv, opts)
   for _, argument in ipairs(opts.arguments or {}) do add(argument) end
 end
 
+-- Of a rootless manager only what is in its namespaces.
+local function netns_of(manager, opts)
+  if manager.config.privilege == "rootless" and not opts.inside then return nil end
+  return manager.config.netns
+end
+
 ---Writes what the start needs and returns how to spawn it.
 ---@param manager fcproc.Manager
 ---@param opts fcproc.Launch
@@ -133,7 +142,7 @@ function M.prepare(manager, opts)
   local out = { file = opts.files.console }
   return {
     argv = argv, stdin = opts.stdin, stdout = out, stderr = out, env = {}, session = true,
-    netns = manager.config.netns, cwd = opts.files.folder, cgroup = opts.cgroup,
+    netns = netns_of(manager, opts), jail = opts.jail, cwd = opts.files.folder, cgroup = opts.cgroup,
     gate = opts.before_release and true or nil,
     -- Sockets are born 0600. The jailer makes folders, which need their x.
     umask = opts.jailer and 63 or 127,

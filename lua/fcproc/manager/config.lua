@@ -3,6 +3,7 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local options = require "fcproc.options"
+local rootless = require "fcproc.manager.rootless"
 
 local M = {}
 
@@ -17,7 +18,9 @@ local M = {}
 ---                                 fixed ("TAP created"); fields has its arguments, and duration in seconds.
 ---                                 Default: nobody, or the log of a C host
 ---@field runner fcproc.Runner?    for flows and scripts; the primitives never call it
----@field privilege "direct"?      who makes the system calls: this process itself, which is all there is yet
+---@field privilege ("direct"|"rootless")?  where bridges, TAPs and VMs are: on the host, by this process's
+---                                 own rights; or in namespaces of an ordinary user's own, with each VMM in a
+---                                 jail. Default: rootless for a user who may make none on the host
 ---@field netns (string|fcproc.Netns)?  where bridges and TAPs are made; default: the caller's
 ---@field jailer_uids { first: integer, count: integer }?  of which jails with uid = "auto" get theirs;
 ---                                 default: 70000 to 89999, which neither systemd nor useradd gives away
@@ -92,6 +95,28 @@ local function check_prefix(config)
   return prefix
 end
 
+-- Who has no right to make links where he is makes them in a namespace of his own. "rootless" when that was
+-- asked for, or is chosen: then only for VMs that need it.
+local function check_privilege(config)
+  local wanted = config.privilege
+  if wanted == nil then
+    local able = config.netns or not config.runtime_dir or core.own_uid() == 0 or rootless.may_make_links()
+    return able and "direct" or "rootless"
+  elseif wanted == "direct" then
+    return wanted
+  elseif wanted ~= "rootless" then
+    return invalid("privilege '%s' is not known: 'direct' and 'rootless' are", wanted)
+  elseif core.own_uid() == 0 then
+    return invalid("privilege 'rootless' is for an ordinary user, and this is root: leave it out, and give "
+      .. "VMs a jailer")
+  elseif config.netns then
+    return invalid("privilege 'rootless' has a network namespace of its own: leave out netns")
+  elseif not config.runtime_dir then
+    return invalid("privilege 'rootless' needs a runtime_dir, which its namespaces belong to")
+  end
+  return wanted
+end
+
 local function without_bits(names)
   local bits = 0
   for _, name in ipairs(names or {}) do
@@ -126,9 +151,9 @@ function M.check(config)
   uids, err = check_uids(config.jailer_uids or JAILER_UIDS)
   if not uids then return nil, err end
   local runtime_dir = config.runtime_dir and plain_folder(config.runtime_dir)
-  if config.privilege and config.privilege ~= "direct" then
-    return invalid("privilege '%s' is not known; only 'direct' is", config.privilege)
-  end
+  local privilege
+  privilege, err = check_privilege(config)
+  if not privilege then return nil, err end
   return {
     firecracker_bin = config.firecracker_bin or "firecracker",
     bridge_name = config.bridge_name,
@@ -139,6 +164,8 @@ function M.check(config)
     jailer_uids = uids,
     logger = config.logger,
     runner = config.runner,
+    privilege = privilege,
+    chosen = config.privilege ~= nil,
     netns = config.netns,
     netns_name = type(config.netns) == "string" and config.netns or nil,
     without = without_bits(config.without),

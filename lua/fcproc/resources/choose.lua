@@ -51,7 +51,8 @@ local function choose_tap(journal, taking, interface)
   if not ok then return about(("%s.tap: %s"):format(place, tap.name), err) end
   -- A TAP that was there before, under a name that somebody chose, is not ours to delete. Asked once
   -- the name is leased: it may have been that of a VM that was just going.
-  tap.keep = interface.tap and manager.net:link_exists(interface.tap) or nil
+  local net = journal.record.confined and manager.net or manager.host_net or manager.net
+  tap.keep = interface.tap and net:link_exists(interface.tap) or nil
   journal.record.taps[interface.index] = tap
   local config = manager.config
   local has_subnet = interface.attach and config.bridge_ip and config.bridge_ip:find(".", 1, true)
@@ -126,8 +127,13 @@ end
 ---@return fcproc.Error? err  ERR_CONFLICT: another VM has the uid, drive, TAP, address or MAC
 function M.names(journal, plan, fleet)
   local record, manager = journal.record, journal.manager
-  fleet.namespace = fleet.namespace or namespaces.of(manager)
-  record.netns, record.netns_name = fleet.namespace, manager.config.netns_name
+  if plan.inside == false and manager.config.privilege == "rootless" then
+    record.netns = namespaces.own()
+  else
+    fleet.namespace = fleet.namespace or namespaces.of(manager)
+    record.netns, record.netns_name = fleet.namespace, manager.config.netns_name
+  end
+  record.confined = plan.inside and { uid = core.own_uid() } or nil
   record.taps, record.drives, record.leases = {}, {}, {}
   local ok, err = true, nil
   if not fleet.leases and needs_leases(plan) then
@@ -137,7 +143,7 @@ function M.names(journal, plan, fleet)
   local taking = taker(journal, fleet.leases, plan.network)
   if plan.jailer then ok, err = choose_jail(journal, taking, plan, fleet) end
   if not ok then return nil, err end
-  record.files = launch.files(journal.folder, record.jail)
+  record.files = launch.files(journal.folder, record.jail, record.confined)
   record.shape = jailer.shape(plan.jailer)
   record.binary = plan.binary
   for i, drive in ipairs(plan.drives or {}) do

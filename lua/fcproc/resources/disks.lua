@@ -159,6 +159,10 @@ function M.make(journal, plan, ctx)
     end
     if not ok then return nil, err end
   end
+  if record.confined then
+    ok, err = core.make_dir(inside, 448)
+    if ok == nil then return nil, err end
+  end
   ok, err = users.add(record.drives, journal.folder)
   if not ok then return nil, err end
   for i, drive in ipairs(record.drives) do

@@ -68,7 +68,8 @@ function M.make_network(journal, fleet, ctx)
     local before = tap.attach and tap.mtu and manager.net:link_mtu(manager.config.bridge_name) or nil
     local started = core.now()
     local made
-    made, err = manager.net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
+    local net = record.confined and manager.net or manager.host_net or manager.net
+    made, err = net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
       jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil,
       tap.attach and fleet.bridge or nil,
       aliases.of(manager.config.runtime_dir, journal.id, tap.keep), ctx)
@@ -89,12 +90,13 @@ end
 -- One for TAPs in that namespace; nil: in the one where the process is.
 local function manager_in(manager, netns)
   return require("fcproc.manager").new{ bridge_name = manager.config.bridge_name,
-    runtime_dir = manager.config.runtime_dir, netns = netns }
+    runtime_dir = manager.config.runtime_dir, netns = netns, privilege = "direct" }
 end
 
 -- TAPs are looked for where they were made, also when the manager was closed meanwhile.
 local function namespace_of(manager, record)
   if not record.netns then return manager end
+  if manager.host_net and record.netns == namespaces.own() then return manager_in(manager) end
   local lost = manager.closed and manager.own_netns
   if not lost and record.netns == namespaces.of(manager) then
     return manager.closed and manager_in(manager, manager.config.netns) or manager
@@ -142,9 +144,10 @@ function M.rebuild(manager, id)
     local root = core.stat(path) -- its user can't give it away
     if root then jail = { root = path, uid = root.uid, gid = root.gid, cgroups = {} } end
   end
+  local confined = core.stat(folder .. "/vmm") and { uid = core.own_uid() } or nil
   local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
-    files = launch.files(folder, jail), shape = { jailed = jail ~= nil or nil },
-    jail = jail, created = os.time() }
+    files = launch.files(folder, jail, confined), confined = confined,
+    shape = { jailed = jail ~= nil or nil }, jail = jail, created = os.time() }
   for _, place in ipairs(jail and cgroup.places(folder, id) or {}) do
     if core.stat(place) then jail.cgroup = jail.cgroup or place end
   end

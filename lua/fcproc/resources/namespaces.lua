@@ -10,6 +10,13 @@ local function own_path(manager)
   return netns and ("/proc/self/fd/%d"):format(netns:fd()) or "/proc/self/ns/net"
 end
 
+---The namespace where this process is, as a number.
+---@return integer
+function M.own()
+  local stat = core.stat("/proc/self/ns/net", true)
+  return stat and stat.ino or 0
+end
+
 ---The namespace where the manager makes links, as a number.
 ---@param manager fcproc.Manager
 ---@return integer

@@ -116,6 +116,7 @@ local journal = object{
     cgroup = path,
     placed = { kind = "map", name = check_name, of = placed },
     made = { kind = "map", name = check_name, of = file_id } },
+  confined = object{ made = { kind = "map", name = check_name, of = file_id } },
   snapshot = path, resume = flag,
   warnings = list(object{ name = text, message = text, fix = text }),
 }
@@ -186,7 +187,10 @@ local function places(record, folder, id)
       jail.cgroup = nil
     end
   end
-  record.files, record.shape.jailed = launch.files(folder, jail), jail and true or nil
+  local confined = record.confined
+  if confined then confined.uid = core.own_uid() end
+  if jail and confined then return "confined and jail can't both be" end
+  record.files, record.shape.jailed = launch.files(folder, jail, confined), jail and true or nil
   local partial = ("/[^/]+%%.%s%%.partial$"):format((id:gsub("%-", "%%-")))
   if record.snapshot and not record.snapshot:find(partial) then
     return ("snapshot must be a path that ends with '.%s.partial'"):format(id)

@@ -149,7 +149,7 @@ local function begin(vm, path, state, trust)
     if not trust then made, err = origins.check_target(partial) end
     if made then made, err = statefiles.make(record) end
     -- Which files they are is known from here on, and believed by whoever goes on with it.
-    if made and record.jail then made, err = vm.journal:save("snapshotting") end
+    if made and statefiles.jail_of(record) then made, err = vm.journal:save("snapshotting") end
     return made, err
   end
   record.snapshot, record.resume = nil, nil
@@ -261,7 +261,8 @@ function M.create(vm, path, opts, ctx)
   manifest, err = create(vm, path, opts, ctx)
   local record = vm.journal.record
   -- A jailed VM writes into its jail first.
-  room.tell(err, err and err.code == "api" and record.jail and record.files.folder or path:match("^(.*)/"),
+  local inside = err and err.code == "api" and statefiles.jail_of(record)
+  room.tell(err, inside and record.files.folder or path:match("^(.*)/"),
     (record.mem_mib or 0) << 20, "its memory")
   return manifest, err
 end

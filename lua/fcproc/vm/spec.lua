@@ -10,6 +10,7 @@ local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
+local rootless = require "fcproc.vm.rootless"
 local schema = require "fcproc.vm.schema"
 local sizes = require "fcproc.vm.sizes"
 local version_of = require "fcproc.machine.version"
@@ -608,6 +609,7 @@ end
 ---@field drives table[]
 ---@field network table[]
 ---@field jailer table?
+---@field inside boolean?      it is in the manager's rootless namespaces, and in a jail there
 ---@field spec fcproc.VmSpec
 ---@field seccomp string?      the filter's file
 ---@field compressed boolean?  the kernel is a bzImage
@@ -615,6 +617,19 @@ end
 ---@field warnings fcproc.VmWarning[]?
 ---@field tells_mtu boolean?   Firecracker tells the guest its interfaces' MTU
 ---@field hooks table<string, function>
+
+-- The namespaces of one that is rootless are there before its network is looked at.
+local function enter(check, manager, spec, plan)
+  local inside, err = rootless.decide(manager, spec.network)
+  plan.inside = inside
+  if inside == nil then return check:add("network", "%s", err.message) end
+  local ok = true
+  if inside and spec.network then ok, err = manager:_enter() end
+  if not ok then check:deny("privilege", "%s", err.message) end
+  if inside and spec.jailer then
+    check:deny("jailer", "needs root; a rootless VMM is in a jail of its own kind without it")
+  end
+end
 
 ---Checks a spec whole.
 ---@param manager fcproc.Manager
@@ -638,6 +653,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = check_jailer(check, manager, spec, binary, ctx)
+  enter(check, manager, spec, plan)
   plan.network = check_network(check, manager, spec.network, ok and id or nil)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then

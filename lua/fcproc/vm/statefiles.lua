@@ -14,11 +14,16 @@ local READ_ONLY, GROUP_READ, PRIVATE = 256, 288, 384 -- 0400, 0440, 0600
 
 local function name_in_jail(name) return "snapshot-" .. name end
 
+---The jail that it is in, the jailer's or a rootless one; nil: none.
+---@param record table
+---@return table?
+function M.jail_of(record) return record.jail or record.confined end
+
 ---Where they are in Firecracker's eyes.
 ---@param record table  with the snapshot that is made
 ---@return string prefix
 function M.prefix(record)
-  return record.jail and name_in_jail("") or record.snapshot .. "/"
+  return M.jail_of(record) and name_in_jail("") or record.snapshot .. "/"
 end
 
 ---Makes them in a jail, so that what arrives can be told from what somebody else puts there. Which they
@@ -27,7 +32,7 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.make(record)
-  for _, name in ipairs(record.jail and M.NAMES or {}) do
+  for _, name in ipairs(M.jail_of(record) and M.NAMES or {}) do
     local made, err = outputs.make(record.files, record.jail, name_in_jail(name), "", PRIVATE)
     if not made then return nil, err end
   end
@@ -37,7 +42,7 @@ end
 ---Removes them from the jail.
 ---@param record table
 function M.discard(record)
-  local jail = record.jail
+  local jail = M.jail_of(record)
   for _, name in ipairs(jail and M.NAMES or {}) do
     core.remove_file(record.files.folder .. "/" .. name_in_jail(name)) -- a name there, whatever it is
     if jail.made then jail.made[name_in_jail(name)] = nil end
@@ -57,7 +62,7 @@ end
 -- there; false: nobody else ever had it.
 local function fetch(record, name, to, owner, mode, ctx)
   local from = record.files.folder .. "/" .. name_in_jail(name)
-  local expected = outputs.expected(record.jail, name_in_jail(name))
+  local expected = outputs.expected(M.jail_of(record), name_in_jail(name))
   local ok, err = core.link_file(from, to, expected)
   if ok then
     core.remove_file(from)
@@ -80,8 +85,9 @@ end
 function M.take(record, ctx)
   local own, err = core.stat(record.snapshot)
   if not own then return nil, err end
-  local jail = record.jail
-  local owner, mode = { uid = own.uid, gid = jail and jail.gid or own.gid }, jail and GROUP_READ or READ_ONLY
+  local jail = M.jail_of(record)
+  local gid = jail and jail.gid
+  local owner, mode = { uid = own.uid, gid = gid or own.gid }, gid and GROUP_READ or READ_ONLY
   for _, name in ipairs(M.NAMES) do
     local path, expected = record.snapshot .. "/" .. name, nil
     if jail then expected, err = fetch(record, name, path, owner, mode, ctx) end

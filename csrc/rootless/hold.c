@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The holder of a namespace: an ordinary process outside of it that has it open, and is the parent of
+ * what gives it its uplink. It makes no call for anybody. When nobody has the FIFO open for writing any
+ * more, which each manager and each VMM of the namespace has, it ends, and with it all that is there.
+ *
+ * Who comes to use it holds the lock meanwhile, so that it does not end just then.
+ */
+#include "rootless.h"
+
+#include <fcntl.h>
+#include <linux/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+/* Where others find it: /proc/PID/fd/3 and 4. */
+enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5 };
+
+static void write_file(const char *path, const char *format, unsigned id)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    if (fd < 0 || dprintf(fd, format, id) < 0)
+        fail("can't write %s", path);
+    (void)close(fd);
+}
+
+/* Its own loopback is up, and it forwards for its guests: all that is its user's to say. */
+static void set_up_network(void)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) < 0)
+        fail("can't bring the loopback up");
+    (void)close(fd);
+    write_file("/proc/sys/net/ipv4/ip_forward", "%u", 1);
+}
+
+/* In the child, which lives until its namespaces have been opened. */
+static _Noreturn void make_namespaces(int ready)
+{
+    unsigned uid = geteuid(), gid = getegid();
+
+    if (unshare(CLONE_NEWUSER) < 0)
+        fail("can't make a user namespace");
+    write_file("/proc/self/setgroups", "deny", 0);
+    write_file("/proc/self/uid_map", "0 %u 1", uid);
+    write_file("/proc/self/gid_map", "0 %u 1", gid);
+    if (unshare(CLONE_NEWNET) < 0)
+        fail("can't make a network namespace");
+    set_up_network();
+    /* Who is here makes no user namespace of his own, in which he would have every capability. */
+    write_file("/proc/sys/user/max_user_namespaces", "%u", 0);
+    if (write(ready, "", 1) != 1)
+        fail("can't say that the namespaces are there");
+    for (;;)
+        (void)pause();
+}
+
+static void open_at(const char *format, int pid, int number)
+{
+    char path[64];
+    int fd;
+
+    (void)snprintf(path, sizeof(path), format, pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || (fd != number && dup3(fd, number, O_CLOEXEC) < 0))
+        fail("can't open %s", path);
+    if (fd != number)
+        (void)close(fd);
+}
+
+/* The child has told why it ended, if it did. */
+static void make(void)
+{
+    int ready[2];
+    char byte;
+    pid_t pid;
+
+    if (pipe2(ready, O_CLOEXEC) < 0)
+        fail("can't make a pipe");
+    pid = fork();
+    if (pid < 0)
+        fail("can't start a process");
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        make_namespaces(ready[1]);
+    }
+    (void)close(ready[1]);
+    if (read(ready[0], &byte, 1) != 1)
+        exit(127);
+    (void)close(ready[0]);
+    open_at("/proc/%d/ns/user", pid, USER_FD);
+    open_at("/proc/%d/ns/net", pid, NET_FD);
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+}
+
+/* What gives the namespace its uplink: it ends with us. It is told where the namespaces are. */
+static void start_uplink(int argc, char **argv)
+{
+    enum { MOST = 64, OURS = 6 };
+    char user[48], net[48], *command[MOST + OURS];
+    pid_t us = getpid(), pid;
+
+    if (argc < 1)
+        return;
+    if (argc > MOST) {
+        errno = E2BIG;
+        fail("too many arguments of %s", argv[0]);
+    }
+    memcpy(command, argv, (size_t)argc * sizeof(*argv));
+    (void)snprintf(user, sizeof(user), "/proc/%d/fd/%d", us, USER_FD);
+    (void)snprintf(net, sizeof(net), "/proc/%d/fd/%d", us, NET_FD);
+    command[argc++] = "--userns";
+    command[argc++] = user;
+    command[argc++] = "--netns";
+    command[argc++] = net;
+    command[argc] = NULL;
+    pid = fork();
+    if (pid < 0)
+        fail("can't start a process");
+    if (pid > 0)
+        return;
+    (void)signal(SIGCHLD, SIG_DFL);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != us)
+        _exit(127);
+    (void)execv(command[0], command);
+    _exit(127);
+}
+
+/* Is there nobody for whom we are here? */
+static bool is_unused(int fifo)
+{
+    struct pollfd p = { .fd = fifo };
+
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
+}
+
+/* While we have it nobody comes to use the namespace. */
+static int lock(const char *path)
+{
+    struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+    /* One that can't be locked was removed, with its folder. */
+    while (fd >= 0 && fcntl(fd, F_OFD_SETLKW, &whole) < 0 && errno == EINTR) { }
+    return fd;
+}
+
+/* Which has no writer: we are one once, since without any ever there is no end of file either. */
+static int open_fifo(const char *path)
+{
+    int fifo = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    int end = fifo < 0 ? -1 : open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+
+    if (end < 0)
+        fail("can't open %s", path);
+    (void)close(end);
+    end = fcntl(fifo, F_DUPFD_CLOEXEC, REPORT_FD + 1); /* out of the others' places */
+    if (end < 0)
+        fail("can't keep %s", path);
+    (void)close(fifo);
+    return end;
+}
+
+int hold_main(int argc, char **argv)
+{
+    struct pollfd p = { .events = 0 };
+
+    if (argc < 3) {
+        errno = EINVAL;
+        fail("too few arguments");
+    }
+    report_fd = REPORT_FD;
+    for (int fd = USER_FD; fd <= REPORT_FD; fd++)
+        close_on_exec(fd);
+    p.fd = open_fifo(argv[0]);
+    if (strcmp(argv[2], "make") == 0)
+        make();
+    (void)signal(SIGCHLD, SIG_IGN); /* who ends needs nobody to wait for it */
+    start_uplink(argc - 3, argv + 3);
+    (void)dprintf(REPORT_FD, "0 ready");
+    (void)close(REPORT_FD);
+    for (;;) {
+        int held;
+
+        if (poll(&p, 1, -1) < 0 && errno != EINTR)
+            return 1;
+        if (!is_unused(p.fd))
+            continue;
+        held = lock(argv[1]);
+        if (is_unused(p.fd))
+            return 0;
+        if (held >= 0)
+            (void)close(held);
+    }
+}

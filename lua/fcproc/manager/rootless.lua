@@ -1,0 +1,277 @@
+-- The namespaces of an ordinary user's own, in which he may make bridges and TAPs and run VMs without any
+-- right on the host: one pair for each runtime folder. A holder outside keeps them (see fcproc_netns_hold);
+-- where it is says the record, which is believed once process and namespace are the recorded ones.
+--
+-- RUNTIME_DIR/.fcproc/rootless/record   who holds which namespaces
+-- RUNTIME_DIR/.fcproc/rootless/alive    a FIFO, which each manager and VM has open for writing
+-- RUNTIME_DIR/.fcproc/rootless/lock     held while the namespaces are found, made or left
+
+local core = require "fcproc.core"
+local errors = require "fcproc.error"
+local json = require "fcproc.json"
+local loop = require "fcproc.loop"
+local process = require "fcproc.process"
+
+local M = {}
+
+local PRIVATE = 448 -- 0700
+local LOCK_TRIES, LOCK_PAUSE = 2000, 0.005 -- seconds; to make the namespaces takes some 10 ms
+local RECORD_LIMIT = 65536
+local CAP_NET_ADMIN = 12
+local END_LIMIT = 5 -- seconds for a holder to end
+local UPLINK_LIMIT = 5 -- seconds for pasta to set up its interface
+
+M.UPLINK = "uplink0" -- what it is called inside
+-- Nothing of the host's own loopback is for guests, neither by the gateway's address (--no-map-gw) nor
+-- by a port that is bound there (-T, -U auto); and ports are published by nobody but us.
+local PASTA = { "-f", "-q", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none",
+  "-U", "none", "-I", M.UPLINK }
+
+---May this process make bridges and TAPs where it is?
+---@return boolean
+function M.may_make_links()
+  local set = (core.read_file("/proc/self/status") or ""):match("CapEff:%s*(%x+)")
+  return set == nil or tonumber(set, 16) & (1 << CAP_NET_ADMIN) ~= 0
+end
+
+-- ---- the record ------------------------------------------------------------------------------
+
+local function folder_of(config) return config.runtime_dir .. "/.fcproc/rootless" end
+
+-- pasta writes its pid there when its interface is set up.
+local function pid_file(config) return folder_of(config) .. "/pasta.pid" end
+
+---@class fcproc.Held  the namespaces as they were recorded
+---@field holder fcproc.Identity
+---@field net integer     the network namespace's number
+---@field user integer    and that of the user namespace
+---@field uplink string?  the uplink's interface in there
+
+local function is_whole(record)
+  return type(record) == "table" and type(record.holder) == "table"
+    and math.type(record.holder.pid) == "integer" and math.type(record.holder.start_time) == "integer"
+    and type(record.holder.boot_id) == "string" and math.type(record.net) == "integer"
+    and (record.uplink == nil or record.uplink == M.UPLINK)
+end
+
+-- nil: there is none that says anything.
+local function read(config)
+  local folder = folder_of(config)
+  if not core.check_dir(folder) then return nil end
+  local text = core.read_file(folder .. "/record", 0, RECORD_LIMIT)
+  local record = text and json.restored(text)
+  record = type(record) == "table" and json.plain(record) or nil
+  return is_whole(record) and record or nil
+end
+
+-- ---- finding ---------------------------------------------------------------------------------
+
+-- The namespace at the path, if it is that one.
+local function open_at(path, number)
+  local stat = core.stat(path, true)
+  local netns = stat and stat.ino == number and core.netns(path)
+  if not netns then return nil end
+  stat = core.stat(("/proc/self/fd/%d"):format(netns:fd()), true)
+  if stat and stat.ino == number and netns:is_rootless() then return netns end
+  netns:close()
+end
+
+-- By its holder, who has it open. The holder, too, if it lives.
+local function of_holder(record)
+  local holder = core.process(record.holder)
+  if not holder then return nil end
+  local netns = open_at(("/proc/%d/fd/4"):format(holder:pid()), record.net)
+  if netns and holder:alive() then return netns, holder end
+  if netns then netns:close() end
+  holder:close()
+end
+
+-- By somebody who is in it: a VM that has outlived the holder.
+local function of_member(record)
+  for _, entry in ipairs(core.list_dir("/proc") or {}) do
+    local netns = entry.name:find("^%d+$")
+      and open_at(("/proc/%s/ns/net"):format(entry.name), record.net)
+    if netns then return netns end
+  end
+end
+
+local function lock(config)
+  local path, held, err = folder_of(config) .. "/lock", nil, nil
+  for _ = 1, LOCK_TRIES do
+    held, err = core.lock_file(path)
+    if held or err.code ~= "busy" then break end
+    core.poll_many({}, {}, LOCK_PAUSE)
+  end
+  return held, err
+end
+
+local function make_folder(manager)
+  local ok, err = manager:ensure_socket_dir()
+  if not ok then return nil, err end
+  for _, path in ipairs{ manager.config.runtime_dir .. "/.fcproc", folder_of(manager.config) } do
+    local made
+    made, err = core.make_dir(path, PRIVATE)
+    if made == nil then return nil, err end
+  end
+  return core.check_dir(folder_of(manager.config))
+end
+
+local function number_of(path)
+  local stat = core.stat(path, true)
+  return stat and stat.ino or 0
+end
+
+-- Starts a holder, of new namespaces or of those that are there, and writes down who it is. The lock is
+-- held.
+local function hold(manager, join)
+  local config, started = manager.config, core.now()
+  local folder, pasta = folder_of(config), core.find_executable("pasta")
+  local command = pasta and table.move(PASTA, 1, #PASTA, 4, { pasta, "-P", pid_file(config) }) or nil
+  core.remove_file(pid_file(config))
+  local holder <close>, err = core.hold_netns(folder .. "/alive", folder .. "/lock", join, command)
+  if not holder then return nil, err end
+  local path = ("/proc/%d/fd/"):format(holder:pid())
+  local record = { format = 1, net = number_of(path .. 4), user = number_of(path .. 3),
+    uplink = pasta and M.UPLINK or nil }
+  record.holder, err = holder:identity()
+  local netns = record.holder and open_at(path .. 4, record.net)
+  local ok
+  if netns then ok, err = netns:keep(folder .. "/alive") end
+  if ok then ok, err = core.write_file(folder .. "/record", json.write(record), 384) end
+  if not ok then
+    if netns then netns:close() end
+    holder:signal("KILL")
+    return nil, err or errors.new{ code = "system", op = "netns.hold",
+      message = "the namespaces that were just made can't be opened" }
+  end
+  manager:_log(started, join and "the namespaces have a holder again" or "user and network namespace made",
+    { holder = holder:pid(), netns = record.net, uplink = record.uplink })
+  if not pasta then
+    manager:_log(started, "pasta is not installed, so guests have no uplink: apt install passt",
+      { netns = record.net }, "warn")
+  end
+  return netns, record
+end
+
+---The namespaces that are there, kept by this manager from now on; nil: there are none.
+---@param manager fcproc.Manager
+---@return fcproc.Netns? netns
+---@return fcproc.Error? err
+function M.find(manager)
+  local config = manager.config
+  if not read(config) then return nil end
+  local held <close>, err = lock(config)
+  if not held then return nil, err.code ~= "not_found" and err or nil end
+  local record = read(config)
+  if not record then return nil end
+  local netns, holder = of_holder(record)
+  if netns then
+    holder:close()
+    local ok
+    ok, err = netns:keep(folder_of(config) .. "/alive")
+    if ok then return netns end
+    netns:close()
+    return nil, err
+  end
+  local member <close> = of_member(record)
+  if not member then return nil end
+  return (hold(manager, member)) -- a VM has outlived it
+end
+
+---The same, and they are made when there are none.
+---@param manager fcproc.Manager
+---@return fcproc.Netns? netns
+---@return fcproc.Error? err  ERR_PERMISSION: user namespaces are forbidden here, with the switch
+function M.ensure(manager)
+  local ok, err = make_folder(manager)
+  if not ok then return nil, err end
+  local netns
+  netns, err = M.find(manager)
+  if netns or err then return netns, err end
+  local held <close>, busy = lock(manager.config)
+  if not held then return nil, busy end
+  local record = read(manager.config) -- somebody may have been faster
+  local holder
+  if record then netns, holder = of_holder(record) end
+  if not netns then return hold(manager) end
+  holder:close()
+  ok, err = netns:keep(folder_of(manager.config) .. "/alive")
+  if ok then return netns end
+  netns:close()
+  return nil, err
+end
+
+---The uplink's interface in there, once it is there.
+---@param manager fcproc.Manager  in the namespaces
+---@param ctx fcproc.Context?
+---@return string? name
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none
+function M.uplink(manager, ctx)
+  local record = read(manager.config)
+  local why = "pasta, which gives rootless guests their uplink, is not installed: apt install passt"
+  if record and record.uplink then
+    if manager.net:link_exists(record.uplink) then return record.uplink end
+    local netns, holder = of_holder(record)
+    if netns then
+      netns:close()
+      local open <close> = holder
+      local done, err = loop.complete(ctx, open:wait_text_op(pid_file(manager.config), "\n", nil,
+        UPLINK_LIMIT, ctx))
+      if done and manager.net:link_exists(record.uplink) then return record.uplink end
+      local ok, ended = loop.check(ctx)
+      if not ok then return nil, ended or err end
+    end
+    why = "pasta gives the guests no uplink: has this host a default route? `fcproc net down` ends it, and "
+      .. "the next VM starts it anew"
+  end
+  return nil, errors.new{ code = "not_found", op = "nat.uplink", message = why }
+end
+
+---@class fcproc.RootlessState
+---@field netns integer
+---@field holder integer?  its pid; nil: it was killed, and VMs live on
+---@field uplink string?
+
+---What there is, for doctor and for people. Looks only.
+---@param config table  a manager's
+---@return fcproc.RootlessState?
+function M.state(config)
+  local record = config.runtime_dir and read(config)
+  if not record then return nil end
+  local netns, holder = of_holder(record)
+  local pid = holder and holder:pid()
+  if holder then holder:close() end
+  netns = netns or of_member(record)
+  if not netns then return nil end
+  netns:close()
+  return { netns = record.net, holder = pid, uplink = record.uplink }
+end
+
+---Ends the holder, and with it the uplink, and with that the namespaces when no VM is in them.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@return boolean? ended  false: there was none
+---@return fcproc.Error? err
+function M.down(manager, ctx)
+  local held <close>, err = lock(manager.config)
+  if not held then
+    if err.code == "not_found" then return false end
+    return nil, err
+  end
+  local record = read(manager.config)
+  if not record then return false end
+  local netns, holder = of_holder(record)
+  if netns then netns:close() end
+  core.remove_file(folder_of(manager.config) .. "/record")
+  if not holder then return false end
+  local open <close> = holder
+  local started = core.now()
+  open:signal("KILL")
+  local gone
+  gone, err = process.wait(open, END_LIMIT, manager.config.without, ctx)
+  if not gone then return nil, err end
+  manager:_log(started, "the namespaces' holder was ended", { holder = open:pid(), netns = record.net })
+  return true
+end
+
+return M
