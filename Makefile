@@ -56,7 +56,7 @@ CORE := error context op ctxwait linger pathwait path executable filecommon file
 	ids life child gate rootless spawn inside holder command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
-IMAGE := error tree place source filler digest job stream layer read archive look edit
+IMAGE := error tree place source filler digest job stream layer read archive folder look edit
 IMAGE_BINDING := binding bindcommon bindjob bindtree bindread
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \

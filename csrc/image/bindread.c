@@ -57,6 +57,26 @@ static void push_warnings_alone(lua_State *L, fcproc_image_job *job)
     image_push_warnings(L, job);
 }
 
+/* Tree:read_folder(options) -> Job */
+static int l_read_folder(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool one_file_system;
+    struct bind_job *b;
+    const char *path;
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_settop(L, 2);
+    b = image_new_job(L, 1, push_warnings_alone);
+    one_file_system = image_field_boolean(L, 2, "one_file_system");
+    path = image_field_string(L, 2, "path");
+    luaL_argcheck(L, path, 2, "path is missing");
+    if (fcproc_image_read_folder(image_check_tree(L, 1), path, one_file_system, &b->job, &err) < 0)
+        return image_fail(L, &err);
+    lua_settop(L, 3);
+    return 1;
+}
+
 /* Tree:merge() -> Job */
 static int l_merge(lua_State *L)
 {
@@ -74,6 +94,7 @@ void image_open_read(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         { "read_archive", l_read_archive },
+        { "read_folder", l_read_folder },
         { "merge", l_merge },
         { NULL, NULL },
     };

@@ -110,6 +110,12 @@ FCPROC_CHECKED int fcproc_image_read_archive(fcproc_image_tree *tree,
 /* The job's. */
 FCPROC_API const struct fcproc_image_archive_result *fcproc_image_read_archive_result(
     const fcproc_image_job *job);
+/* Job: a folder of the host, with owners as they are there. Contents stay in its files until they are
+ * written: one that was changed by then is FCPROC_ERR_BUSY. one_file_system: what is mounted in it is an
+ * empty folder. */
+FCPROC_CHECKED int fcproc_image_read_folder(fcproc_image_tree *tree, const char *path,
+                                            bool one_file_system, fcproc_image_job **ret,
+                                            fcproc_error *err);
 /* Job: the layers become the tree, as if they had been unpacked into it one after another, from the
  * bottom up. */
 FCPROC_CHECKED int fcproc_image_merge(fcproc_image_tree *tree, fcproc_image_job **ret,

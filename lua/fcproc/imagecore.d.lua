@@ -83,6 +83,12 @@ local Tree = {}
 ---@return fcproc.Job?, fcproc.Error?  its result is an fcproc.ArchiveResult
 function Tree:read_archive(options) end
 
+---A folder of the host, with owners as they are there. Contents stay in its files until they are written: one
+---that was changed by then is ERR_BUSY.
+---@param options { path: string, one_file_system: boolean? }
+---@return fcproc.Job?, fcproc.Error?  its result is { warnings }
+function Tree:read_folder(options) end
+
 ---The layers become the tree, as if they had been unpacked one after another, from the bottom up.
 ---@return fcproc.Job?, fcproc.Error?  its result is { warnings }
 function Tree:merge() end

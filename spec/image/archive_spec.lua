@@ -6,7 +6,7 @@ local uv = require "luv"
 local imagecore = require "fcproc.imagecore"
 local jobs = require "fcproc.image.jobs"
 
-local must = support.must
+local must, fails = support.must, support.fails
 
 local function read(tree, options)
   local job <close> = must(tree:read_archive(options)) -- luacheck: ignore
@@ -171,5 +171,45 @@ describe("an archive", function()
         holds(tree)
       end
     end
+  end)
+
+  it("has its like in a folder, whose files are read when they are copied", function()
+    local tree <close> = must(imagecore.tree())
+    local job = must(tree:read_folder{ path = dir:file("in") })
+    fails("busy", tree:stat("/"))
+    assert.are.same({ warnings = {} }, must(jobs.run(job)))
+    holds(tree)
+    assert.are.same({ ["user.note"] = "a\0b" }, must(tree:stat("usr/bin/alias")).xattrs)
+    assert.are.equal(#wanted, must(tree:seal()).entries)
+    assert.are.equal("d", must(tree:list("/"))[4])
+  end)
+end)
+
+describe("a folder", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("whose file was changed or replaced since is no source of its contents", function()
+    local dir <close> = support.folder()
+    support.sh{ "sh", "-c", [[mkdir -p $0/in/a
+      echo one >$0/in/a/x; echo two >$0/in/y; echo three >$0/in/z; echo secret >$0/secret]], dir.path }
+    local tree <close> = must(imagecore.tree())
+    must(jobs.run(must(tree:read_folder{ path = dir:file("in") })))
+    assert.are.equal("one\n", must(tree:read("a/x", 100)))
+    support.sh{ "sh", "-c", "mv $0/in/a $0/in/b && ln -s ../in/b $0/in/a && echo more >>$0/in/y "
+      .. "&& ln -sf ../secret $0/in/z", dir.path }
+    fails("invalid", tree:read("a/x", 100))
+    fails("busy", tree:read("y", 100))
+    fails("invalid", tree:read("z", 100))
+    fails("not_found", tree:read_folder{ path = dir:file("none") })
+    fails("conflict", tree:read_folder{ path = dir:file("secret") })
+  end)
+
+  it("with another file system in it keeps to its own where that is asked", function()
+    local tree <close> = must(imagecore.tree())
+    must(jobs.run(must(tree:read_folder{ path = "/dev", one_file_system = true })))
+    assert.are.equal("char", must(tree:stat("null")).kind)
+    assert.are.same({ 1, 3 }, { must(tree:stat("null")).major, must(tree:stat("null")).minor })
+    assert.are.same({}, must(tree:list("pts")))
   end)
 end)
