@@ -56,8 +56,9 @@ CORE := error context op ctxwait linger pathwait path executable filecommon file
 	ids life child gate rootless spawn inside holder command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
-IMAGE := error tree place source filler digest job stream layer read archive folder look edit
-IMAGE_BINDING := binding bindcommon bindjob bindtree bindread
+IMAGE := error tree place source filler digest job stream layer read archive folder look edit \
+	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target
+IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
 	waiters \
@@ -73,7 +74,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
-	image/descriptor image/docker image/jobs image/oci image/platform image/reference \
+	image/descriptor image/docker image/jobs image/layout image/oci image/output image/platform image/reference \
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/report cli/requests cli/run cli/spec cli/vms
@@ -350,9 +351,9 @@ uninstall:
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
 DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev \
 	libarchive-dev zlib1g-dev libext2fs-dev comerr-dev musl-tools
-DEPS_RUN := lua-cjson iproute2 iputils-ping nftables
+DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
-	valgrind procps sudo python3 util-linux mount xfsprogs
+	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables squashfs-tools xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 

@@ -224,7 +224,8 @@ static int command_start(struct command_op *w, const struct fcproc_command *spec
     /* Ours only: the child's ends must block as programs expect. */
     if (fcntl(w->out.fd, F_SETFL, O_NONBLOCK) < 0 || fcntl(w->err.fd, F_SETFL, O_NONBLOCK) < 0)
         return error_errno(err, w->op.class->name, errno, "can't set up a pipe");
-    spawn.streams[0] = (struct fcproc_stream){ .kind = FCPROC_STDIO_NULL };
+    if (spawn.streams[0].kind != FCPROC_STDIO_FD)
+        spawn.streams[0] = (struct fcproc_stream){ .kind = FCPROC_STDIO_NULL };
     spawn.streams[1] = (struct fcproc_stream){ .kind = FCPROC_STDIO_FD, .fd = out };
     spawn.streams[2] = (struct fcproc_stream){ .kind = FCPROC_STDIO_FD, .fd = errs };
     if (spec->input) {

@@ -12,8 +12,10 @@
 
 #include "fcproc_image.h"
 
-#define TYPE_TREE "fcproc.image.tree"
-#define TYPE_JOB  "fcproc.image.job"
+#define TYPE_TREE   "fcproc.image.tree"
+#define TYPE_JOB    "fcproc.image.job"
+#define TYPE_TARGET "fcproc.image.target"
+#define TYPE_PIPE   "fcproc.image.pipe"
 
 struct bind_tree {
     fcproc_image_tree *tree;
@@ -50,6 +52,7 @@ bool image_field_boolean(lua_State *L, int table, const char *name);
 void image_open_job(lua_State *L);
 void image_open_tree(lua_State *L);
 void image_open_read(lua_State *L);
+void image_open_write(lua_State *L);
 /* Adds a type with methods, "close" among them, to the registry. [-0, +0, m] */
 void image_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
 /* More of them. [-0, +0, m] */

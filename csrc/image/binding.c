@@ -16,5 +16,6 @@ int luaopen_fcproc_imagecore(lua_State *L)
     image_open_job(L);
     image_open_tree(L);
     image_open_read(L);
+    image_open_write(L);
     return 1;
 }

@@ -615,8 +615,9 @@ FCPROC_CHECKED int fcproc_process_release(fcproc_process *p, bool wait, fcproc_e
 /* Operation: a command runs to its end with its output captured. */
 struct fcproc_command {
     size_t struct_size;
-    struct fcproc_spawn spawn; /* its streams are the operation's own */
-    const char *input;         /* for its standard input; NULL: /dev/null */
+    struct fcproc_spawn
+        spawn;         /* its streams are the operation's own, but for a stdin by descriptor */
+    const char *input; /* for its standard input; NULL: that descriptor, or /dev/null */
     size_t input_len;
     size_t output_limit; /* bytes kept of each: stdout's first, stderr's last */
     int64_t timeout_ms;  /* the call's own */

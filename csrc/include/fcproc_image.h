@@ -203,6 +203,78 @@ struct fcproc_image_sealed {
 FCPROC_CHECKED int fcproc_image_seal(fcproc_image_tree *tree, struct fcproc_image_sealed *ret,
                                      fcproc_error *err);
 
+/* ---- results: what becomes of a sealed tree ----------------------------------------------------- */
+
+struct fcproc_image_need {
+    size_t struct_size;
+    uint64_t inodes; /* in an ext4 file system of blocks of 4096 bytes and inodes of 256, */
+    uint64_t blocks; /* besides what mke2fs itself puts there; not less than it will be */
+    char digest[72]; /* "sha256:...", of all but what files hold */
+};
+#define FCPROC_IMAGE_NEED_INIT                  \
+    {                                           \
+        sizeof(struct fcproc_image_need), 0, 0, \
+        {                                       \
+            0                                   \
+        }                                       \
+    }
+FCPROC_CHECKED int fcproc_image_measure(fcproc_image_tree *tree, struct fcproc_image_need *ret,
+                                        fcproc_error *err);
+
+enum fcproc_image_format {
+    FCPROC_IMAGE_EXT4, /* into the file system that mke2fs has just made in a file that was empty */
+    FCPROC_IMAGE_TAR,  /* pax */
+    FCPROC_IMAGE_CPIO, /* newc: what Linux takes as its initramfs */
+};
+
+struct fcproc_image_output {
+    size_t struct_size;
+    enum fcproc_image_format format;
+    int fd;    /* the file; or for a tar or cpio whatever can be written. It stays the caller's */
+    bool gzip; /* of a tar or cpio */
+    int64_t time; /* of the file system itself, in seconds since 1970; 0: its first second */
+};
+#define FCPROC_IMAGE_OUTPUT_INIT                                        \
+    {                                                                   \
+        sizeof(struct fcproc_image_output), FCPROC_IMAGE_EXT4, -1, 0, 0 \
+    }
+/* The same tree gives the same bytes. FCPROC_ERR_INVALID: what the format can't hold. FCPROC_ERR_SYSTEM
+ * with ENOSPC: the file system, or the disk, is too small. */
+FCPROC_CHECKED int fcproc_image_write(fcproc_image_tree *tree,
+                                      const struct fcproc_image_output *output,
+                                      fcproc_image_job **ret, fcproc_error *err);
+
+/* Of the libraries that write, as they are loaded: with others the bytes may be others. */
+struct fcproc_image_versions {
+    const char *ext2fs, *archive; /* "1.47.0", "libarchive 3.6.2" */
+};
+FCPROC_API struct fcproc_image_versions fcproc_image_versions(void);
+
+/* A file that has no name until it is whole. */
+typedef struct fcproc_image_target fcproc_image_target;
+
+/* In the path's folder, less the umask. FCPROC_ERR_CONFLICT: what has the name is no regular file. */
+FCPROC_CHECKED int fcproc_image_target_open(const char *path, fcproc_image_target **ret,
+                                            fcproc_error *err);
+FCPROC_API int fcproc_image_target_fd(const fcproc_image_target *target);
+FCPROC_CHECKED int fcproc_image_target_resize(fcproc_image_target *target, uint64_t size,
+                                              fcproc_error *err);
+/* Writes it to its disk, and gives it its name, replacing a file. The target lasts longer than the job. */
+FCPROC_CHECKED int fcproc_image_target_publish(fcproc_image_target *target, fcproc_image_job **ret,
+                                               fcproc_error *err);
+/* Its size, once that job is done. */
+FCPROC_API int64_t fcproc_image_target_bytes(const fcproc_image_job *job);
+FCPROC_API void fcproc_image_target_close(fcproc_image_target *target);
+
+/* For a program that reads what is written. Both ends are close-on-exec. */
+typedef struct fcproc_image_pipe fcproc_image_pipe;
+
+FCPROC_CHECKED int fcproc_image_pipe_open(fcproc_image_pipe **ret, fcproc_error *err);
+FCPROC_API int fcproc_image_pipe_reader(const fcproc_image_pipe *pipe);
+FCPROC_API int fcproc_image_pipe_writer(const fcproc_image_pipe *pipe);
+/* Of both ends. */
+FCPROC_API void fcproc_image_pipe_close(fcproc_image_pipe *pipe);
+
 #ifdef __cplusplus
 }
 #endif

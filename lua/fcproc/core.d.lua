@@ -658,7 +658,8 @@ function core.hold_netns(fifo, lock, join, uplink) end
 function core.spawn(spec, ctx) end
 
 ---Runs a command to its end. Besides spawn's fields: input, output_limit (bytes), timeout and grace
----(seconds), end_signal. Its result is { status or signal, stdout, stderr }.
+---(seconds), end_signal. Of its streams only a stdin that is a descriptor is taken. Its result is { status
+---or signal, stdout, stderr }.
 ---@param spec table
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?

@@ -160,7 +160,70 @@ function Tree:read(path, limit) end
 ---@return { entries: integer, inodes: integer, bytes: integer }?, fcproc.Error?
 function Tree:seal() end
 
+---What it needs in an ext4 file system of blocks of 4096 bytes and inodes of 256, besides what mke2fs puts
+---there; not less than it will be. And the digest ("sha256:...") of all but what files hold.
+---@return { inodes: integer, blocks: integer, digest: string }?, fcproc.Error?
+function Tree:measure() end
+
+---@class fcproc.TreeOutput
+---@field format "ext4"|"tar"|"cpio"  ext4: into the file system that mke2fs has just made in a file that
+---                           was empty
+---@field fd integer
+---@field time integer?   ext4: of the file system itself, in seconds since 1970
+---@field gzip boolean?   of a tar or cpio
+
+---Writes it, once it is sealed: the same tree gives the same bytes. The result is { warnings }.
+---@param options fcproc.TreeOutput
+---@return fcproc.Job?, fcproc.Error?
+function Tree:write(options) end
+
 ---Frees it, once no job of it is open.
 function Tree:close() end
+
+---The libraries that write: with other versions the bytes may be others.
+---@return table<string, string>
+function imagecore.versions() end
+
+---@class fcproc.Target  a file that has no name until it is whole
+local Target = {}
+
+---A file in the path's folder, less the umask.
+---@param path string
+---@return fcproc.Target?, fcproc.Error?  ERR_CONFLICT: what has the name is no regular file
+function imagecore.target(path) end
+
+---The descriptor; it stays the target's.
+---@return integer
+function Target:fd() end
+
+---Makes it so large.
+---@param bytes integer
+---@return true?, fcproc.Error?
+function Target:resize(bytes) end
+
+---Writes it to its disk and gives it its name, replacing a file. The result is { bytes }.
+---@return fcproc.Job?, fcproc.Error?
+function Target:publish() end
+
+---Without its name by now it is gone.
+function Target:close() end
+
+---@class fcproc.Pipe  for a program that reads what is written
+local Pipe = {}
+
+---Both ends, close-on-exec.
+---@return fcproc.Pipe?, fcproc.Error?
+function imagecore.pipe() end
+
+---The end to read from; it stays the pipe's.
+---@return integer
+function Pipe:reader() end
+
+---The end to write to.
+---@return integer
+function Pipe:writer() end
+
+---Closes both ends.
+function Pipe:close() end
 
 return imagecore

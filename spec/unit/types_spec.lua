@@ -13,7 +13,8 @@ local class_of = {
   ["fcproc.keys"] = "Keys",
   ["fcproc.lock"] = "Lock",
 }
-local image_class_of = { ["fcproc.image.tree"] = "Tree", ["fcproc.image.job"] = "Job" }
+local image_class_of = { ["fcproc.image.tree"] = "Tree", ["fcproc.image.job"] = "Job",
+  ["fcproc.image.target"] = "Target", ["fcproc.image.pipe"] = "Pipe" }
 
 -- What Lua files add to a type of the C module.
 local added_in_lua = { ["Process:wait"] = true, ["Process:signal"] = true }
