@@ -33,6 +33,10 @@ int file_check(const char *op, int fd, const struct fcproc_expected *expected,
 int file_open_expected(const char *op, const char *path, int flags,
                        const struct fcproc_expected *expected, struct stat *ret_stat,
                        fcproc_error *err);
+/* What is to have a second name: no right to the file is needed, unless it is another user's that
+ * counts. */
+int file_open_source(const char *op, const char *from, const struct fcproc_expected *expected,
+                     fcproc_error *err);
 /* open(2) with this user's and group's rights alone. The descriptor, or -errno. */
 int open_as(const char *path, int flags, uid_t uid, gid_t gid);
 /* Gives a new file away (-1: it stays the caller's). Before its mode is set: chown(2) changes that.

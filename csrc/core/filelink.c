@@ -8,9 +8,8 @@
 
 #include "file.h"
 
-/* What is to be linked: no right to the file is needed, unless it is another user's that counts. */
-static int open_source(const char *op, const char *from, const struct fcproc_expected *expected,
-                       fcproc_error *err)
+int file_open_source(const char *op, const char *from, const struct fcproc_expected *expected,
+                     fcproc_error *err)
 {
     cleanup_fd int fd = -EBADF;
     char buf[PATH_MAX];
@@ -33,7 +32,7 @@ FCPROC_API int fcproc_file_link(const char *from, const struct fcproc_expected *
 {
     static const char op[] = "file.link";
     char by_fd[32];
-    cleanup_fd int fd = open_source(op, from, expected, err);
+    cleanup_fd int fd = file_open_source(op, from, expected, err);
 
     if (fd < 0)
         return fd;

@@ -291,6 +291,13 @@ FCPROC_CHECKED int fcproc_file_in_use(const char *path, bool *ret, fcproc_error 
 /* Missing is fine; a folder is FCPROC_ERR_CONFLICT. */
 FCPROC_CHECKED int fcproc_file_remove(const char *path, bool *ret_removed, fcproc_error *err);
 
+/* The same file at a second place, read-only, on whatever file system: a mount of it alone on a file that
+ * is made for it, which lasts until fcproc_file_unbind. FCPROC_ERR_UNSUPPORTED where only a copy will do:
+ * without CAP_SYS_ADMIN, or before Linux 5.2. */
+FCPROC_CHECKED int fcproc_file_bind(const char *from, const struct fcproc_expected *expected,
+                                    const char *to, fcproc_error *err);
+/* Unmounts a file that something is mounted on; no such mount, or nothing there, is fine. */
+FCPROC_CHECKED int fcproc_file_unbind(const char *path, bool *ret_removed, fcproc_error *err);
 /* A hard link to a regular file. FCPROC_ERR_UNSUPPORTED where only a copy will do: on another file
  * system or mount, or with too many links. */
 FCPROC_CHECKED int fcproc_file_link(const char *from, const struct fcproc_expected *expected,

@@ -320,6 +320,32 @@ static int l_link_file(lua_State *L)
     return 1;
 }
 
+/* core.bind_file(from, to, expected?) -> true */
+static int l_bind_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *from = bind_check_string(L, 1);
+    const char *to = bind_check_string(L, 2);
+    struct fcproc_expected room;
+
+    if (fcproc_file_bind(from, bind_expected(L, 3, &room), to, &err) < 0)
+        return fail_at(L, &err, 2);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.unbind_file(path) -> removed */
+static int l_unbind_file(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    bool removed;
+
+    if (fcproc_file_unbind(bind_check_string(L, 1), &removed, &err) < 0)
+        return fail_at(L, &err, 1);
+    lua_pushboolean(L, removed);
+    return 1;
+}
+
 /* core.symlink(target, path) -> true */
 static int l_symlink(lua_State *L)
 {
@@ -537,6 +563,8 @@ void bind_open_file(lua_State *L)
         { "remove_tree", l_remove_tree },
         { "punch_file", l_punch_file },
         { "link_file", l_link_file },
+        { "bind_file", l_bind_file },
+        { "unbind_file", l_unbind_file },
         { "symlink", l_symlink },
         { "rename", l_rename },
         { "copy_file", l_copy_file },

@@ -520,6 +520,19 @@ function core.punch_file(path, most_bytes, expected) end
 ---@return true?, fcproc.Error?
 function core.link_file(from, to, expected) end
 
+---The same file at a second place, read-only, on whatever file system: a mount of it alone.
+---ERR_UNSUPPORTED: only a copy will do.
+---@param from string
+---@param to string
+---@param expected fcproc.Expected?
+---@return true?, fcproc.Error?
+function core.bind_file(from, to, expected) end
+
+---Unmounts a file that something is mounted on; false: nothing is.
+---@param path string
+---@return boolean? removed, fcproc.Error?
+function core.unbind_file(path) end
+
 ---A symbolic link, for use as a lease: ERR_CONFLICT names who has it.
 ---@param target string  the owner's id
 ---@param path string

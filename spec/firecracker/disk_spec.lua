@@ -1,6 +1,7 @@
 -- Disks that several VMs share: one base that all read, each with a disk of its own over it; and whoever
 -- keeps such bases is told who needs them.
 
+local mounts = require "spec.support.mounts"
 local support = require "spec.support"
 local vms = require "spec.support.vms"
 local core = require "fcproc.core"
@@ -120,5 +121,46 @@ describe("a shared base", function()
     support.sh{ "chown", "1234", base.folder .. "/" .. users.NAME }
     must(must(fcproc.vm.launch(world.manager, spec_of(base, "b"))):kill())
     assert.are.same({}, must(core.list_dir(base.folder .. "/" .. users.NAME)))
+  end)
+
+  it("is mounted in jails on another file system, and copied nowhere", function()
+    local dir <close> = support.folder()
+    support.write_file(dir:file("base"), "the base" .. ("\0"):rep(65528))
+    support.sh{ "chmod", "444", dir:file("base") }
+    mounts(dir, 'mkdir "$1/other"; mount -t tmpfs none "$1/other"', [[
+      local vms = require "spec.support.vms"
+      local fcproc = require "fcproc"
+      local world <close> = support.world{ runtime_dir = dir .. "/other/run" }
+      local function spec(id)
+        return { id = id, jailer = { uid = "auto" },
+          drives = { { path = dir .. "/base", root = true, read_only = true } } }
+      end
+      local function mounted()
+        return select(2, support.read_file("/proc/self/mountinfo"):gsub("/drive%-root ", ""))
+      end
+      local list = must(fcproc.vm.launch_all(world.manager, { spec"a", spec"b" }))
+      for _, vm in ipairs(list) do
+        must(must(vm:console()):wait_for("fcproc guest: ready", 10))
+        vms.shows(vm, "the base")
+        assert(vm:record().drives[1].placed == "mount")
+      end
+      assert(mounted() == 2)
+      must(list[1]:snapshot(dir .. "/snap", { hash = false }))
+      must(list[1]:kill())
+      local restored = must(fcproc.vm.restore(world.manager, dir .. "/snap", { id = "c",
+        jailer = { uid = "auto" }, drives = { root = dir .. "/base" } }))
+      assert(restored:record().drives[1].placed == "mount")
+      must(restored:kill())
+      assert(mounted() == 1)
+      -- Of one whose journal is lost, too.
+      local child = vms.detach(list[2])
+      child:signal("KILL")
+      must(child:wait(10))
+      assert(os.remove(dir .. "/other/run/b/vm.json"))
+      must(fcproc.vm.reclaim(world.manager))
+      assert(mounted() == 0)
+      vms.nothing_left(world)
+      assert(core.stat(dir .. "/base").nlink == 1)
+    ]])
   end)
 end)

@@ -40,7 +40,8 @@ local function wrap(object, name)
 end
 
 for _, name in ipairs{ "make_dir", "create_file", "write_file", "own_file", "remove_file",
-  "remove_tree", "link_file", "symlink", "rename", "copy_file", "lock_file", "spawn" } do
+  "remove_tree", "link_file", "bind_file", "unbind_file", "symlink", "rename",
+  "copy_file", "lock_file", "spawn" } do
   wrap(core, name)
 end
 for _, name in ipairs{ "release", "signal_number" } do

@@ -86,10 +86,13 @@ add("absolute_path", function() fine(core.absolute_path(dir)) end)
 
 -- ---- files ---------------------------------------------------------------------------------
 
-local function remove_files() fine(core.remove_tree(dir .. "/files")) end
+local function remove_files()
+  fine(core.unbind_file(dir .. "/files/bound") ~= nil)
+  fine(core.remove_tree(dir .. "/files"))
+end
 
 add("make_dir create_file write_file read_file stat list_dir own_file remove_file remove_tree "
-  .. "rename link_file symlink read_link punch_file seal_file", function()
+  .. "rename link_file bind_file unbind_file symlink read_link punch_file seal_file", function()
   local files = dir .. "/files"
   fine(core.make_dir(files, 448))
   fine(core.write_file(files .. "/a", ("x"):rep(10000), 384))
@@ -100,6 +103,9 @@ add("make_dir create_file write_file read_file stat list_dir own_file remove_fil
   fine(core.seal_file(files .. "/b", 0, 0, 256, { id = id, uid = 0, single = true, reader_uid = 0,
     reader_gid = 0 }))
   fine(core.link_file(files .. "/a", files .. "/c"))
+  fine(core.bind_file(files .. "/a", files .. "/bound"))
+  fine(core.unbind_file(files .. "/bound"))
+  fine(core.remove_file(files .. "/bound"))
   fine(core.symlink("me", files .. "/d"))
   assert(fine(core.read_link(files .. "/d")) == "me")
   fine(core.rename(files .. "/d", files .. "/e"))
@@ -332,6 +338,7 @@ add("errors at once", function()
   core.make_dir("/none/x", 448) core.write_file("/none/x", "", 384) core.remove_file(dir)
   core.remove_tree("/") core.remove_tree(dir, "x") core.rename("/none", "/none/x")
   core.link_file("/none", "/none/x") core.symlink("x", dir)
+  core.bind_file("/none", "/none/x") core.unbind_file(dir .. "/none")
   fine(core.client(dir .. "/none")):request("GET", "/")
   core.copy_file("/none", "/none/x", "sparse", 384) core.lock_file(dir)
   core.hash_file("/none") core.sync("/none") net:flush_conntrack({ "there" })

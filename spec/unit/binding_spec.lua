@@ -120,7 +120,8 @@ describe("a string with a zero byte", function()
     refused(core.punch_file, zero, 1)
     refused(core.wait_path, zero, false, 0, "x")
     refused(core.wait_path, file, false, 0, "a\0b")
-    for _, name in ipairs{ "rename", "symlink", "link_file" } do
+    refused(core.unbind_file, zero)
+    for _, name in ipairs{ "rename", "symlink", "link_file", "bind_file" } do
       refused(core[name], zero, file)
       refused(core[name], file, zero)
     end

@@ -207,6 +207,45 @@ describe("a file", function()
     assert.is_false(core.remove_file(dir:file("none/x")))
   end)
 
+  it("is seen at a second place by a mount, read-only and on any file system", function()
+    local dir <close> = support.folder()
+    one_of_each(dir)
+    support.write_file(dir:file("file"), "data")
+    mounts(dir, 'mkdir "$1/other"; mount -t tmpfs none "$1/other"', [[
+      local file, place = dir .. "/file", dir .. "/other/place"
+      local id = must(core.stat(file)).id
+      must(core.bind_file(file, place, { id = id }))
+      assert(must(core.stat(place)).id == id and must(core.read_file(place)) == "data")
+      local opened, reason = io.open(place, "r+b")
+      assert(not opened and reason:find("Read%-only"), reason)
+      fails("conflict", core.bind_file(file, place)) -- there is something
+      fails("conflict", core.bind_file(dir .. "/dir", dir .. "/other/x"))
+      fails("conflict", core.bind_file(dir .. "/link", dir .. "/other/x"))
+      fails("conflict", core.bind_file(file, dir .. "/other/x", { id = "1-1-1" }))
+      fails("not_found", core.bind_file(file, dir .. "/none/x"))
+      local held <close> = assert(io.open(place))
+      assert(must(core.unbind_file(place)))
+      assert(core.unbind_file(place) == false and core.stat(place).size == 0)
+      assert(held:read("a") == "data")
+      assert(core.unbind_file(file) == false and core.unbind_file(dir .. "/none/x") == false)
+      assert(core.unbind_file(dir .. "/other") == false) -- a folder is none of ours
+      support.sh{ "ln", "-s", place, dir .. "/other/led" }
+      must(core.bind_file(file, dir .. "/other/again"))
+      assert(core.unbind_file(dir .. "/other/led") == false)
+      assert(must(core.unbind_file(dir .. "/other/again")))
+      assert(must(core.read_file(file)) == "data" and core.stat(file).nlink == 1)
+      assert(#must(core.list_dir(dir .. "/other")) == 3)
+    ]])
+    -- Without the right to mount, a copy is what is left.
+    support.sh({ "chmod", "777", dir.path })
+    support.write_file(dir:file("try.lua"), ([[
+      local ok, err = require "fcproc.core".bind_file(%q, %q)
+      assert(not ok and err.code == "unsupported" and err.message:find("CAP_SYS_ADMIN"), tostring(err))
+    ]]):format(dir:file("file"), dir:file("place")))
+    support.sh({ support.lua, dir:file("try.lua") }, { uid = 65534, gid = 65534 })
+    assert.is_nil(core.stat(dir:file("place")))
+  end)
+
   it("gets another name by a hard link, only itself and only on its file system", function()
     local dir <close> = support.folder()
     one_of_each(dir)

@@ -57,6 +57,18 @@ function M.link_or_copy(from, to, jail, may_link, expected, ctx)
   return used
 end
 
+-- The same for what many VMs may share: where a link can't cross to the jail's file system, a mount can.
+local function share_or_copy(from, to, jail, may_share, expected, ctx)
+  if may_share then
+    local ok, err = core.link_file(from, to, expected)
+    if ok then return "link" end
+    if err.code == "unsupported" then ok, err = core.bind_file(from, to, expected) end
+    if ok then return "mount" end
+    if err.code ~= "unsupported" then return nil, err end
+  end
+  return M.link_or_copy(from, to, jail, false, expected, ctx)
+end
+
 -- What the VMM writes must be the file itself.
 local function link_only(from, to, expected)
   local ok, err = core.link_file(from, to, expected)
@@ -74,7 +86,7 @@ local function put_into_jail(from, to, jail, writable, ctx)
   if not file then return nil, err end
   local expected = { id = file.id }
   if writable then return link_only(from, to, expected) end
-  return M.link_or_copy(from, to, jail, M.allows(file, jail, 4), expected, ctx)
+  return share_or_copy(from, to, jail, M.allows(file, jail, 4), expected, ctx)
 end
 
 -- A copy of the VM's own, which is the jail user's then. Of a snapshot's drive it is of the file that
@@ -138,6 +150,25 @@ local function make_jail(journal, jail)
   return true
 end
 
+---Takes away what was mounted in a jail. What is there is asked for where no record tells.
+---@param record table
+---@return true?
+---@return fcproc.Error? err
+function M.unmount(record)
+  local root, names = record.jail.root, { "kernel", "initrd", "seccomp" }
+  for _, drive in ipairs(record.drives or {}) do
+    if drive.read_only then names[#names + 1] = drive.name end
+  end
+  for _, entry in ipairs(record.rebuilt and core.list_dir(root) or {}) do
+    if entry.name:find("^drive%-") then names[#names + 1] = entry.name end
+  end
+  for _, name in ipairs(names) do
+    local done, err = core.unbind_file(root .. "/" .. name)
+    if done == nil then return nil, err end
+  end
+  return true
+end
+
 ---The VM's disks, and what a jail needs besides.
 ---@param journal fcproc.Journal
 ---@param plan fcproc.VmPlan
@@ -170,7 +201,7 @@ function M.make(journal, plan, ctx)
     if drive.copy then
       ok, err = copy_for(drive, plan.drives[i], to, jail, ctx)
     elseif jail and plan.drives[i].named_by_manifest then
-      ok, err = M.link_or_copy(drive.path, to, jail, true, origins.named_by_manifest(jail), ctx)
+      ok, err = share_or_copy(drive.path, to, jail, true, origins.named_by_manifest(jail), ctx)
       if not ok then origins.explain_drive(drive.id, err) end
     elseif jail then
       ok, err = put_into_jail(drive.path, to, jail, not drive.read_only, ctx)

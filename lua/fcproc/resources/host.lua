@@ -5,6 +5,7 @@ local aliases = require "fcproc.alias"
 local address = require "fcproc.network.address"
 local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
+local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
@@ -316,6 +317,7 @@ local function remove_rest(journal, leases, names, left)
   if record.snapshot then note(left, id, record.snapshot, partials.remove(record.snapshot, id)) end
   if record.jail and not journals.is_of_earlier_boot(record) then
     note(left, id, "the jail " .. record.jail.root, check_jail(record.jail))
+    if #left == before then note(left, id, "mounts in " .. record.jail.root, disks.unmount(record)) end
   end
   if #left > before then return end
   for _, name in ipairs(names) do note(left, id, name, leases:release(name, id)) end

@@ -74,7 +74,7 @@ end }
 local drive_id = string_with("^[%w_]+$", 64, "letters, digits and '_'")
 local file_id = string_with("^%d+%-%d+%-%d+$", 63, "a file's identity")
 local how = one_of("reflink", "sparse")
-local placed = one_of("reflink", "sparse", "link", "symlink")
+local placed = one_of("reflink", "sparse", "link", "mount", "symlink")
 
 -- ---- the journal -----------------------------------------------------------------------------
 
