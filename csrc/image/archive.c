@@ -57,6 +57,8 @@ static int take_entry(struct archive_job *a, struct layer *layer, struct archive
         return r;
     if (record.kind == RECORD_ADD && S_ISREG(record.inode->mode) && record.inode->size > 0) {
         record.skipped = is_hidden(a, &record);
+        if (record.skipped)
+            a->result.hidden_bytes += record.inode->size;
         r = record.skipped ? 0 : reader_content(reader, record.inode);
     }
     if (r < 0)

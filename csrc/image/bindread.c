@@ -14,7 +14,7 @@ static void push_archive(lua_State *L, fcproc_image_job *job)
 {
     const struct fcproc_image_archive_result *result = fcproc_image_read_archive_result(job);
 
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 7);
     lua_pushstring(L, result->digest); /* nil for NULL */
     lua_setfield(L, -2, "digest");
     lua_pushstring(L, result->diff_id);
@@ -22,6 +22,7 @@ static void push_archive(lua_State *L, fcproc_image_job *job)
     set_integer(L, "packed_bytes", result->packed_bytes);
     set_integer(L, "bytes", result->bytes);
     set_integer(L, "entries", result->entries);
+    set_integer(L, "hidden_bytes", result->hidden_bytes);
     image_push_warnings(L, job);
 }
 

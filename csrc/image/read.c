@@ -276,6 +276,7 @@ static int take_kind(struct reader *r, struct archive_entry *entry, struct inode
         target = archive_entry_symlink(entry);
         if (!target || !*target || strlen(target) > TREE_PATH_MOST)
             return bad(r, "is a symbolic link without a target of 1 to 4,095 bytes");
+        inode->mode = S_IFLNK | 0777; /* Linux has no other */
         inode->size = strlen(target);
         inode->target = tree_bytes(r->tree, target, (size_t)inode->size);
         return inode->target ? 0 : nomem(r);

@@ -98,6 +98,7 @@ struct fcproc_image_archive {
 struct fcproc_image_archive_result {
     const char *digest, *diff_id; /* NULL: it was not read whole; else the job's */
     uint64_t packed_bytes, bytes, entries;
+    uint64_t hidden_bytes; /* of contents that were not kept, as an upper layer hides them */
 };
 
 /* Job: a tar, packed by whatever libarchive knows but other programs, into the tree. Of one that is not

@@ -73,6 +73,7 @@ local Tree = {}
 ---@field packed_bytes integer
 ---@field bytes integer
 ---@field entries integer
+---@field hidden_bytes integer  of contents that were not kept, as an upper layer hides them
 ---@field warnings string[]
 
 ---A tar, packed by whatever libarchive knows but other programs, into the tree. Of a file that is not packed
