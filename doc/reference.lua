@@ -37,7 +37,7 @@ local function sections()
   local list = {
     { title = "The module", call = "fcproc.", of = fcproc,
       text = "`local fcproc = require \"fcproc\"`", object = "fcproc",
-      fields = "VERSION codes vm doctor", class = "fcproc.core", only = pick"now" },
+      fields = "VERSION codes vm image doctor", class = "fcproc.core", only = pick"now" },
     { title = "A manager", call = "manager:", of = require("fcproc.manager").Manager,
       text = "What `fcproc.new` returns. Many coroutines may share one.", object = "fcproc.Manager",
       fields = "runner" },
@@ -48,6 +48,8 @@ local function sections()
       object = "fcproc.Vm", fields = "id report" },
     { title = "A console", call = "console:", of = methods_of(console), text = "What `vm:console` returns.",
       object = "fcproc.Console", fields = "path" },
+    { title = "Images", call = "fcproc.image.", of = fcproc.image,
+      text = "From an image, an archive or a folder to a disk, see [images](images.md)." },
     { title = "A process", call = "process:", of = core.process_methods, class = "fcproc.Process",
       only = pick"pid alive identity wait signal release close",
       text = "What `fcproc.spawn` and `fcproc.process` return: this very process, held by its pidfd." },

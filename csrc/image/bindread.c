@@ -91,12 +91,37 @@ static int l_merge(lua_State *L)
     return 1;
 }
 
+static void push_piece(lua_State *L, fcproc_image_job *job)
+{
+    struct fcproc_image_piece piece = fcproc_image_extract_result(job);
+
+    lua_createtable(L, 0, 3);
+    set_integer(L, "fd", (uint64_t)piece.fd);
+    set_integer(L, "offset", piece.offset);
+    set_integer(L, "length", piece.length);
+}
+
+/* Tree:extract(path) -> Job */
+static int l_extract(lua_State *L)
+{
+    const char *path = image_check_string(L, 2);
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_job *b;
+
+    lua_settop(L, 2);
+    b = image_new_job(L, 1, push_piece);
+    if (fcproc_image_extract(image_check_tree(L, 1), path, &b->job, &err) < 0)
+        return image_fail(L, &err);
+    return 1;
+}
+
 void image_open_read(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         { "read_archive", l_read_archive },
         { "read_folder", l_read_folder },
         { "merge", l_merge },
+        { "extract", l_extract },
         { NULL, NULL },
     };
 

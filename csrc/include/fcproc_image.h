@@ -122,6 +122,18 @@ FCPROC_CHECKED int fcproc_image_read_folder(fcproc_image_tree *tree, const char 
 FCPROC_CHECKED int fcproc_image_merge(fcproc_image_tree *tree, fcproc_image_job **ret,
                                       fcproc_error *err);
 
+struct fcproc_image_piece {
+    int fd;
+    uint64_t offset, length;
+};
+
+/* Job: a file of the tree in one piece, to be read as an archive: where it lies, or a copy in the spool.
+ * Symbolic links are followed, also the last name. */
+FCPROC_CHECKED int fcproc_image_extract(fcproc_image_tree *tree, const char *path,
+                                        fcproc_image_job **ret, fcproc_error *err);
+/* The descriptor is the tree's. */
+FCPROC_API struct fcproc_image_piece fcproc_image_extract_result(const fcproc_image_job *job);
+
 struct fcproc_image_xattr {
     const char *name;
     size_t name_len; /* 0: up to its NUL */

@@ -94,6 +94,12 @@ function Tree:read_folder(options) end
 ---@return fcproc.Job?, fcproc.Error?  its result is { warnings }
 function Tree:merge() end
 
+---A file of it in one piece, to be read as an archive: where it lies, or a copy in the spool. Links are
+---followed. The descriptor is the tree's.
+---@param path string
+---@return fcproc.Job?, fcproc.Error?  its result is { fd, offset, length }
+function Tree:extract(path) end
+
 ---@class fcproc.TreeNode
 ---@field kind "file"|"dir"|"symlink"|"char"|"block"|"fifo"|"socket"
 ---@field mode integer?   0644, 0755, 0777 or 0600 by its kind

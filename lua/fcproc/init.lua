@@ -20,6 +20,7 @@ local runner = require "fcproc.runner"
 ---@field codes { name: string, code: string, meaning: string }[]  all codes of errors; fcproc.ERR_BUSY and
 ---                      so on are sentinels for them
 ---@field vm table<string, function>      VMs; loaded when it is first used
+---@field image table<string, function>   images of disks; loaded when it is first used
 ---@field doctor table<string, function>  the checks of a host; loaded when it is first used
 local M = {
   VERSION = core.version,
@@ -59,7 +60,7 @@ end
 
 -- The flows are loaded when they are first used: scripts that only want primitives don't pay.
 return setmetatable(M, { __index = function(_, name)
-  if name == "vm" or name == "doctor" then
+  if name == "vm" or name == "image" or name == "doctor" then
     local module = require("fcproc." .. name)
     if name == "vm" then
       module._use_images(function(...) return require("fcproc.image.launch").spec(...) end)

@@ -53,6 +53,40 @@ function M.tar(entries)
   return table.concat(parts) .. ("\0"):rep(2 * BLOCK)
 end
 
+local NAMES = {}
+for name, digit in pairs(KINDS) do NAMES[digit] = name end
+
+---What is in a tar: { [path] = { kind, mode, uid, gid, mtime, size, target, data, pax } }, paths without the
+---slashes around them.
+function M.untar(tar)
+  local found, pax, at = {}, {}, 1
+  while tar:byte(at) and tar:byte(at) ~= 0 do
+    local head = tar:sub(at, at + BLOCK - 1)
+    local function text(from, length) return head:sub(from, from + length - 1):match("^[^%z]*") end
+    local function number(from, length) return tonumber(text(from, length):match("%d+") or "0", 8) end
+    local size, flag, prefix = number(125, 12), head:sub(157, 157), text(346, 155)
+    local data = tar:sub(at + BLOCK, at + BLOCK + size - 1)
+    if flag == "x" then
+      local from = 1
+      while from <= #data do
+        local length = tonumber(data:match("^%d+", from))
+        local key, value = data:sub(from, from + length - 2):match("^%d+ ([^=]*)=(.*)$")
+        pax[key], from = value, from + length
+      end
+    elseif flag ~= "g" then
+      local name = pax.path or (prefix ~= "" and prefix .. "/" or "") .. text(1, 100)
+      if pax.size then data = tar:sub(at + BLOCK, at + BLOCK + tonumber(pax.size) - 1) end
+      local entry = { kind = NAMES[flag] or flag, mode = number(101, 8) & 4095, data = data, pax = pax,
+        uid = tonumber(pax.uid) or number(109, 8), gid = tonumber(pax.gid) or number(117, 8),
+        mtime = tonumber(pax.mtime) or number(137, 12), target = pax.linkpath or text(158, 100) }
+      found[(name:gsub("^%./", ""):gsub("/$", ""))] = entry
+      size, pax = #data, {}
+    end
+    at = at + BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+  end
+  return found
+end
+
 function M.sha256(data) return imagecore.digest(data) end
 
 function M.gzip(data) return support.sh({ "gzip", "-nc" }, { input = data, output_limit = 1 << 30 }) end

@@ -1,6 +1,7 @@
 -- fcproc image: the store of images, and what boots them.
 
 local boots = require "fcproc.image.boot"
+local build = require "fcproc.cli.build"
 local output = require "fcproc.cli.output"
 local prune = require "fcproc.image.prune"
 local sizes = require "fcproc.image.size"
@@ -89,9 +90,11 @@ local commands = { list = do_list, prune = do_prune, kernel = do_kernel }
 ---@return true?
 ---@return fcproc.Error? err
 function M.image(cli)
+  local name = cli.args.image_command
+  if build[name] then return build[name](cli) end -- these may do without a store
   local store, err = stores.open(cli.args.store)
   if not store then return nil, err end
-  return commands[cli.args.image_command](cli, store)
+  return commands[name](cli, store)
 end
 
 return M

@@ -249,11 +249,44 @@ local function add_host(parser, command)
   command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
 end
 
+local function add_registry(command)
+  command:option("--platform", "As linux/arm64; default: this host's."):argname("<os/arch>")
+  command:option("--authfile", "Credentials for registries, as skopeo login writes them."):argname("<file>")
+  command:option("--policy", "skopeo's policy.json: which images are trusted."):argname("<file>")
+  command:flag("--no-tls-verify", "A registry without TLS, or without a certificate that is known.")
+end
+
+local function add_image_builds(image, command)
+  local build = command(image, "build", "Build a disk, as an ordinary user.")
+  build:argument("source", "dir:FOLDER, tar:FILE, oci:FOLDER, oci-archive:FILE, docker-archive:FILE, "
+    .. "docker://NAME, a path, or a name in the store.")
+  build:argument("target", "The file; it is replaced. With --name it may be left out."):args("?")
+  build:option("--format", "What it is to be; default: ext4."):argname("<format>")
+    :choices{ "ext4", "squashfs", "tar", "initrd" }
+  build:option("--size", "The disk's, as 2GiB; default: as small as it can be."):argname("<size>")
+  build:option("--room", "What is to be free in it, as 300MiB."):argname("<size>")
+  build:flag("--no-journal", "ext4 without a journal: for a disk that is only read.")
+  build:option("--overlay", "A file of the host to be put into it; several may be given.")
+    :argname("<path=file>"):count("*")
+  build:option("--remove", "What is to be left out; several may be given."):argname("<path>"):count("*")
+  build:flag("--as-is", "Without what a microVM needs: mount points, resolv.conf, an empty machine-id.")
+  build:option("--manifest", "Write what it was made of into this file."):argname("<file>")
+  build:option("--name", "A name for it in the store."):argname("<tag>")
+  add_registry(build)
+  local verify = command(image, "verify", "Is a disk that was built whole? Nothing is changed.")
+  verify:argument("ref", "Its path, or its name in the store.")
+  verify:option("--manifest", "What build --manifest wrote: it is still that very file."):argname("<file>")
+  local inspect = command(image, "inspect", "What is in an image, and what will hurt when it is booted.")
+  inspect:argument("source", "As of build.")
+  add_registry(inspect)
+end
+
 local function add_images(parser, command)
   local image = command(parser, "image", "Images: what VMs have as their roots.")
   image:command_target("image_command")
   image:require_command(true)
   add_store(image)
+  add_image_builds(image, command)
   command(image, "list", "The images that there are, their names, and how many VMs and snapshots need each.")
   local prune = command(image, "prune", "Remove the images without a name that no VM and no snapshot needs, "
     .. "and what else is of no use.")
