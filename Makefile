@@ -53,26 +53,26 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink filebind lock copy capper filewait inotify socket procfs process identity cgroup netns \
-	ids life child gate rootless spawn inside holder command netlink link tap tapreset worker removal library conntrack curl unixhttp digest sync guest host signal terminal keys
+	ids life child gate rootless spawn inside holder command netlink link tap tapreset worker removal library conntrack sysctl curl unixhttp digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error tree place source filler digest job stream layer read archive folder look edit extract \
 	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target
 IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
-LUA_FILES := init alias api context error finally guest hash json loop mounts options process runner tail \
+LUA_FILES := init alias api context error finally guest hash json loop mounts options process rights runner tail \
 	waiters \
 	manager manager/binary manager/config manager/identity manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
 	machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/version \
 	network/address network/forwarding network/nat network/natrules network/natstate network/nft \
-	network/uplinks \
+	network/publish network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
-	resources/lease resources/life resources/namespaces resources/oldleases resources/origin \
+	resources/lease resources/life resources/localnet resources/namespaces resources/oldleases resources/origin \
 	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/room \
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
-	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot \
+	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/publish vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \
 	image/descriptor image/docker image/jobs image/layout image/oci image/output image/platform image/reference \
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \

@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netlink/netfilter/ct.h>
 #include <stdio.h>
 
@@ -19,6 +20,8 @@ struct nf_functions {
     typeof(nfnl_ct_dump_request) *ct_dump_request;
     typeof(nfnl_ct_get_src) *ct_get_src;
     typeof(nfnl_ct_get_dst) *ct_get_dst;
+    typeof(nfnl_ct_get_proto) *ct_get_proto;
+    typeof(nfnl_ct_get_dst_port) *ct_get_dst_port;
     typeof(nfnl_ct_del) *ct_del;
     typeof(nfnl_ct_put) *ct_put;
     typeof(nfnlmsg_ct_parse) *msg_ct_parse;
@@ -32,6 +35,8 @@ static int nf_load(const char *op, fcproc_error *err)
         LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_dump_request),
         LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_get_src),
         LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_get_dst),
+        LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_get_proto),
+        LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_get_dst_port),
         LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_del),
         LIBRARY_SYMBOL(struct nf_functions, nfnl_, ct_put),
         LIBRARY_SYMBOL(struct nf_functions, nfnl, msg_ct_parse),
@@ -57,6 +62,8 @@ struct flush {
     struct place place;
     struct in_addr *addresses;
     size_t n;
+    unsigned char ports[UINT16_MAX / CHAR_BIT + 1]; /* of UDP: a bit each */
+    bool has_ports;
     struct nfnl_ct **found;
     size_t count, room;
     size_t removed;
@@ -73,13 +80,19 @@ static bool is_wanted(const struct flush *f, struct nl_addr *address)
     return false;
 }
 
+static bool has_port(const struct flush *f, unsigned port)
+{
+    return port <= UINT16_MAX && f->ports[port / CHAR_BIT] & (1U << port % CHAR_BIT);
+}
+
 /* Either end, as it was sent and as it is answered: whom a DNAT leads to is in the answer alone. */
 static bool concerns(const struct flush *f, const struct nfnl_ct *ct)
 {
     for (int reply = 0; reply <= 1; reply++)
         if (is_wanted(f, nf.ct_get_src(ct, reply)) || is_wanted(f, nf.ct_get_dst(ct, reply)))
             return true;
-    return false;
+    return f->has_ports && nf.ct_get_proto(ct) == IPPROTO_UDP &&
+           has_port(f, nf.ct_get_dst_port(ct, 0));
 }
 
 static bool make_room(struct flush *f)
@@ -196,6 +209,30 @@ static void flush_describe(const fcproc_op *op, char *buf, size_t size)
 
 /* ---- the operation ---- */
 
+/* An address, or "udp:53". */
+static int flush_want(struct flush *f, const char *text, fcproc_error *err)
+{
+    static const char udp[] = "udp:";
+    size_t prefix = sizeof(udp) - 1;
+    char *end = NULL;
+    unsigned long port;
+
+    if (strncmp(text, udp, prefix) != 0) {
+        if (inet_pton(AF_INET, text, &f->addresses[f->n]) != 1)
+            return error_set(err, FCPROC_ERR_INVALID, "conntrack.flush", 0,
+                             "'%s' is no IPv4 address", text);
+        f->n++;
+        return 0;
+    }
+    port = strtoul(text + prefix, &end, 10);
+    if (end == text + prefix || *end || port > UINT16_MAX)
+        return error_set(err, FCPROC_ERR_INVALID, "conntrack.flush", 0, "'%s' is no UDP port",
+                         text);
+    f->ports[port / CHAR_BIT] |= (unsigned char)(1U << port % CHAR_BIT);
+    f->has_ports = true;
+    return 0;
+}
+
 FCPROC_API int fcproc_conntrack_flush(fcproc_net *net, const char *const *addresses, size_t n,
                                       fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err)
 {
@@ -214,14 +251,11 @@ FCPROC_API int fcproc_conntrack_flush(fcproc_net *net, const char *const *addres
     if (!f)
         return error_nomem(err, class.name);
     f->place = (struct place)PLACE_INIT;
-    f->n = n;
     f->addresses = calloc(n + 1, sizeof(*f->addresses));
     if (!f->addresses)
         r = error_nomem(err, class.name);
     for (size_t i = 0; r == 0 && i < n; i++)
-        if (inet_pton(AF_INET, addresses[i], &f->addresses[i]) != 1)
-            r = error_set(err, FCPROC_ERR_INVALID, class.name, 0, "'%s' is no IPv4 address",
-                          addresses[i]);
+        r = flush_want(f, addresses[i], err);
     if (r == 0) {
         r = place_copy(&net->place, &f->place);
         if (r < 0)

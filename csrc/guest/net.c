@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Answers ARP requests and pings for one IPv4 address. Every answer is made in the buffer that
-// the request came in: the buffer goes from the receive queue to the transmit queue and back, so
-// nothing is copied and there is always a buffer to answer with.
+// Answers ARP requests, pings and UDP's echo service (port 7) for one IPv4 address. Every answer is
+// made in the buffer that the request came in: the buffer goes from the receive queue to the
+// transmit queue and back, so nothing is copied and there is always a buffer to answer with.
 #include "guest.h"
 
 #define NET_F_MAC      (1ull << 5)
@@ -15,8 +15,10 @@
 #define ARP_REQUEST       1
 #define ARP_REPLY         2
 #define PROTOCOL_ICMP     1
+#define PROTOCOL_UDP      17
 #define ICMP_ECHO_REQUEST 8
 #define ICMP_ECHO_REPLY   0
+#define PORT_ECHO         7
 #define IPV4_FRAGMENT     0x3fff // the fragment offset and the flag that more of them follow
 
 // Everything on the wire is made of these, which may lie at any address. Numbers are in network
@@ -63,6 +65,10 @@ struct ipv4 {
 struct icmp {
     uint8_t type, code;
     struct be16 checksum, identifier, sequence;
+};
+
+struct udp {
+    struct be16 from, to, size, checksum;
 };
 
 struct net_buffer {
@@ -164,25 +170,49 @@ static bool net_answer_arp(struct net_buffer *frame, uint32_t size)
     return true;
 }
 
-static bool net_answer_ping(struct net_buffer *frame, uint32_t size)
+static bool net_answer_ping(struct icmp *icmp, unsigned size)
 {
-    struct ipv4 *ip = &frame->ipv4;
-    unsigned header_size = (ip->version_and_size & 15) * 4u, packet_size = be16_get(ip->size);
-    struct icmp *icmp = (struct icmp *)(frame->bytes + header_size);
-
-    if (size < sizeof(frame->ethernet) + sizeof(*ip) || ip->version_and_size >> 4 != 4 ||
-        header_size < sizeof(*ip) || packet_size < header_size + sizeof(*icmp) ||
-        packet_size > size - sizeof(frame->ethernet) || ip->protocol != PROTOCOL_ICMP ||
-        be16_get(ip->fragment) & IPV4_FRAGMENT || ip->to.number != own_ip.number ||
-        icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
+    if (size < sizeof(*icmp) || icmp->type != ICMP_ECHO_REQUEST || icmp->code != 0)
         return false;
-
     // Take the change of type out of the checksum instead of adding the payload up again: quicker,
     // and a request that arrived damaged leaves as a damaged answer, not as a good one.
     unsigned sum = be16_get(icmp->checksum) + (ICMP_ECHO_REQUEST << 8);
     icmp->checksum = be16_make((sum & 0xffff) + (sum >> 16));
     icmp->type = ICMP_ECHO_REPLY;
+    return true;
+}
 
+// The echo service. Both ends change places, so its checksum stays what it is. Another echo service
+// gets no answer: they would never end.
+static bool net_answer_udp(struct udp *udp, unsigned size)
+{
+    struct be16 from = udp->from;
+
+    if (size < sizeof(*udp) || be16_get(udp->to) != PORT_ECHO || be16_get(from) == PORT_ECHO)
+        return false;
+    udp->from = udp->to;
+    udp->to = from;
+    return true;
+}
+
+static bool net_answer_ip(struct net_buffer *frame, uint32_t size)
+{
+    struct ipv4 *ip = &frame->ipv4;
+    unsigned header_size = (ip->version_and_size & 15) * 4u, packet_size = be16_get(ip->size);
+    void *content = frame->bytes + header_size;
+    bool is_answer = false;
+
+    if (size < sizeof(frame->ethernet) + sizeof(*ip) || ip->version_and_size >> 4 != 4 ||
+        header_size < sizeof(*ip) || packet_size < header_size ||
+        packet_size > size - sizeof(frame->ethernet) || be16_get(ip->fragment) & IPV4_FRAGMENT ||
+        ip->to.number != own_ip.number)
+        return false;
+    if (ip->protocol == PROTOCOL_ICMP)
+        is_answer = net_answer_ping(content, packet_size - header_size);
+    else if (ip->protocol == PROTOCOL_UDP)
+        is_answer = net_answer_udp(content, packet_size - header_size);
+    if (!is_answer)
+        return false;
     ip->to = ip->from;
     ip->from = own_ip;
     ip->time_to_live = 64;
@@ -201,7 +231,7 @@ static bool net_answer(struct net_buffer *frame, uint32_t size)
     if (be16_get(frame->ethernet.type) == ETHERNET_ARP)
         is_answer = net_answer_arp(frame, size);
     else if (be16_get(frame->ethernet.type) == ETHERNET_IPV4)
-        is_answer = net_answer_ping(frame, size);
+        is_answer = net_answer_ip(frame, size);
     if (is_answer) {
         frame->ethernet.to = frame->ethernet.from;
         frame->ethernet.from = own_mac;

@@ -724,8 +724,9 @@ FCPROC_CHECKED int fcproc_taps_delete(fcproc_net *net, const char *const *names,
                                       fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 /* How many the finished fcproc_taps_delete removed. */
 FCPROC_API size_t fcproc_taps_delete_result(const fcproc_op *op);
-/* The connections that the kernel remembers of these IPv4 addresses, at either end, are gone. Done on a
- * thread; to close the operation stops the wait alone. */
+/* The connections that the kernel remembers of these IPv4 addresses, at either end, are gone; "udp:53"
+ * stands for what was sent to this port by UDP. Done on a thread; to close the operation stops the wait
+ * alone. */
 FCPROC_CHECKED int fcproc_conntrack_flush(fcproc_net *net, const char *const *addresses, size_t n,
                                           fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
 /* How many there were. */
@@ -734,6 +735,11 @@ FCPROC_API size_t fcproc_conntrack_flush_result(const fcproc_op *op);
 FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
 /* Its MTU, or a negative code. */
 FCPROC_CHECKED int fcproc_link_mtu(fcproc_net *net, const char *name, fcproc_error *err);
+/* The number in /proc/sys/net/NAME of the namespace, or a negative code. */
+FCPROC_CHECKED int fcproc_net_sysctl(fcproc_net *net, const char *name, fcproc_error *err);
+/* Sets it, 0 or more; 0 or a negative code. */
+FCPROC_CHECKED int fcproc_net_set_sysctl(fcproc_net *net, const char *name, int value,
+                                         fcproc_error *err);
 /* The TAPs on a bridge, or with NULL all of the namespace; the array is the caller's, free(3). A
  * missing bridge has none. */
 FCPROC_CHECKED int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,

@@ -230,6 +230,22 @@ static int l_net_link_mtu(lua_State *L)
     return 1;
 }
 
+/* net:sysctl(name, value?) -> integer, what is there now */
+static int l_net_sysctl(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    fcproc_net *net = bind_check(L, 1, TYPE_NET);
+    const char *name = bind_check_string(L, 2);
+    int value = bind_opt_int(L, 3, -1);
+    int r = lua_isnoneornil(L, 3) ? fcproc_net_sysctl(net, name, &err)
+                                  : fcproc_net_set_sysctl(net, name, value, &err);
+
+    if (r < 0)
+        return bind_fail(L, &err);
+    lua_pushinteger(L, lua_isnoneornil(L, 3) ? r : value);
+    return 1;
+}
+
 /* net:list_taps(bridge?, ctx?) -> list */
 static int l_net_list_taps(lua_State *L)
 {
@@ -302,6 +318,7 @@ void bind_open_net(lua_State *L)
         { "list_taps", l_net_list_taps },
         { "link_exists", l_net_link_exists },
         { "link_mtu", l_net_link_mtu },
+        { "sysctl", l_net_sysctl },
         { "flush_conntrack", l_net_flush_conntrack },
         { NULL, NULL },
     };

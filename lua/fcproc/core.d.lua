@@ -228,7 +228,7 @@ function Net:delete_taps(names, ctx) end
 
 ---What the kernel remembers of connections of these addresses, at either end, is gone: how many there
 ---were. It goes on when nobody waits for it any more.
----@param addresses string[]  IPv4
+---@param addresses string[]  IPv4; "udp:53": what was sent to this port by UDP
 ---@param ctx fcproc.Context?
 ---@return fcproc.Operation?, fcproc.Error?
 function Net:flush_conntrack(addresses, ctx) end
@@ -242,6 +242,13 @@ function Net:link_exists(name) end
 ---@param name string
 ---@return integer?, fcproc.Error?
 function Net:link_mtu(name) end
+
+---A number below /proc/sys/net of the namespace: reads it, or sets it when a value is given.
+---@param name string  "ipv4/ip_forward"
+---@param value integer?  0 or more
+---@return integer? value  what is there now
+---@return fcproc.Error? err
+function Net:sysctl(name, value) end
 
 ---The TAPs on a bridge; a missing bridge has none.
 ---@param bridge string?  default: all TAPs of the namespace

@@ -163,12 +163,13 @@ local function build(manager, plan, fleet, ctx, flow)
   return vm
 end
 
-local function prepare(vm, _, plan, fleet)
+local function prepare(vm, ctx, plan, fleet)
   local inside, err = rootless.decide(vm.manager, plan.network)
   local ok = inside ~= nil
   plan.inside = inside
   if inside then ok, err = vm.manager:_enter() end
   if ok then ok, err = choose.names(vm.journal, plan, fleet) end
+  if ok then ok, err = host.check_ports(vm.journal, ctx) end
   if not ok then return nil, err end
   local record = vm.journal.record
   describe_in(record, plan)

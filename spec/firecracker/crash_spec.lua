@@ -84,6 +84,24 @@ describe("a manager that is killed", function()
     assert.is_true(matrix(world, { action = "launch", spec = full(world) }) > 15)
   end)
 
+  it("while it publishes ports, or takes them back", function()
+    local world <close> = new_world()
+    local spec = { network = true, publish = { "8080:80", "0.0.0.0:53:7/udp" } }
+    -- What comes before, others have.
+    local order = { action = "launch", spec = spec }
+    order.spec.id = world.id
+    os.remove(world.output)
+    assert.is_false(traces.crash(world, order))
+    must(must(fcproc.vm.adopt(world.manager, world.id)):kill())
+    order.from = traces.step_of(world, "create_tap", 1)
+    assert.is_true(matrix(world, order) > order.from + 5)
+    order = { action = "stop", spec = spec }
+    os.remove(world.output)
+    assert.is_false(traces.crash(world, order))
+    order.from = traces.step_of(world, "sysctl", 1) - 1
+    assert.is_true(matrix(world, order) > order.from + 3)
+  end)
+
   for name, shape in pairs(SHAPES) do
     it(("while it launches one in a jail (%s)"):format(name), function()
       local world <close> = new_world()

@@ -50,7 +50,7 @@ end
 
 local manager <close> = assert(fcproc.new(order.config))
 local net = getmetatable(manager.net).__index
-for _, name in ipairs{ "ensure_bridge", "create_tap", "delete_taps" } do wrap(net, name) end
+for _, name in ipairs{ "ensure_bridge", "create_tap", "delete_taps", "sysctl" } do wrap(net, name) end
 wrap(manager.runner, "run")
 
 local function main()

@@ -33,6 +33,11 @@ local function rules(world, lines)
   for line in text:gmatch("[^\n]+") do lines[#lines + 1] = "nft " .. line end
 end
 
+local function settings(world, lines)
+  local name = "ipv4/conf/fcbr0/route_localnet"
+  lines[#lines + 1] = ("%s = %s"):format(name, world.manager.net:sysctl(name) or "")
+end
+
 ---Where cgroup hierarchies are mounted: the points, and that of version 2.
 function M.hierarchies()
   local points, unified = {}, nil
@@ -85,7 +90,7 @@ end
 ---@return string[] lines  sorted
 function M.of(world)
   local lines = {}
-  for _, look in ipairs{ links, files, leases, rules, cgroups, processes } do look(world, lines) end
+  for _, look in ipairs{ links, files, leases, rules, settings, cgroups, processes } do look(world, lines) end
   table.sort(lines)
   return lines
 end

@@ -71,7 +71,8 @@ local function net_up(cli)
   cli.output:result(shown, { fields = { nat_put_back = LIST } }, function(b)
     local text = { ("%s is up, %s/%d\n"):format(b.bridge, b.address, b.prefix) }
     for _, entry in ipairs(b.nat_put_back) do
-      text[#text + 1] = ("%s: its NAT by %s was missing, and is back\n"):format(entry.id, entry.uplink)
+      text[#text + 1] = ("%s: its NAT%s was missing, and is back\n"):format(entry.id,
+        entry.uplink and " by " .. entry.uplink or "")
     end
     return table.concat(text)
   end)
@@ -151,7 +152,7 @@ local function show_text(shown)
   if #rows > 1 then text[#text + 1] = output.columns(rows) end
   rows = { { "NAT MISSING", "VM", "ADDRESS", "UPLINK" } }
   for _, entry in ipairs(shown.nat_missing or {}) do
-    rows[#rows + 1] = { entry.tap, entry.id, entry.address, entry.uplink }
+    rows[#rows + 1] = { entry.tap, entry.id, entry.address, entry.uplink or "-" }
   end
   if #rows > 1 then
     text[#text + 1] = output.columns(rows) .. "\n" .. table.concat({ upkeep.explain(shown.nat_missing) },

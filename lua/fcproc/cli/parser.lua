@@ -108,6 +108,9 @@ local function add_network(command)
     :args("?"):count("*"):argname("<address>"):target("networks")
   command:option("--nat", "Let the guest out to the world by this interface of the host.")
     :argname("<uplink>")
+  command:option("-p --publish", "A port of this host that leads to the guest, at 127.0.0.1 unless another "
+    .. "address is given; 0.0.0.0: at all of them. Several may be given, and ranges: 8000-8009:80-89.")
+    :argname("<[address:]port:port[/udp]>"):count("*"):target("publish")
   command:option("--tap", "The TAP's name."):argname("<name>")
   command:option("--mac", "The guest's MAC address."):argname("<mac>")
 end

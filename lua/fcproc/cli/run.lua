@@ -19,6 +19,7 @@ local M = {}
 
 local HUP, INT, QUIT, PIPE, TERM = 1, 2, 3, 13, 15
 local FAILED = 1
+local LIST = { kind = "list" }
 
 local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
   network = "making its network", start = "starting Firecracker", cleanup = "cleaning up" }
@@ -90,7 +91,7 @@ local function detached(cli)
     return tell_ended(cli, vm)
   end
   vm:detach()
-  local types = { fields = { taps = { kind = "list" }, drives = { kind = "list" } } }
+  local types = { fields = { taps = LIST, drives = LIST, ports = LIST } }
   if not cli.output:result(info, types, function() return info.id .. "\n" end) then
     cli.output:note("%s runs all the same", info.id) -- else nobody would know
   end

@@ -34,17 +34,27 @@ local function read(path, restoring)
   return fcconfig.spec(spec)
 end
 
--- The interfaces of --net, --nat, --tap and --mac; the last three belong to the first.
+-- The interfaces of --net, --nat, --tap and --mac; the last three belong to the first. A port that is
+-- published needs one.
 local function add_networks(spec, args)
   local list = {}
   for i, given in ipairs(args.networks) do list[i] = { address = given[1] } end
-  if #list == 0 and not (args.nat or args.tap or args.mac) then return true end
+  local needed = #args.publish > 0 and spec.network == nil and args.command == "run"
+  if #list == 0 and not (args.nat or args.tap or args.mac or needed) then return true end
   if spec.network ~= nil then
     return invalid("the network is in --spec already: give it there or by options, not both")
   end
   list[1] = list[1] or {}
   list[1].nat, list[1].tap, list[1].mac = args.nat, args.tap, args.mac
   spec.network = list
+  return true
+end
+
+local function add_ports(spec, args)
+  if #args.publish == 0 then return true end
+  if spec.publish ~= nil and type(spec.publish) ~= "table" then return invalid("publish: no list") end
+  spec.publish = spec.publish or {}
+  for _, text in ipairs(args.publish) do table.insert(spec.publish, text) end
   return true
 end
 
@@ -120,6 +130,7 @@ function M.of(args)
     spec.drives[drive.key] = drive.value
   end
   local ok, err = add_networks(spec, args)
+  if ok then ok, err = add_ports(spec, args) end
   if ok then ok, err = add_jailer(spec, args) end
   if not ok then return nil, err end
   return spec, notes

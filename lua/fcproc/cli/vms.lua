@@ -8,6 +8,7 @@ local flags = require "fcproc.cli.flags"
 local journals = require "fcproc.resources.journal"
 local output = require "fcproc.cli.output"
 local process = require "fcproc.process"
+local publish = require "fcproc.network.publish"
 local report_text = require "fcproc.cli.report"
 local stop = require "fcproc.vm.stop"
 local vms = require "fcproc.vm"
@@ -15,6 +16,7 @@ local vms = require "fcproc.vm"
 local M = {}
 
 local LIST = { kind = "list" }
+local VMS = { kind = "list", of = { fields = { ports = LIST } } }
 local WITH_MANIFEST = { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }
 
 local function age(created)
@@ -36,12 +38,12 @@ function M.ps(cli)
   if cli.args.quiet then
     for i, vm in ipairs(list) do list[i] = vm.id end
   end
-  cli.output:result(list, LIST, function()
+  cli.output:result(list, cli.args.quiet and LIST or VMS, function()
     if cli.args.quiet then return #list > 0 and table.concat(list, "\n") .. "\n" or "" end
-    local rows = { { "ID", "STATE", "PID", "ADDRESS", "AGE", "MANAGED" } }
+    local rows = { { "ID", "STATE", "PID", "ADDRESS", "AGE", "MANAGED", "PORTS" } }
     for _, vm in ipairs(list) do
       rows[#rows + 1] = { vm.id, vm.state, vm.pid and tostring(vm.pid) or "-", vm.address or "-",
-        age(vm.created), vm.managed and "yes" or "no" }
+        age(vm.created), vm.managed and "yes" or "no", publish.text(vm.ports) }
     end
     return output.columns(rows)
   end)
@@ -52,6 +54,7 @@ local function info_text(info)
   local list = {
     { "id", info.id }, { "state", info.state }, { "why", info.err and info.err.message },
     { "pid", info.pid }, { "address", info.address },
+    { "ports", info.ports[1] and publish.text(info.ports) or nil },
     { "vcpus", info.vcpus }, { "memory", info.mem_mib and info.mem_mib .. " MiB" },
     { "firecracker", info.version }, { "binary", info.binary }, { "folder", info.folder },
     { "console", info.console },
@@ -81,7 +84,7 @@ function M.info(cli)
   local info, err = vms.inspect(cli.manager, cli.args.id, cli.ctx)
   if not info then return nil, err end
   if cli.output.json then info.err = info.err and output.plain(info.err) end
-  cli.output:result(info, { fields = { taps = LIST, drives = LIST } }, info_text)
+  cli.output:result(info, { fields = { taps = LIST, drives = LIST, ports = LIST } }, info_text)
   return true
 end
 

@@ -6,6 +6,7 @@ local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local mounts = require "fcproc.mounts"
 local process = require "fcproc.process"
+local rights = require "fcproc.rights"
 
 local M = {}
 
@@ -127,13 +128,7 @@ local CAPABILITIES = { [0] = "CHOWN", [6] = "SETGID", [7] = "SETUID", [18] = "SY
 ---The capabilities that a jailer needs and this process lacks.
 ---@return string? names  nil: none is missing
 function M.missing_rights()
-  local set = (core.read_file("/proc/self/status") or ""):match("CapEff:%s*(%x+)")
-  local missing = {}
-  for bit, name in pairs(set and CAPABILITIES or {}) do
-    if tonumber(set, 16) & (1 << bit) == 0 then missing[#missing + 1] = "CAP_" .. name end
-  end
-  table.sort(missing)
-  return #missing > 0 and table.concat(missing, ", ") or nil
+  return rights.missing(CAPABILITIES)
 end
 
 -- ---- where it can be -------------------------------------------------------------------------

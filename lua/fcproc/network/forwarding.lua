@@ -134,11 +134,19 @@ local function fix_for(objects, chain, spec)
     for _, object in ipairs(objects) do
       if object.chain and object.chain.name == "DOCKER-USER" then name = "DOCKER-USER" end
     end
+    if not spec.uplink then
+      return ("iptables -I %s -o %s -m conntrack --ctstate DNAT -j ACCEPT; iptables -I %s -i %s -m "
+        .. "conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"):format(name, spec.bridge, name, spec.bridge)
+    end
     return ("iptables -I %s -i %s -o %s -j ACCEPT; iptables -I %s -i %s -o %s -m conntrack "
       .. "--ctstate RELATED,ESTABLISHED -j ACCEPT"):format(name, spec.bridge, spec.uplink, name,
       spec.uplink, spec.bridge)
   end
   local place = ("nft insert rule %s %s %s "):format(chain.family, chain.table, chain.name)
+  if not spec.uplink then
+    return ("%soifname %s ct status dnat accept; %siifname %s ct state established,related accept"):format(
+      place, spec.bridge, place, spec.bridge)
+  end
   return ("%siifname %s oifname %s accept; %siifname %s oifname %s ct state established,related accept")
     :format(place, spec.bridge, spec.uplink, place, spec.uplink, spec.bridge)
 end
@@ -200,7 +208,7 @@ end
 
 ---@class fcproc.ForwardingSpec
 ---@field bridge string
----@field uplink string
+---@field uplink string?  nil: only what comes in for published ports
 ---@field script string  what the kernel is asked to take, dry
 
 ---@param manager fcproc.Manager
@@ -212,7 +220,8 @@ function M.check(manager, spec, ctx)
   local answers = {}
   for _, check in ipairs{ check_nft, check_ip_forward, check_uplink, check_forward_policy } do
     local found, err
-    if check ~= check_forward_policy or answers[1].ok then -- nobody can list without nft
+    local asked = check ~= check_uplink or spec.uplink
+    if asked and (check ~= check_forward_policy or answers[1].ok) then -- nobody can list without nft
       found, err = check(manager, spec, ctx)
     end
     if err then return nil, err end

@@ -1,5 +1,6 @@
--- NAT: guests reach the world through a named uplink, and nothing else. The rules are in
--- natrules.lua; whether the host forwards at all, forwarding.lua tells.
+-- NAT: guests reach the world through a named uplink, and nothing else; and what is sent to a published
+-- port of this host is sent on to a guest. The rules are in natrules.lua; whether the host forwards at all,
+-- forwarding.lua tells.
 --
 -- Every change is one nft transaction that builds what is missing, so nobody sees half of it, and
 -- one add repairs what a `nft flush ruleset` took. Nothing is kept here: the elements in the kernel,
@@ -16,6 +17,7 @@ local forwarding = require "fcproc.network.forwarding"
 local loop = require "fcproc.loop"
 local nft = require "fcproc.network.nft"
 local options = require "fcproc.options"
+local publish = require "fcproc.network.publish"
 local rules = require "fcproc.network.natrules"
 local states = require "fcproc.network.natstate"
 
@@ -29,9 +31,11 @@ local ATTEMPTS = 30 -- each failed one means that another process has got on
 ---@field mac string      the guest's
 ---@field uplink string?  the interface that it may use; without one it is only held to its address
 ---@field id string       the VM's: letters, digits, ".", "_" and "-", at most 64
+---@field ports fcproc.Port[]?  what this host sends on to the guest; see publish.lua
 
 local entry_options = { tap = "string", address = "string", mac = "string", uplink = "string",
-  id = "string" }
+  id = "string", ports = "table" }
+local OPTIONAL = { uplink = true, ports = true }
 
 local function invalid(op, format, ...)
   return nil, errors.new{ code = "invalid", op = op, message = format:format(...) }
@@ -82,8 +86,12 @@ local function check_entry(tables, entry)
   if not entry.id:match("^[%w._-]+$") or #entry.id > 64 then
     return invalid(op, "'%s' is no VM id: letters, digits, '.', '_' and '-', at most 64", entry.id)
   end
+  for _, port in ipairs(entry.ports or {}) do
+    local complaint = publish.complaint(port)
+    if complaint then return invalid(op, "%s", complaint) end
+  end
   return { tap = entry.tap, address = entry.address, mac = entry.mac:lower(),
-    uplink = entry.uplink, id = entry.id }
+    uplink = entry.uplink, id = entry.id, ports = entry.ports and entry.ports[1] and entry.ports or nil }
 end
 
 -- Looks, makes a script of what is there, applies it; again when somebody was quicker, or when the
@@ -125,8 +133,22 @@ local function check_uplinks(tables, entries, ctx)
 end
 
 local function same(a, b)
+  if #(a.ports or {}) ~= #(b.ports or {}) then return false end
+  local ports = {}
+  for _, port in ipairs(a.ports or {}) do ports[publish.key(port)] = port.guest_port end
+  for _, port in ipairs(b.ports or {}) do
+    if ports[publish.key(port)] ~= port.guest_port then return false end
+  end
   return a.tap == b.tap and a.mac == b.mac and a.address == b.address and a.uplink == b.uplink
     and a.id == b.id
+end
+
+-- Is there one that publishes?
+local function any_ports(entries)
+  for _, entry in ipairs(entries) do
+    if entry.ports then return true end
+  end
+  return false
 end
 
 -- Takes out a guest that the kernel has, of which somebody may have removed a part.
@@ -135,30 +157,47 @@ local function take_out(tables, now, there)
   return (whole and "" or rules.add(tables, there)) .. rules.remove(tables, there)
 end
 
+-- What only one guest can have: its address, and each published port.
+local function claims_of(entry)
+  local claims = { entry.address }
+  for _, port in ipairs(entry.ports or {}) do claims[#claims + 1] = publish.key(port) end
+  return claims
+end
+
+-- Who wants what this one has.
+local function rival_of(claimed, entry)
+  for _, claim in ipairs(claims_of(entry)) do
+    if claimed[claim] then return claimed[claim], claim end
+  end
+end
+
 -- The script that brings in the wanted, and of those to be put back as many as can be: these have run
--- before, and whatever else claims their TAP or address was left over.
+-- before, and whatever else claims their TAP, address or port was left over.
 local function compose(tables, now, wanted, back)
-  local script, taps, addresses, brought = { rules.build(tables) }, {}, {}, {}
+  local script, taps, claimed, brought = { "" }, {}, {}, {}
   for i, list in ipairs{ wanted, back } do
     for _, entry in ipairs(list) do
-      if i == 1 or not taps[entry.tap] and not addresses[entry.address] then
-        taps[entry.tap], addresses[entry.address] = entry, { entry = entry, back = i == 2 }
+      if i == 1 or not taps[entry.tap] and not rival_of(claimed, entry) then
+        taps[entry.tap] = entry
+        for _, claim in ipairs(claims_of(entry)) do claimed[claim] = { entry = entry, back = i == 2 } end
         brought[#brought + 1] = entry
       end
     end
   end
   for _, there in ipairs(now.entries) do
-    local entry, rival = taps[there.tap], addresses[there.address]
+    local entry, rival, claim = taps[there.tap], rival_of(claimed, there)
     if entry and not same(entry, there) or not entry and rival and rival.back then
       script[#script + 1] = take_out(tables, now, there)
     elseif rival and not entry then
       return nil, errors.new{
         code = "conflict", op = tables.op,
-        message = ("%s, wanted for %s, is the address of %s (VM %s): take another, or remove that")
-          :format(there.address, rival.entry.tap, there.tap, there.id or "unknown"),
+        message = ("%s, wanted for %s, is %s %s (VM %s): take another, or remove that"):format(claim,
+          rival.entry.tap, claim == there.address and "the address of" or "published for", there.tap,
+          there.id or "unknown"),
       }
     end
   end
+  script[1] = rules.build(tables, any_ports(brought) or any_ports(now.entries))
   for _, entry in ipairs(brought) do script[#script + 1] = rules.add(tables, entry) end
   return table.concat(script), nil, table.move(brought, #wanted + 1, #brought, 1, {})
 end
@@ -189,7 +228,7 @@ function M.add_all(manager, entries, ctx, others)
   for i, given in ipairs(entries) do
     options.check(given, entry_options, "nat.add")
     for name in pairs(entry_options) do
-      if name ~= "uplink" then options.argument(given[name], "string", "nat.add", name) end
+      if not OPTIONAL[name] then options.argument(given[name], "string", "nat.add", name) end
     end
     local entry, ok
     entry, err = check_entry(tables, given)
@@ -256,7 +295,7 @@ function M.remove(manager, entries, ctx)
     end
     if not now.exists or #script == 1 and #now.entries > 0 then return "" end
     removed = removed + #script - 1
-    script[1] = rules.build(tables)
+    script[1] = rules.build(tables, any_ports(now.entries))
     local last = #script - 1 == #now.entries
     if last then script[#script + 1] = rules.remove_tables(tables) end
     -- Two that each leave only the other's guest: whoever comes second finds the tables empty.
@@ -329,18 +368,18 @@ function M.put_back(manager, entries, ctx)
   return back
 end
 
----Can guests get out through the uplink? Each answer says what is wrong and what mends it. Nothing
----is changed.
+---Can guests get out through the uplink, and is what is sent to published ports let in? Each answer says
+---what is wrong and what mends it. Nothing is changed.
 ---@param manager fcproc.Manager
----@param uplink string
+---@param uplink string?
 ---@param ctx fcproc.Context?
 ---@return fcproc.NatCheck[]? answers  named "nftables", "ip_forward", "uplink", "forward_policy"
 ---@return fcproc.Error? err           cancelled, or the manager has no bridge: nothing was found out
 function M.check(manager, uplink, ctx)
-  options.argument(uplink, "string", "nat.check", "uplink")
+  if uplink ~= nil then options.argument(uplink, "string", "nat.check", "uplink") end
   local tables, err = tables_of(manager, "nat.check")
   local ok = tables
-  if ok then ok, err = check_name("nat.check", uplink) end
+  if ok and uplink then ok, err = check_name("nat.check", uplink) end
   if not ok then return nil, err end
   return forwarding.check(manager, { bridge = tables.bridge, uplink = uplink,
     script = rules.build(tables) }, loop.context(ctx))

@@ -9,7 +9,9 @@
 --           or to a guest is dropped, unless somebody's DNAT rule sends it there, or it only crosses
 --           the bridge
 --
--- A guest is one element in each set, whatever their number, and no rule of its own.
+--
+-- A guest is one element in each set, whatever their number, and no rule of its own; a published port is
+-- one, too.
 
 local M = {}
 
@@ -63,6 +65,37 @@ add rule ip $name forward oifname "$bridge" ip daddr @guests drop
 add rule ip $name postrouting ip saddr . oifname @uplinks masquerade
 ]]
 
+-- Published ports: what this host sends itself, or gets from anywhere but the bridge, is sent on to the
+-- guest. Those of one address are in `published`, those of all in `anywhere`; `ports` of the bridge's table
+-- is the record. One on the host's loopback is for this host alone: a neighbour could else send to
+-- 127.0.0.1 what is sent on before the kernel finds such an address odd.
+--
+-- What was sent from 127.0.0.1 leaves by the bridge, and its answers come back by it, only while the
+-- bridge has route_localnet. With it a guest would reach the services on the host's loopback: so `loopback`
+-- drops, before all else, what comes from the bridge to such an address or bears one.
+local BUILD_PORTS = [[
+add set bridge $name ports { type ifname . ipv4_addr . inet_proto . inet_service . inet_service; }
+add map ip $name published { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+add map ip $name anywhere { type inet_proto . inet_service : ipv4_addr . inet_service; }
+add chain ip $name loopback { type filter hook prerouting priority -300; policy accept; }
+add chain ip $name inwards { type nat hook prerouting priority -100; policy accept; }
+add chain ip $name output { type nat hook output priority -100; policy accept; }
+add chain ip $name source { type nat hook postrouting priority 100; policy accept; }
+flush chain ip $name loopback
+flush chain ip $name inwards
+flush chain ip $name output
+flush chain ip $name source
+add rule ip $name loopback iifname "$bridge" ip daddr 127.0.0.0/8 drop
+add rule ip $name loopback iifname "$bridge" ip saddr 127.0.0.0/8 drop
+add rule ip $name inwards iifname != "$bridge" ip daddr != 127.0.0.0/8 \
+  dnat ip to ip daddr . meta l4proto . th dport map @published
+add rule ip $name inwards iifname != "$bridge" ip daddr != 127.0.0.0/8 fib daddr type local \
+  dnat ip to meta l4proto . th dport map @anywhere
+add rule ip $name output dnat ip to ip daddr . meta l4proto . th dport map @published
+add rule ip $name output fib daddr type local dnat ip to meta l4proto . th dport map @anywhere
+add rule ip $name source oifname "$bridge" ip saddr 127.0.0.0/8 masquerade
+]]
+
 local ADD = [[
 add element bridge $name taps { "$tap" : jump guest }
 add element bridge $name senders { "$tap" . $mac . $address comment "$uplink $id" }
@@ -87,6 +120,16 @@ delete element ip $name guests { $address }
 add element ip $name uplinks { $address . "$uplink" }
 delete element ip $name uplinks { $address . "$uplink" }
 ]]
+local ADD_PORT = [[
+add element bridge $name ports { "$tap" . $host . $protocol . $port . $to }
+add element ip $name $map { $key : $address . $to }
+]]
+local REMOVE_PORT = [[
+add element bridge $name ports { "$tap" . $host . $protocol . $port . $to }
+delete element bridge $name ports { "$tap" . $host . $protocol . $port . $to }
+add element ip $name $map { $key : $address . $to }
+delete element ip $name $map { $key : $address . $to }
+]]
 local REMOVE_TABLES = [[
 delete chain bridge $name guest
 delete table bridge $name
@@ -95,6 +138,8 @@ delete table ip $name
 ]]
 
 local NO_UPLINK = "-" -- in a comment
+
+M.ANY = "0.0.0.0" -- all of the host's addresses
 
 ---@class fcproc.NatTables
 ---@field manager fcproc.Manager
@@ -108,11 +153,29 @@ local function fill(template, tables, entry)
   end))
 end
 
+-- Where a port's elements are: the set or map of the ip table, and its key there.
+local function key_of(port)
+  local key = ("%s . %d"):format(port.protocol, port.port)
+  if port.address == M.ANY then return "anywhere", key end
+  return "published", port.address .. " . " .. key
+end
+
+local function fill_ports(template, tables, entry)
+  local parts = {}
+  for i, port in ipairs(entry.ports or {}) do
+    local map, key = key_of(port)
+    parts[i] = fill(template, tables, { tap = entry.tap, address = entry.address, host = port.address,
+      protocol = port.protocol, port = port.port, to = port.guest_port, map = map, key = key })
+  end
+  return table.concat(parts)
+end
+
 ---Builds what is missing and changes nothing else.
 ---@param tables fcproc.NatTables
+---@param ports boolean?  also what published ports need
 ---@return string script
-function M.build(tables)
-  return fill(BUILD, tables, {})
+function M.build(tables, ports)
+  return fill(BUILD .. (ports and BUILD_PORTS or ""), tables, {})
 end
 
 ---Lets a guest out. Its values have been checked: they are put in as they are.
@@ -121,6 +184,7 @@ end
 ---@return string script
 function M.add(tables, entry)
   return fill(ADD .. (entry.uplink and ADD_UPLINK or ""), tables, entry)
+    .. fill_ports(ADD_PORT, tables, entry)
 end
 
 ---Takes it back, exactly this one; fails when it is not there any more.
@@ -129,6 +193,7 @@ end
 ---@return string script
 function M.remove(tables, entry)
   return fill(REMOVE .. (entry.uplink and REMOVE_UPLINK or ""), tables, entry)
+    .. fill_ports(REMOVE_PORT, tables, entry)
 end
 
 ---Removes both tables; fails while there is a guest.
@@ -138,23 +203,53 @@ function M.remove_tables(tables)
   return fill(REMOVE_TABLES, tables, {})
 end
 
----How many rules each chain has ("ip forward"), for whoever looks whether they are there.
----@type table<string, integer>
-M.counts = {}
-for family, chain in BUILD:gmatch("add rule (%l+) %$name (%l+)") do
-  local key = family .. " " .. chain
-  M.counts[key] = (M.counts[key] or 0) + 1
+local function count_rules(script)
+  local counts = {}
+  for family, chain in script:gmatch("add rule (%l+) %$name (%l+)") do
+    local key = family .. " " .. chain
+    counts[key] = (counts[key] or 0) + 1
+  end
+  return counts
 end
 
----What add puts into each set ("bridge taps"), as text.
+local COUNTS, PORT_COUNTS = count_rules(BUILD), count_rules(BUILD .. BUILD_PORTS)
+
+---How many rules each chain has ("ip forward"), for whoever looks whether all is there that a guest needs.
 ---@param entry fcproc.NatEntry
----@return table<string, string>
+---@return table<string, integer>
+function M.counts(entry)
+  return entry.ports and PORT_COUNTS or COUNTS
+end
+
+---What add puts into the sets, as text: each { set ("bridge taps"), element }.
+---@param entry fcproc.NatEntry
+---@return string[][]
 function M.elements(entry)
   local address, uplink = entry.address, entry.uplink
-  return { ["bridge taps"] = entry.tap,
-    ["bridge senders"] = ("%s %s %s"):format(entry.tap, entry.mac, address),
-    ["bridge guests"] = uplink and address, ["ip guests"] = uplink and address,
-    ["ip uplinks"] = uplink and ("%s %s"):format(address, uplink) }
+  local list = { { "bridge taps", entry.tap },
+    { "bridge senders", ("%s %s %s"):format(entry.tap, entry.mac, address) } }
+  local function add(set, format, ...) list[#list + 1] = { set, format:format(...) } end
+  if uplink then
+    add("bridge guests", "%s", address)
+    add("ip guests", "%s", address)
+    add("ip uplinks", "%s %s", address, uplink)
+  end
+  for _, port in ipairs(entry.ports or {}) do
+    local map, key = key_of(port)
+    add("bridge ports", "%s %s %s %d %d", entry.tap, port.address, port.protocol, port.port, port.guest_port)
+    add("ip " .. map, "%s %s %d", key:gsub(" %. ", " "), address, port.guest_port)
+  end
+  return list
+end
+
+---What an element of `ports` says.
+---@param text string
+---@return string? tap
+---@return fcproc.Port port
+function M.read_port(text)
+  local tap, host, protocol, port, to = text:match("^(%S+) (%S+) (%S+) (%d+) (%d+)$")
+  return tap, { address = host, port = math.tointeger(tonumber(port)), protocol = protocol,
+    guest_port = math.tointeger(tonumber(to)) }
 end
 
 ---What add has written beside a guest.

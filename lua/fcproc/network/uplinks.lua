@@ -5,13 +5,15 @@ local core = require "fcproc.core"
 local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
+local publish = require "fcproc.network.publish"
 
 local M = {}
 
 -- What nat.check says of an uplink, which takes some 50 ms: asked by the first VM of a fleet that
 -- comes here, for whom the others wait. When it gets no answer, the next one asks.
-local function answers_for(manager, uplink, fleet, ctx)
-  local uplinks = fleet.uplinks or {}
+-- Without an uplink: of what comes in for published ports alone.
+local function answers_for(manager, name, fleet, ctx)
+  local uplinks, uplink = fleet.uplinks or {}, name or ""
   fleet.uplinks = uplinks
   while uplinks[uplink] and uplinks[uplink].asking do
     local done, err = loop.complete(ctx, uplinks[uplink].asking:wait_op(nil, ctx))
@@ -27,7 +29,7 @@ local function answers_for(manager, uplink, fleet, ctx)
   end)
   known.asking = asking
   local err
-  known.answers, err = nat.check(manager, uplink, ctx)
+  known.answers, err = nat.check(manager, name, ctx)
   return known.answers, err
 end
 
@@ -49,13 +51,15 @@ end
 function M.check(manager, record, entries, fleet, ctx)
   local told = {}
   for _, entry in ipairs(entries) do
-    local started = core.now()
-    local answers, err = answers_for(manager, entry.uplink, fleet, ctx)
-    if not answers then return nil, err end
-    for _, answer in ipairs(not told[entry.uplink] and answers or {}) do
-      if not answer.ok then warn(manager, record, entry, answer, started) end
+    local started, key = core.now(), entry.uplink or ""
+    if entry.uplink or publish.at_others(entry.ports or {}) then
+      local answers, err = answers_for(manager, entry.uplink, fleet, ctx)
+      if not answers then return nil, err end
+      for _, answer in ipairs(not told[key] and answers or {}) do
+        if not answer.ok then warn(manager, record, entry, answer, started) end
+      end
+      told[key] = true
     end
-    told[entry.uplink] = true
   end
   return true
 end

@@ -4,10 +4,12 @@
 local address = require "fcproc.network.address"
 local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local jailer = require "fcproc.machine.jailer"
 local launch = require "fcproc.machine.launch"
 local lease = require "fcproc.resources.lease"
 local namespaces = require "fcproc.resources.namespaces"
+local publish = require "fcproc.network.publish"
 local uids = require "fcproc.resources.uids"
 
 local M = {}
@@ -112,6 +114,38 @@ local function choose_jail(journal, taking, plan, fleet)
   return true
 end
 
+-- The ports that lead to the guest. One at all of the host's addresses is this VM's alone.
+local function choose_ports(journal, taking, ports)
+  local record, target = journal.record, nil
+  for _, tap in ipairs(record.taps) do target = target or tap.attach and tap.address and tap or nil end
+  if not target then
+    return nil, errors.new{ code = "invalid", op = "vm.publish",
+      message = "publish: needs a guest with an IPv4 address on the bridge" }
+  end
+  target.ports = {}
+  for i, port in ipairs(ports) do
+    local name = ("port-%d-%s-%d"):format(record.netns, port.protocol, port.port)
+    local ok, err
+    if port.address == publish.ANY then
+      ok, err = taking.leases:take_alone(name, taking.id)
+      if ok then taking.note(name) end
+    else
+      ok, err = taking.leases:take_shared(name, taking.id)
+      if ok then
+        taking.note(ok)
+        ok, err = taking.take(("%s-%s"):format(name, port.address))
+      end
+    end
+    if err and err.owner then
+      err.message = "is published by " .. taking.leases:describe{ folder = err.folder, id = err.owner }
+    end
+    if not ok then return about(("%s: %s"):format(port.place, publish.key(port)), err) end
+    target.ports[i] = { address = port.address, port = port.port, protocol = port.protocol,
+      guest_port = port.guest_port }
+  end
+  return true
+end
+
 -- None for a VM without a jail, a network and drives of its own.
 local function needs_leases(plan)
   local needed = plan.jailer or plan.network[1]
@@ -159,7 +193,8 @@ function M.names(journal, plan, fleet)
       if not ok then return about(("%s.mac: %s"):format(place_of(interface), tap.guest_mac), err) end
     end
   end
-  return true
+  if #plan.ports == 0 then return true end
+  return choose_ports(journal, taking, plan.ports)
 end
 
 return M

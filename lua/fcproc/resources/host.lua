@@ -11,10 +11,12 @@ local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
 local loop = require "fcproc.loop"
 local lease = require "fcproc.resources.lease"
+local localnet = require "fcproc.resources.localnet"
 local namespaces = require "fcproc.resources.namespaces"
 local nat = require "fcproc.network.nat"
 local partials = require "fcproc.resources.partial"
 local processes = require "fcproc.resources.processes"
+local publish = require "fcproc.network.publish"
 local strays = require "fcproc.resources.strays"
 local upkeep = require "fcproc.resources.upkeep"
 local uplinks = require "fcproc.network.uplinks"
@@ -51,6 +53,45 @@ local function tell_of_mtu(journal, tap, before)
   manager:_log(core.now(), message, { id = journal.id }, "warn")
 end
 
+---Is a port that the VM publishes in use by a socket?
+---@param journal fcproc.Journal
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT, with who has it
+function M.check_ports(journal, ctx)
+  for _, tap in ipairs(journal.record.taps) do
+    if tap.ports then return publish.check_sockets(journal.manager, tap.ports, ctx) end
+  end
+  return true
+end
+
+-- It goes on by itself when it takes longer. What it concerns is for the log.
+local function wait_for_flush(there, concerned, started, op, err, ctx)
+  local bounded <close> = core.context(ctx, FLUSH_LIMIT)
+  local done, count
+  if op then
+    done, count = loop.complete(bounded, op)
+    err = not done and count or nil
+  end
+  if err and err.code ~= "deadline" then
+    there:_log(started, "connections were not flushed", { first = concerned[1], reason = err.message },
+      "warn")
+  elseif done and count > 0 then
+    there:_log(started, "connections flushed", { first = concerned[1], count = count })
+  end
+end
+
+-- What was sent by UDP to a port before it was published is remembered as sent to this host.
+local function forget_earlier(manager, entries, ctx)
+  local ports = {}
+  for _, entry in ipairs(entries) do
+    for _, port in ipairs(publish.udp(entry.ports or {})) do ports[#ports + 1] = port end
+  end
+  if #ports == 0 then return end
+  local op, err = manager.net:flush_conntrack(ports, ctx)
+  wait_for_flush(manager, ports, core.now(), op, err, ctx)
+end
+
 ---The bridge, the TAPs and their NAT.
 ---@param journal fcproc.Journal
 ---@param fleet fcproc.Fleet
@@ -82,7 +123,9 @@ function M.make_network(journal, fleet, ctx)
   local entries = nat_entries(record)
   if #entries == 0 then return true end
   local ok, err = upkeep.add(manager, entries, fleet, ctx)
+  if ok then ok, err = localnet.acquire(journal, entries) end
   if not ok then return nil, err end
+  forget_earlier(manager, entries, ctx)
   return uplinks.check(manager, record, entries, fleet, ctx)
 end
 
@@ -202,25 +245,29 @@ local function begin_flush(there, group, ctx)
   end
   if #addresses == 0 then return function() end end
   local op, err = there.net:flush_conntrack(addresses, ctx)
-  return function()
-    local bounded <close> = core.context(ctx, FLUSH_LIMIT)
-    local done, count
-    if op then
-      done, count = loop.complete(bounded, op)
-      err = not done and count or nil
-    end
-    if err and err.code ~= "deadline" then
-      there:_log(started, "the connections of guests that are gone were not flushed",
-        { first = addresses[1], reason = err.message }, "warn")
-    elseif done and count > 0 then
-      there:_log(started, "connections flushed", { first = addresses[1], count = count })
-    end
-  end
+  return function() wait_for_flush(there, addresses, started, op, err, ctx) end
+end
+
+-- A record tells all of them, but one that was rebuilt, or that an earlier fcproc has written.
+local function leases_of(journal, leases)
+  local record = journal.record
+  if record.leases and not record.rebuilt then return record.leases end
+  local found, err = leases:list(journal.id)
+  if err then return nil, err end
+  local names = {}
+  for i, entry in ipairs(found) do names[i] = entry.name end
+  return names
 end
 
 local function remove_network(there, group, leases, ctx, left)
   local id = #group == 1 and group[1].id or nil
   local entries = {}
+  for _, journal in ipairs(group) do -- before what keeps guests from the host's loopback goes
+    local names, err = leases_of(journal, leases)
+    local ok = names
+    if ok then ok, err = localnet.release(there, leases, journal.id, names) end
+    if not ok then return note(left, journal.id, "route_localnet of the bridge", nil, err) end
+  end
   for _, journal in ipairs(group) do
     for _, entry in ipairs(nat_entries(journal.record)) do entries[#entries + 1] = entry end
   end
@@ -274,17 +321,6 @@ local function remove_networks(manager, list, leases, ctx, left)
       note_unseen(group, left, err)
     end
   end
-end
-
--- A record tells all of them, but one that was rebuilt, or that an earlier fcproc has written.
-local function leases_of(journal, leases)
-  local record = journal.record
-  if record.leases and not record.rebuilt then return record.leases end
-  local found, err = leases:list(journal.id)
-  if err then return nil, err end
-  local names = {}
-  for i, entry in ipairs(found) do names[i] = entry.name end
-  return names
 end
 
 -- Who is in the jail yet, or has its uid when that was chosen for this VM: then it is not the next one's.

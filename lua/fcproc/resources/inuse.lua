@@ -51,9 +51,26 @@ local function network_by(owner, number, tap)
   end
 end
 
+---Who has the TAPs of a VM that has no folder any more.
+---@param namespace integer
+---@param owner { manager: fcproc.Manager, folder: string, id: string }
+---@return string? by
+function M.by_network(namespace, owner)
+  return network_by(owner, namespace)
+end
+
+-- It is to be put back before its lease goes: see localnet.lua. With its namespace it has gone.
+local function localnet_by(owner, number)
+  local netns <close>, unseen = namespaces.find(math.tointeger(tonumber(number)), nil, owner.manager)
+  if unseen then return unseen.message end
+  if netns then return "a bridge has route_localnet for it" end
+  return not processes.all_seen() and UNSEEN or nil
+end
+
 local kinds = {
   { "^uid%-(%d+)", uid_by }, { "^drive%-(%d+)%-(%d+)$", drive_by },
   { "^tap%-(%d+)%-(.+)$", network_by }, { "^ip%-(%d+)%-", network_by }, { "^mac%-(%d+)%-", network_by },
+  { "^port%-(%d+)%-", network_by }, { "^localnet%-(%d+)%-", localnet_by },
 }
 
 ---Who has what the lease stands for?

@@ -117,11 +117,16 @@ function Leases:_owner_text(id)
   return journals.folder(self.manager, id)
 end
 
--- One at a time drops what is stale, so that nobody drops what has just been taken anew.
-local function lock(self)
+---One at a time, in all processes. Whoever holds it must not wait: another coroutine would, for the lock.
+---@param name string?  of what; default: dropping what is stale, so that nobody drops what has just been
+---                     taken anew
+---@return userdata? held  to be removed
+---@return fcproc.Error? err
+function Leases:lock(name)
+  local path = self.base .. "/.host/" .. (name and "lock-" .. name or "lock")
   local held, err
   for _ = 1, LOCK_TRIES do
-    held, err = core.lock_file(self.base .. "/.host/lock")
+    held, err = core.lock_file(path)
     if held or err.code ~= "busy" then break end
     core.poll_many({}, {}, LOCK_PAUSE)
   end
@@ -181,7 +186,7 @@ end
 -- Removes it if no VM stands behind it. Who has what it stands for, if not.
 local function drop_if_stale(self, name, owner)
   if has_vm(self, name, owner) then return false end
-  local held <close> = lock(self)
+  local held <close> = self:lock()
   if not held then return false end
   local now, by = self:owner(name), nil
   local stale = now and now.folder == owner.folder and now.id == owner.id and not has_vm(self, name, owner)
@@ -195,7 +200,7 @@ end
 
 -- Left by an earlier VM of that id, or somebody removed our folder: who just drops it has the lock.
 local function take_again(self, name, id)
-  local held <close>, err = lock(self)
+  local held <close>, err = self:lock()
   if not held then return nil, err end
   local ours = self:holds(name, id)
   held:remove()
@@ -239,11 +244,7 @@ end
 ---@return fcproc.Error? err
 function Leases:release(name, id)
   if not self:holds(name, id) then return true end
-  local removed, err = core.remove_file(self:_path(name))
-  if removed == nil then return nil, err end
-  local shared = name:match("^(.*%-shared)/")
-  if shared then os.remove(self:_path(shared)) end -- refused while another has it, too
-  return true
+  return self:drop(name)
 end
 
 ---Takes a name for this VM alone, when others may share it.
@@ -257,8 +258,7 @@ function Leases:take_alone(name, id)
   -- Both write down first and look then: so of two at once one sees the other.
   local shared = name .. "-shared"
   if not core.stat(self:_path(shared)) then return true end
-  for _, entry in ipairs(core.list_dir(self:_path(shared)) or {}) do
-    local one = shared .. "/" .. entry.name
+  for _, one in ipairs(self:sharers(name)) do
     local owner = self:owner(one)
     if owner and not drop_if_stale(self, one, owner) then
       self:release(name, id)
@@ -291,6 +291,29 @@ function Leases:take_shared(name, id)
     return nil, conflict(self, owner, "%s has it for itself alone")
   end
   return own
+end
+
+---Who shares a name, by their leases.
+---@param name string
+---@return string[] names
+function Leases:sharers(name)
+  local names = {}
+  for _, entry in ipairs(self.folder and core.list_dir(self:_path(name .. "-shared")) or {}) do
+    names[#names + 1] = ("%s-shared/%s"):format(name, entry.name)
+  end
+  return names
+end
+
+---Removes a lease, whoever's it is.
+---@param name string
+---@return true?
+---@return fcproc.Error? err
+function Leases:drop(name)
+  local removed, err = core.remove_file(self:_path(name))
+  if removed == nil then return nil, err end
+  local shared = name:match("^(.*%-shared)/")
+  if shared then os.remove(self:_path(shared)) end -- refused while another has it, too
+  return true
 end
 
 ---Takes the wanted address, or a free one: first the one that belongs to the VM.

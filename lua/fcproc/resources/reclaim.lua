@@ -6,6 +6,7 @@ local host = require "fcproc.resources.host"
 local journals = require "fcproc.resources.journal"
 local lease = require "fcproc.resources.lease"
 local lives = require "fcproc.resources.life"
+local localnet = require "fcproc.resources.localnet"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 local strays = require "fcproc.resources.strays"
@@ -111,6 +112,8 @@ local function sweep_rest(manager, report, ctx)
   for _, entry in ipairs(left) do fail(entry) end
   local leases, err = lease.open(manager)
   if not leases then return nil, err end
+  local ok, unswept = localnet.sweep(manager, leases)
+  if not ok then return nil, unswept end
   local kept
   report.leases, kept = leases:sweep()
   for _, entry in ipairs(kept) do

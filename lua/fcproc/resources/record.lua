@@ -82,10 +82,14 @@ local boot_id = string_with("^[%x-]+$", 36, "a boot's id")
 local identity = object{ pid = required(integer(1, 0x7fffffff)), start_time = required(number),
   boot_id = required(boot_id), inode = number, pid_ns = number, time_ns = number, sum = word }
 
+local port_number = integer(1, 65535)
+local port = object{ address = required(ipv4), port = required(port_number),
+  protocol = required(one_of("tcp", "udp")), guest_port = required(port_number) }
+
 local tap = object({
   name = required(interface), guest_mac = mac, mac = mac, attach = flag, isolated = flag,
   mtu = integer(68, 65535), nat = interface, keep = flag, address = ipv4, argument = text, told = flag,
-  ifindex = I32,
+  ifindex = I32, ports = list(port),
 }, function(value)
   if value.attach and not value.guest_mac then return "guest_mac is missing" end
 end)
@@ -97,7 +101,7 @@ local drive = object{
 
 -- What is one VM's on the host: see lease.lua.
 local lease = { kind = "string", bytes = true, max = 255, rule = function(value)
-  local inner = value:match("^uid%-%d+%-shared/%x+$") or value:match("^uid%-%d+$")
+  local inner = value:match("^%l+%-%d+[%w_.@+-]*%-shared/%x+$") or value:match("^uid%-%d+$")
     or value:match("^drive%-%d+%-%d+$") or value:match("^%l+%-%d+%-[^/%z]+$")
   if not inner then return "must be the name of a lease" end
 end }

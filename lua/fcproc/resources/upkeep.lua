@@ -10,9 +10,11 @@
 
 local aliases = require "fcproc.alias"
 local journals = require "fcproc.resources.journal"
+local localnet = require "fcproc.resources.localnet"
 local lives = require "fcproc.resources.life"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
+local publish = require "fcproc.network.publish"
 
 local M = {}
 
@@ -22,7 +24,8 @@ local MOST_NAMED = 8 -- VMs in a message
 ---@field id string       the VM's
 ---@field tap string
 ---@field address string  the guest's
----@field uplink string   by which it can't reach the world now
+---@field uplink string?  by which it can't reach the world now
+---@field ports fcproc.Port[]?  that don't lead to it now
 
 ---What the VM's record says of its NAT.
 ---@param record table
@@ -30,12 +33,24 @@ local MOST_NAMED = 8 -- VMs in a message
 function M.entries(record)
   local entries = {}
   for _, tap in ipairs(record.taps or {}) do
-    if tap.nat and tap.address then
+    local ports = tap.ports and tap.ports[1] and tap.ports or nil
+    if (tap.nat or ports) and tap.address then
       entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = (tap.guest_mac or ""):lower(),
-        uplink = tap.nat, id = record.id }
+        uplink = tap.nat, id = record.id, ports = ports }
     end
   end
   return entries
+end
+
+---The ports of this host that lead to the VM.
+---@param record table
+---@return fcproc.Port[]
+function M.ports(record)
+  local ports = {}
+  for _, tap in ipairs(record.taps or {}) do
+    for _, port in ipairs(tap.ports or {}) do ports[#ports + 1] = port end
+  end
+  return ports
 end
 
 -- The NAT of the record's VM if it runs, on this bridge, in this namespace.
@@ -139,6 +154,9 @@ function M.ensure(manager, ctx)
   back, err = nat.put_back(manager, entries, ctx)
   if not back then return nil, err end
   if #back > 0 then drop_ended(manager, back, ctx) end
+  local ok
+  ok, err = localnet.ensure(manager)
+  if not ok then return nil, err end
   return back
 end
 
@@ -170,8 +188,9 @@ end
 ---@return string message
 ---@return string fix
 function M.explain(missing)
-  local names, seen, count = {}, {}, 0
+  local names, seen, count, ports = {}, {}, 0, {}
   for _, entry in ipairs(missing) do
+    table.move(entry.ports or {}, 1, #(entry.ports or {}), #ports + 1, ports)
     if not seen[entry.id] then
       seen[entry.id], count = true, count + 1
       if count <= MOST_NAMED then names[count] = entry.id end
@@ -179,8 +198,10 @@ function M.explain(missing)
   end
   if count > MOST_NAMED then names[#names + 1] = ("and %d more"):format(count - MOST_NAMED) end
   return ("the kernel has lost rules of NAT (a firewall that was restarted takes them: nft flush "
-    .. "ruleset): %s can't reach the world, or can send under any address"):format(
-    table.concat(names, ", ")), "fcproc net up puts them back, as fcproc.vm.ensure_nat(manager) does"
+    .. "ruleset): %s can't reach the world, or can send under any address%s%s"):format(
+    table.concat(names, ", "), #ports > 0 and ", or is not reached at its published ports" or "",
+    publish.at_loopback(ports) and "; and guests may reach what listens at this host's loopback alone"
+    or ""), "fcproc net up puts them back, as fcproc.vm.ensure_nat(manager) does"
 end
 
 ---For the information on one VM.

@@ -118,7 +118,7 @@ function Vm:_facts()
     id = self.id, binary = record.binary, files = record.files, taps = record.taps,
     drives = record.drives, created = record.created, folder = self.journal.folder,
     address = self:address(), vcpus = record.vcpus, mem_mib = record.mem_mib, jail = record.jail,
-    warnings = record.warnings,
+    warnings = record.warnings, ports = upkeep.ports(record),
   }
   if self.machine then
     info.pid, info.uptime = self:pid(), os.time() - record.created

@@ -17,6 +17,7 @@ local outputs = require "fcproc.machine.outputs"
 local place = require "fcproc.resources.place"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
+local upkeep = require "fcproc.resources.upkeep"
 
 local M = {}
 
@@ -213,6 +214,7 @@ end
 ---                           of reach, in another PID namespace
 ---@field pid integer?       the VMM's
 ---@field address string?    the first of the guest's
+---@field ports fcproc.Port[]  of this host that lead to the guest
 ---@field created integer?  seconds since 1970
 ---@field managed boolean   a manager has it in its hands
 
@@ -246,6 +248,7 @@ function M.list(manager, ctx)
       pid = process and process:pid(), err = problem or state ~= "making" and life.err or nil }
     record = record or {}
     for _, tap in ipairs(record.taps or {}) do summary.address = summary.address or tap.address end
+    summary.ports = upkeep.ports(record)
     list[#list + 1] = summary
   end
   return list
@@ -265,6 +268,7 @@ end
 ---@field isolated boolean?
 ---@field nat string?          its uplink
 ---@field mtu integer?
+---@field ports fcproc.Port[]?
 
 ---@class fcproc.VmDrive
 ---@field id string

@@ -11,7 +11,7 @@ M.spec = {
   vcpus = "integer 1 32", mem_mib = "integer 1 1048576", smt = "boolean", cpu_template = "string",
   huge_pages = "string", track_dirty_pages = "boolean", drives = "table",
   pmem = "table", memory_hotplug = "table", serial = "table",
-  network = "table|boolean", vsock = "table", mmds = "table", balloon = "table",
+  network = "table|boolean", publish = "table", vsock = "table", mmds = "table", balloon = "table",
   entropy = "boolean|table", jailer = "table", boot = "string =config_file =api",
   seccomp = "string|boolean", log_level = "string =Off =Trace =Debug =Info =Warning =Error",
   console_limit = "integer 65536 1099511627776", timeout = "number 0.001 3600",
@@ -21,7 +21,7 @@ M.spec = {
 
 -- From a snapshot: what the VM is, it says itself.
 M.restore = {}
-for _, name in ipairs{ "id", "network", "jailer", "seccomp", "log_level", "console_limit",
+for _, name in ipairs{ "id", "network", "publish", "jailer", "seccomp", "log_level", "console_limit",
   "timeout", "arguments", "hooks", "cgroup", "stdin", "limits", "track_dirty_pages" } do
   M.restore[name] = M.spec[name]
 end

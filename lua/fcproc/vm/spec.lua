@@ -10,6 +10,7 @@ local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
+local publish = require "fcproc.vm.publish"
 local rootless = require "fcproc.vm.rootless"
 local schema = require "fcproc.vm.schema"
 local sizes = require "fcproc.vm.sizes"
@@ -78,6 +79,7 @@ local M = {}
 ---@field id string?                as in fcproc.VmSpec
 ---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  one for each of the snapshot's, or none:
 ---                                 the guest keeps its address and MAC
+---@field publish string[]?         as in fcproc.VmSpec: a snapshot has none
 ---@field jailer fcproc.JailerSpec?
 ---@field stdin integer?
 ---@field hooks table<string, function>?
@@ -124,6 +126,8 @@ local M = {}
 ---@field serial { path: string, rate_limit: table? }?  where the guest's serial console goes in place of
 ---                                 console(), as Firecracker sees the path; from Firecracker 1.14 on
 ---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  true: one, all of it chosen
+---@field publish string[]?         ports of this host that lead to the guest: "8080:80" (at 127.0.0.1),
+---                                 "127.0.0.1:5353:53/udp", "0.0.0.0:8000-8009:80-89"; at most 256
 ---@field vsock { cid: integer }?   its socket is vsock.sock in the VM's folder
 ---@field mmds { data: table?, version: ("V1"|"V2")?, address: string? }?  the metadata service; default "V2"
 ---@field balloon fcproc.BalloonSpec?
@@ -608,6 +612,7 @@ end
 ---@field line fcproc.CommandLine?  the kernel's, but for what is added
 ---@field drives table[]
 ---@field network table[]
+---@field ports fcproc.Port[]  that are published
 ---@field jailer table?
 ---@field inside boolean?      it is in the manager's rootless namespaces, and in a jail there
 ---@field spec fcproc.VmSpec
@@ -655,6 +660,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   plan.jailer = check_jailer(check, manager, spec, binary, ctx)
   enter(check, manager, spec, plan)
   plan.network = check_network(check, manager, spec.network, ok and id or nil)
+  plan.ports = publish.check(check, manager, spec)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then
     check:add("stdin", "a jailer with daemonize closes it: there is no console then")
@@ -666,7 +672,10 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   end
   if restoring then check_restored(check, plan) else check_machine(check, plan, fleet, ctx) end
   bytes.check(check, manager, plan)
-  if not restoring and not check:failed() then check_addressed(check, manager, plan) end
+  if not restoring and not check:failed() then
+    check_addressed(check, manager, plan)
+    publish.check_guest(check, plan)
+  end
   if check:failed() then return nil, check:error() end
   if not restoring then
     boot.check_version(check, manager, plan, ctx)
