@@ -488,7 +488,7 @@ $(BUILD)/bench-bare $(BUILD)/bench-bare-vms: $(BUILD)/bench-%: spec/bench/%.c sp
 	$(CC) -O2 -Wall -Wextra $(WERROR) -o $@ $<
 
 # The primitives, and whole VMs; BENCH=vms or BENCH=bench is one of them.
-BENCH ?= bench vms
+BENCH ?= bench vms disks
 
 bench: deps
 	@$(MAKE) -s module $(BUILD)/bench-bare $(BUILD)/bench-bare-vms

@@ -305,6 +305,13 @@ describe("an image as a disk", function()
     drive = must(must(disks.disk(must(store:find("one")).path, { store = store, overlay = "16MiB" })):disk())
     assert.are.equal(16 << 20, (core.disk_look(drive.overlay, 0)))
     fails("not_found", disks.disk("two", { store = store }))
+    -- No registry is asked, nothing is built.
+    for ref, says in pairs{ ["docker://one"] = false, ["docker://two"] = "asks no registry unless",
+      ["dir:/etc"] = "fcproc image build dir:/etc --name NAME" } do
+      local found, err = disks.disk(ref, { store = store })
+      assert.are.equal(not says, found ~= nil)
+      assert.is_true(not says or (err.code == "invalid" and err.message:find(says, 1, true) ~= nil))
+    end
     fails("invalid", disks.disk("bbbb2222", { store = store }))
     fails("invalid", disks.disk("one", { store = store, overlay = "1GiB", copy = "sparse" }))
     fails("invalid", must(disks.disk("one", { store = store, overlay = "2G" })):disk())

@@ -50,16 +50,48 @@ end
 
 local function is_path(ref) return ref:find("^%.?%.?/") ~= nil end
 
+local SOURCES = { dir = true, tar = true, oci = true, ["oci-archive"] = true, ["docker-archive"] = true }
+
+-- From a registry into the store, when that has none of the name. Who does not ask for it never gets there.
+local function pull(ref, store, ctx)
+  local there = ref:gsub("^docker://", "")
+  local name = there:gsub("@sha256:", ".") -- which is no name's
+  local image, err = store:find(name)
+  if image or err.code ~= "not_found" then return image, err end
+  local build = require("fcproc.image.build").build -- loaded only where something is built
+  local built
+  built, err = build("docker://" .. there, nil, { name = name, store = store }, ctx)
+  if not built then return nil, err end
+  return store:find(name)
+end
+
+local function of_store(ref, store, asked, ctx)
+  if asked then return pull(ref, store, ctx) end
+  local transport = ref:match("^([%l-]+):")
+  if ref:find("^docker://") then
+    local image, err = store:find((ref:gsub("^docker://", "")))
+    if image or err.code ~= "not_found" then return image, err end
+    return invalid("%s is not in the store, and a launch asks no registry unless it is told to (pull = true, "
+      .. "--pull)", errors.quoted(ref, 120))
+  elseif SOURCES[transport] and not store:find(ref) then
+    return invalid("%s is no image yet: fcproc image build %s --name NAME puts it into the store, and NAME "
+      .. "is one", errors.quoted(ref, 120), errors.quoted(ref, 120))
+  end
+  return store:find(ref)
+end
+
 ---What a name or a path leads to.
 ---@param ref string
----@param store string|fcproc.ImageStore|nil
+---@param opts { store: string|fcproc.ImageStore|nil, pull: boolean? }
+---@param ctx fcproc.Context?
 ---@return { path: string, kind: string? }?
 ---@return fcproc.Error|fcproc.ImageStore store
-function M.find(ref, store)
-  local image, err
+function M.find(ref, opts, ctx)
+  local store, err = opts.store, nil
   if type(store) ~= "table" then store, err = stores.open(store) end
   if not store then return nil, err end
-  if is_path(ref) then image, err = of_path(ref) else image, err = store:find(ref) end
+  local image
+  if is_path(ref) then image, err = of_path(ref) else image, err = of_store(ref, store, opts.pull, ctx) end
   if not image then return nil, err end
   if image.kind and image.kind ~= "ext4" and image.kind ~= "squashfs" then
     return invalid("%s is no disk: it is a %s", errors.quoted(ref, 80), image.kind)
@@ -84,7 +116,7 @@ function M.disk(ref, opts, ctx)
   opts = opts or {}
   local ok, err = loop.check(ctx)
   if not ok then return nil, err end
-  local image, store = M.find(ref, opts.store)
+  local image, store = M.find(ref, opts, ctx)
   if not image then return nil, store end
   local overlay = opts.overlay
   if overlay == nil or overlay == true then

@@ -38,7 +38,7 @@ function M.spec(spec, ctx)
     return invalid("image: must be an image's name, or a table with it: { \"debian12\", overlay = \"4GiB\" }")
   end
   if spec.drives ~= nil and type(spec.drives) ~= "table" then return invalid("drives: must be a list") end
-  local found, err = disks.find(given[1], given.store) -- told before the lack of a kernel
+  local found, err = disks.find(given[1], given, ctx) -- told before the lack of a kernel
   if not found then return nil, err end
   local made = {}
   for key, value in pairs(spec) do made[key] = value end
