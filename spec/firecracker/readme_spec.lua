@@ -63,7 +63,8 @@ local function run(world, argv, text)
   text = text:gsub("/run/fcproc", world.folder:file("run")):gsub("/srv", world.folder:file("srv"))
   support.write_file(path, text)
   argv[#argv + 1] = path
-  local env = cli.env(world, { PATH = ("%s:%s:%s"):format(bin, os.getenv("PATH"),
+  local env = cli.env(world, { FCPROC_STORE = world.folder:file("images"),
+    PATH = ("%s:%s:%s"):format(bin, os.getenv("PATH"),
     support.firecracker():match("^(.*)/")) })
   return support.must(fcproc.runner():run(argv, { env = env, netns = world.netns, timeout = 120 }))
 end
