@@ -57,8 +57,8 @@ CORE := error context op ctxwait linger pathwait path executable filecommon file
 BINDING := binding arguments core error context op path file capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error tree place source filler digest job stream layer read archive folder look edit extract \
-	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target
-IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite
+	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target unpack
+IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process rights runner tail \
 	waiters \
@@ -78,6 +78,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
 	image image/archive image/build image/edits image/inspect image/looks image/manifest image/registry \
 	image/source image/verify \
+	image/elf image/modinfo image/modules \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/build cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/progress cli/report cli/requests cli/run cli/spec cli/vms
 # The guest's /init, by the files of csrc/agent.

@@ -53,6 +53,7 @@ void image_open_job(lua_State *L);
 void image_open_tree(lua_State *L);
 void image_open_read(lua_State *L);
 void image_open_write(lua_State *L);
+void image_open_unpack(lua_State *L);
 /* Adds a type with methods, "close" among them, to the registry. [-0, +0, m] */
 void image_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
 /* More of them. [-0, +0, m] */

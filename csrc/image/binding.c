@@ -17,5 +17,6 @@ int luaopen_fcproc_imagecore(lua_State *L)
     image_open_tree(L);
     image_open_read(L);
     image_open_write(L);
+    image_open_unpack(L);
     return 1;
 }

@@ -59,6 +59,45 @@ FCPROC_API const char *fcproc_image_hash_result(const fcproc_image_job *job);
  * once it is done. */
 FCPROC_API const char *fcproc_image_job_warning(const fcproc_image_job *job, size_t i);
 
+/* ---- one file, unpacked --------------------------------------------------------------------- */
+
+/* What gzip, bzip2, compress, lz4, lzip, lzma, xz or zstd has packed, by how it begins; else as it is. */
+struct fcproc_image_unpacking {
+    size_t struct_size;
+    const char *path;         /* a regular file, */
+    uint64_t from, len;       /* or a part of it; len 0: to its end */
+    uint64_t limit;           /* bytes that may come out; 0: 1 GiB */
+    int fd;                   /* where they are written, which stays the caller's; -1: nowhere */
+    bool keep;                /* in memory */
+    const char *const *marks; /* texts of 1 to 31 bytes, of which it is told where they first are */
+    size_t n_marks;           /* at most 4 */
+};
+#define FCPROC_IMAGE_UNPACKING_INIT                                              \
+    {                                                                            \
+        sizeof(struct fcproc_image_unpacking), NULL, 0, 0, 0, -1, false, NULL, 0 \
+    }
+/* Job. FCPROC_ERR_INVALID: cut or damaged, or more than the limit. */
+FCPROC_CHECKED int fcproc_image_unpack(const struct fcproc_image_unpacking *unpacking,
+                                       fcproc_image_job **ret, fcproc_error *err);
+
+struct fcproc_image_unpacked {
+    size_t struct_size;
+    uint64_t bytes;   /* that came out */
+    bool packed;      /* else it was taken as it is */
+    const char *data; /* what was kept, which lasts as long as the job; or NULL */
+    int64_t marks[4]; /* offsets in what came out; -1: not in it */
+};
+#define FCPROC_IMAGE_UNPACKED_INIT                            \
+    {                                                         \
+        sizeof(struct fcproc_image_unpacked), 0, false, NULL, \
+        {                                                     \
+            0, 0, 0, 0                                        \
+        }                                                     \
+    }
+/* Of that job, once it is done. */
+FCPROC_CHECKED int fcproc_image_unpack_result(const fcproc_image_job *job,
+                                              struct fcproc_image_unpacked *ret, fcproc_error *err);
+
 /* ---- trees ----------------------------------------------------------------------------------- */
 
 struct fcproc_image_limits {

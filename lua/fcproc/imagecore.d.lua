@@ -55,6 +55,27 @@ function imagecore.digest(bytes) end
 ---@return fcproc.Job?, fcproc.Error?
 function imagecore.hash(options) end
 
+---@class fcproc.Unpacking
+---@field path string     a regular file,
+---@field from integer?   or a part of it
+---@field len integer?    default: to its end
+---@field limit integer?  bytes that may come out (1 GiB)
+---@field fd integer?     where they are written
+---@field keep boolean?   they become a string
+---@field marks string[]? texts of 1 to 31 bytes, at most four, of which it is told where they first are
+
+---@class fcproc.Unpacked
+---@field bytes integer    that came out
+---@field packed boolean   else it was taken as it is
+---@field data string?     with keep
+---@field marks (integer|false)[]  their offsets in what came out
+
+---A file without what gzip, bzip2, compress, lz4, lzip, lzma, xz or zstd has packed it with, told by how it
+---begins; its result is an fcproc.Unpacked. ERR_INVALID: cut or damaged, or more than the limit.
+---@param options fcproc.Unpacking
+---@return fcproc.Job?, fcproc.Error?
+function imagecore.unpack(options) end
+
 ---@class fcproc.Tree  what an image will hold. While a job of it is open all its calls are ERR_BUSY
 local Tree = {}
 
