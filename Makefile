@@ -521,7 +521,7 @@ FUZZ_SEED ?=
 fuzz: DEPS_EXTRA = $(DEPS_TEST)
 fuzz: deps
 	@$(MAKE) -s module
-	@for name in journal manifest; do \
+	@for name in journal manifest ext4; do \
 		$(SOAK_ENV) $(LUA) spec/fuzz/$$name.lua $(FUZZ_SECONDS) $(FUZZ_SEED) || exit 1; done
 
 # The rock into scratch trees, used outside the checkout, and removed.

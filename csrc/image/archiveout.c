@@ -21,7 +21,8 @@ struct writer {
     size_t n_names, room_names;
     uint64_t bare; /* that lose their attributes */
     char *first_bare;
-    bool ending; /* all entries are in it */
+    bool ending;    /* all entries are in it */
+    bool giving_up; /* what is still written goes nowhere */
 };
 
 static int nomem(struct writer *w)
@@ -44,28 +45,27 @@ static int archive_failed(struct writer *w, const char *path, size_t len)
                        text ? text : "libarchive does not say why");
 }
 
+/* libarchive loses its memory when it hears of an error in a header: it is told when it is freed, and
+ * its caller looks at the job's. */
 static la_ssize_t on_write(struct archive *archive, void *arg, const void *data, size_t len)
 {
     struct writer *w = arg;
     size_t done = 0;
 
     (void)archive;
-    if (job_check(w->job) < 0)
+    if (w->giving_up)
         return -1;
-    while (done < len) {
+    while (done < len && w->job->error.code == 0 && job_check(w->job) == 0) {
         ssize_t n = write(w->fd, (const char *)data + done, len - done);
 
-        if (n < 0 && errno == EINTR)
-            continue;
+        if (n >= 0)
+            done += (size_t)n;
         /* A reader that has seen the end need not take what fills the last record. */
-        if (n < 0 && errno == EPIPE && w->ending)
+        else if (errno == EPIPE && w->ending)
             break;
-        if (n < 0) {
+        else if (errno != EINTR)
             (void)image_errno(&w->job->error, w->job->op, errno, "can't write the %s",
                               w->format == ARCHIVE_TAR ? "tar" : "cpio");
-            return -1;
-        }
-        done += (size_t)n;
     }
     return (la_ssize_t)len;
 }
@@ -74,9 +74,10 @@ static la_ssize_t on_write(struct archive *archive, void *arg, const void *data,
 
 static int put_data(struct writer *w, size_t len, const char *path, size_t path_len)
 {
-    if (archive_write_data(w->archive, w->out.buffer, len) != (la_ssize_t)len)
+    if (archive_write_data(w->archive, w->out.buffer, len) != (la_ssize_t)len ||
+        w->job->error.code != 0)
         return archive_failed(w, path, path_len);
-    return job_check(w->job);
+    return job_check(w->job); /* in a hole nothing is written */
 }
 
 /* libarchive leaves out those of holes that it was told of. */
@@ -253,7 +254,7 @@ static int write_entry(void *arg, const char *path, size_t len, const struct ent
     if (r < 0)
         return r;
     /* ARCHIVE_WARN: a name that is not UTF-8 is written as its bytes. */
-    if (archive_write_header(w->archive, w->entry) < ARCHIVE_WARN)
+    if (archive_write_header(w->archive, w->entry) < ARCHIVE_WARN || w->job->error.code != 0)
         return archive_failed(w, path, len);
     return S_ISREG(inode->mode) && !again ? put_contents(w, inode, path, len) : 0;
 }
@@ -265,16 +266,31 @@ static int check(int r)
     return r < ARCHIVE_WARN ? -1 : 0;
 }
 
+static int has_fraction(void *arg, const char *path, size_t len, const struct entry *entry,
+                        struct inode *inode)
+{
+    (void)arg, (void)path, (void)len, (void)entry;
+    return inode->mtime_ns != 0;
+}
+
+static int set_tar(struct writer *w)
+{
+    int fractions = output_walk(w->job->tree, has_fraction, NULL, w->job->op, &w->job->error);
+
+    if (fractions < 0)
+        return fractions;
+    /* The restricted form has headers of its own only where they say more than the old ones, but for
+     * the fractions of seconds. */
+    return check(fractions ? archive_write_set_format_pax(w->archive)
+                           : archive_write_set_format_pax_restricted(w->archive)) |
+           check(archive_write_set_options(w->archive, "xattrheader=SCHILY"));
+}
+
 static int set_up(struct writer *w, bool gzip)
 {
     struct archive *a = w->archive;
-    int r;
+    int r = w->format == ARCHIVE_TAR ? set_tar(w) : check(archive_write_set_format_cpio_newc(a));
 
-    if (w->format == ARCHIVE_TAR)
-        r = check(archive_write_set_format_pax_restricted(a)) |
-            check(archive_write_set_options(a, "xattrheader=SCHILY"));
-    else
-        r = check(archive_write_set_format_cpio_newc(a));
     if (gzip)
         r |= check(archive_write_add_filter_gzip(a)) |
              check(archive_write_set_options(a, "gzip:!timestamp"));
@@ -307,11 +323,9 @@ int archive_out(job_t *job, int fd, enum archive_format format, bool gzip)
     if (r == 0 && w.bare > 0)
         job_warn(job, "a cpio has no attributes: %llu files lose theirs, first /%s",
                  (unsigned long long)w.bare, SHOWN(first, strlen(first)));
-    if (r == 0 && check(archive_write_close(w.archive)) < 0)
+    if (r == 0 && (check(archive_write_close(w.archive)) < 0 || job->error.code != 0))
         r = archive_failed(&w, "", 0);
-    /* Else it would write the rest when it is freed. */
-    if (r < 0 && w.archive)
-        (void)archive_write_fail(w.archive);
+    w.giving_up = r < 0;
     archive_entry_free(w.entry);
     archive_write_free(w.archive);
     for (size_t i = 0; i < w.n_names; i++)

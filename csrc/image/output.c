@@ -29,7 +29,7 @@ int output_walk(const struct tree *tree,
     return r;
 }
 
-enum { SMALL = 128 << 10 };
+enum { SMALL = 1 << 20 };
 
 int output_new(struct output *out, job_t *job, int fd)
 {
