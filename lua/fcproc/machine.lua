@@ -67,10 +67,12 @@ end
 
 ---How it ended, as one sentence for the operator.
 ---@param exit fcproc.Exit?
+---@param fault boolean?  what triple_fault has said of it; nil: it is asked
 ---@return string
-function Machine:describe_exit(exit)
+function Machine:describe_exit(exit, fault)
+  if fault == nil then fault = self:triple_fault(exit) end
   return remedies.oom(exit, self.files.jail, self.outer)
-    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = self:triple_fault(exit) })
+    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = fault })
 end
 
 ---Did it end because the guest's CPU gave up? Its log says so; before 1.15 at the level Info only.

@@ -58,9 +58,12 @@ local TRIPLE_FAULT = { "Received KVM_EXIT_SHUTDOWN signal", "Unexpected exit rea
 ---@param log string
 ---@return boolean
 function M.is_triple_fault(log)
-  for line in log:gmatch("[^\n]+") do
-    for _, words in ipairs(line:find(":fc_vcpu %d") and TRIPLE_FAULT or {}) do
-      if line:find(words, 1, true) then return true end
+  for _, words in ipairs(TRIPLE_FAULT) do
+    local first, last = log:find(words, 1, true)
+    while first do
+      local line = log:sub(1, first - 1):match("[^\n]*$")
+      if line:find(":fc_vcpu %d") then return true end
+      first, last = log:find(words, last + 1, true)
     end
   end
   return false

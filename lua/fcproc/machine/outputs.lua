@@ -24,7 +24,7 @@ function M.expected(jail, name)
   return { id = jail.made and jail.made[name], uid = jail.uid, single = true }
 end
 
-local function name_of(path) return path:match("[^/]+$") end
+local function name_of(path) return path:match(".*/(.*)") end
 
 ---@param files fcproc.MachineFiles
 ---@param which "console"|"log"|"metrics"

@@ -3,6 +3,7 @@
 
 local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
+local endpoints = require "fcproc.machine.endpoints"
 local errors = require "fcproc.error"
 local options = require "fcproc.options"
 
@@ -82,10 +83,12 @@ local function look(machine, ctx, step, vm)
   end
 end
 
+local KEYS = endpoints.encode("PUT", "/actions", { action_type = "SendCtrlAltDel" })
+
 local function press(machine, left, ctx)
   left = math.max(left, 0)
   local limited <close> = core.context(ctx or core.default_context(), math.min(ANSWER_LIMIT, left))
-  return machine:api("PUT", "/actions", { action_type = "SendCtrlAltDel" }, limited)
+  return machine:api("PUT", "/actions", KEYS, limited)
 end
 
 ---The guest is asked, again and again. One that is known to run is not looked at before the first time.
@@ -257,8 +260,8 @@ function M.process(vm, ladder, ctx, turns)
   end
   report.took = core.now() - began
   if gone then
-    report.triple_fault = machine:triple_fault(report.exit)
-    report.description = machine:describe_exit(report.exit)
+    local fault = machine:triple_fault(report.exit)
+    report.triple_fault, report.description = fault, machine:describe_exit(report.exit, fault or false)
     report.console_panic = console.panic(machine.files)
     return report
   end
