@@ -105,8 +105,8 @@ static int walk_way(struct tree *tree, struct way *way, const char *path, size_t
                 err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
                 "a name of %zu bytes, of which no file system takes more than %d: %s", len,
                 TREE_NAME_MOST, SHOWN(path, path_len));
-        if (folder->path_len + 1 + len > TREE_PATH_MOST)
-            return too_long(path, folder->path_len + 1 + len, op, err);
+        if (folder->path_len + len > TREE_PATH_MOST)
+            return too_long(path, folder->path_len + len, op, err);
         last = is_last(way);
         e = tree_find(tree, folder, name, len);
         if (e && S_ISLNK(e->inode->mode) && (!last || flags & PLACE_FOLLOW)) {

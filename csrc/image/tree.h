@@ -71,7 +71,7 @@ struct folder {
     struct inode *inode;
     struct folder *parent; /* of the root: itself */
     struct entry *self;    /* its name there; of the root: NULL */
-    uint32_t path_len;     /* of its own path */
+    uint32_t path_len;     /* of its own path, with a slash behind; of the root: 0 */
     struct folder *next;   /* in tree->folders */
 };
 

@@ -51,7 +51,9 @@ class Layer:
     def free(self, path):
         """Does nothing of this layer touch it, what is on the way to it, or what is in it?"""
         passed = self.way(path)
-        if not passed or self.touched & set(passed) or passed[-1] in self.used or any(
+        # A link that leads to its own replacement GNU tar makes a folder of; who knows where the path leads
+        # (containerd) does not.
+        if not passed or passed[-1] in passed[:-1] or self.touched & set(passed) or passed[-1] in self.used or any(
                 used.startswith(passed[-1] + "/") for used in self.used):
             return False
         self.touched.add(passed[-1])
