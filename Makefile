@@ -356,7 +356,8 @@ DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse li
 	libarchive-dev zlib1g-dev libext2fs-dev comerr-dev musl-tools
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
-	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng
+	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 xz-utils zstd \
+	skopeo umoci docker-registry
 DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables squashfs-tools xz-utils
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 

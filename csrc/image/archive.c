@@ -125,6 +125,7 @@ static int archive_run(job_t *job)
     job_step(job, "reading");
     r = reader_open(&a->reader, job, a->fd, a->has_window ? &a->window : NULL, a->name, hashes);
     a->fd = -EBADF;
+    a->reader.pads = a->digest[0] || a->diff_id[0];
     if (r == 0 && a->reader.stream.kind == STREAM_PLAIN)
         r = keep_archive(a);
     if (r == 0 && a->layer && !(layer = layer_new(job->tree, a->name)))
@@ -158,6 +159,7 @@ static int read_again(job_t *job, struct layer *layer)
     size_t i = 0;
     int r = reader_open(&reader, job, take_fd(&layer->fd), &window, layer->name, false);
 
+    reader.pads = true;
     while (r == 0 && (r = reader_next(&reader, &entry)) > 0) {
         struct record *record;
 

@@ -39,14 +39,23 @@ static int archive_failed(struct reader *r)
 
 /* ---- libarchive's callbacks ---- */
 
+enum { TAR_BLOCK = 512 };
+
 static la_ssize_t read_stream(struct archive *a, void *arg, const void **ret)
 {
+    static const char zeros[TAR_BLOCK];
     struct reader *r = arg;
     size_t len = 0;
 
     if (stream_next(&r->stream, ret, &len) < 0) {
         archive_set_error(a, EIO, "reading failed");
         return -1;
+    }
+    /* umoci 0.4 does not fill it up. */
+    if (len == 0 && r->pads && r->stream.plain % TAR_BLOCK != 0) {
+        r->pads = false;
+        *ret = zeros;
+        len = TAR_BLOCK - (size_t)(r->stream.plain % TAR_BLOCK);
     }
     return (la_ssize_t)len;
 }

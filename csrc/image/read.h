@@ -21,6 +21,7 @@ struct reader {
     const char *entry_name; /* of the last one; libarchive's */
     uint32_t ordinal;       /* from 1 */
     bool unmarked;          /* it ended without an end mark */
+    bool pads;              /* its last block may be cut where nothing is missing: a digest tells */
 };
 
 /* Takes the descriptor; name lasts as long as the reader. To be closed in any case. */

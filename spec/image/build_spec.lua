@@ -164,6 +164,21 @@ describe("a build", function()
     nothing_but(dir, "disk", "layout")
   end)
 
+  it("takes a layer without its end, as umoci writes them, when its digests are right", function()
+    local tar = images.tar{ { "last", data = "x" } }
+    tar = tar:sub(1, 513) -- neither the rest of the last block nor an end mark
+    for _, gzip in ipairs{ true, false } do
+      local layout = images.layout(dir:file("layout" .. tostring(gzip)))
+      layout:write{ layout:image({ BASE, tar, UPPER, tar }, { gzip = gzip }) }
+      local report = must(fcproc.image.build("oci:" .. layout.path, dir:file("out"), { format = "tar" }))
+      assert.are.equal("x", listed(dir:file("out")).last.data)
+      assert.is_truthy(table.concat(report.notes):find("end mark", 1, true))
+    end
+    support.write_file(dir:file("a.tar"), tar)
+    fails("invalid", fcproc.image.build(dir:file("a.tar"), dir:file("a")))
+    must(fcproc.image.build(("tar:%s@%s"):format(dir:file("a.tar"), images.sha256(tar)), dir:file("a")))
+  end)
+
   it("puts in and takes out what it is told to", function()
     support.write_file(dir:file("a.tar"), BASE)
     local report = must(fcproc.image.build(dir:file("a.tar"), dir:file("out"), { format = "tar", time = 7,

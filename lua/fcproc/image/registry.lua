@@ -64,7 +64,8 @@ local function arguments(ref, opts, layout)
   add("copy", "--quiet")
   if opts.authfile then add("--authfile", opts.authfile) end
   if opts.tls_verify == false then add("--src-tls-verify=false") end
-  add(("docker://%s%s"):format(ref.name, ref.digest and "@" .. ref.digest or ""))
+  -- A tag beside a digest says nothing, and skopeo 1.9 refuses it.
+  add("docker://" .. (ref.digest and ref.name:gsub(":[^/:]*$", "") .. "@" .. ref.digest or ref.name))
   add(("oci:%s:%s"):format(layout, TAG))
   return argv
 end

@@ -1,0 +1,151 @@
+-- fcproc image build, inspect and verify, as an ordinary user types them.
+
+local cjson = require "cjson"
+local cli = require "spec.support.cli"
+local core = require "fcproc.core"
+local fcproc = require "fcproc"
+local images = require "spec.support.images"
+local support = require "spec.support"
+
+local NOBODY = 65534
+local LONG = ("n"):rep(255)
+
+local TAR = images.tar{
+  { "etc/", kind = "dir" }, { "etc/hostname", data = "x\n" }, { "sbin/", kind = "dir" },
+  { "sbin/init", data = "#!/bin/sh\n", mode = 493 }, { "bin/", kind = "dir" },
+  { "bin/sh", data = "x", mode = 493 },
+  { "caf\xc3\xa9", data = "UTF-8" }, { "cafe\xcc\x81", data = "another" }, { "caf\xe9", data = "Latin-1" },
+  { LONG, data = "long" }, { "link", kind = "symlink", target = "caf\xe9" },
+}
+
+describe("fcproc image", function()
+  before_each(support.before_each)
+
+  local world
+  before_each(function()
+    world = cli.world()
+    support.write_file(world.folder:file("root.tar"), TAR)
+    support.sh{ "chmod", "755", world.folder.path }
+    support.sh{ "mkdir", "-m", "700", world.folder:file("own") }
+    support.sh{ "chown", "65534:65534", world.folder:file("own") }
+  end)
+  after_each(function() getmetatable(world).__close(world) end)
+  after_each(support.after_each)
+
+  local function own(name) return world.folder:file("own/" .. name) end
+
+  -- As somebody without any right.
+  local function run(args, more)
+    local opts = { uid = NOBODY, gid = NOBODY, env = { HOME = world.folder:file("own") } }
+    for key, value in pairs(more or {}) do opts.env[key] = value end
+    return cli.run(world, args, opts)
+  end
+
+  local function works(args, more)
+    local done = run(args, more)
+    if done.status ~= 0 then error(done.out .. done.err, 2) end
+    return done.out, done.err
+  end
+
+  it("builds, tells what it changed and what will hurt, and verifies", function()
+    support.write_file(world.folder:file("motd"), "hello\n")
+    local out, err = works{ "image", "build", world.folder:file("root.tar"), own("disk.ext4"),
+      "--size", "32MiB", "--overlay", "/etc/motd=" .. world.folder:file("motd"),
+      "--manifest", own("manifest.json") }
+    assert.is_truthy(out:find("disk.ext4: ext4, 32 MiB, ", 1, true), out)
+    assert.is_truthy(out:find("put +/etc/motd +asked for\n") and out:find("link +/etc/resolv.conf"), out)
+    assert.is_truthy(err:find("warning: what /sbin/init is run by, /bin/sh, is neither", 1, true), err)
+    assert.are.equal(32 << 20, core.stat(own("disk.ext4")).size)
+    assert.is_truthy(works{ "image", "verify", own("disk.ext4"), "--manifest", own("manifest.json") }
+      :find("whole (digest, e2fsck)", 1, true))
+    support.sh{ "sh", "-c", "printf x | dd status=none conv=notrunc of=" .. own("disk.ext4") }
+    assert.are.equal(4, run{ "image", "verify", own("disk.ext4"), "--manifest", own("manifest.json") }.status)
+    out = works{ "image", "inspect", "tar:" .. world.folder:file("root.tar") }
+    assert.is_truthy(out:find("init +/sbin/init\n") and out:find("\nbad_init: ", 1, true), out)
+  end)
+
+  it("says the same as JSON", function()
+    local source = world.folder:file("root.tar")
+    local text = works{ "--json", "image", "build", source, own("x.tar"), "--format", "tar" }
+    local report = cjson.decode(text)
+    assert.are.equal("tar", report.format)
+    assert.are.equal("bad_init", report.warnings[1].name)
+    assert.are.equal(#report.edits, #report.manifest.edits)
+    text = works{ "--json", "image", "build", source, own("y.tar"), "--format", "tar", "--as-is" }
+    assert.is_truthy(text:find('"edits":[]', 1, true) and not text:find('"edits":{}', 1, true), text)
+  end)
+
+  it("ends with the status of what went wrong", function()
+    local source = world.folder:file("root.tar")
+    for status, args in pairs{
+      [2] = { source, own("x"), "--size", "1M" },
+      [3] = { world.folder:file("nowhere.tar"), own("x") },
+      [4] = { source, world.folder:file("own") }, [5] = { source, world.folder:file("not-mine") },
+    } do
+      local done = run{ "--json", "image", "build", table.unpack(args) }
+      assert.are.equal(status, done.status, done.err)
+      assert.is_truthy(cjson.decode(done.out).error.message)
+    end
+    assert.are.equal(2, run{ "image", "build", source, own("x"), "--format", "qcow2" }.status)
+    assert.are.equal(2, run{ "image", "build", source }.status)
+    assert.are.equal(3, run{ "image", "build", "no-such-name", own("x") }.status)
+    assert.are.equal(124, run{ "--timeout", "0", "image", "build", source, own("x") }.status)
+    assert.are.equal(".local\n", support.sh{ "ls", "-A", world.folder:file("own") })
+  end)
+
+  it("reads names in any locale as the bytes that they are", function()
+    support.sh{ "localedef", "-i", "en_US", "-f", "ISO-8859-1", world.folder:file("latin") }
+    support.sh{ "chmod", "-R", "a+rX", world.folder:file("latin") }
+    support.write_file(world.folder:file("build.lua"), [[
+      assert(os.setlocale("") == os.getenv("LC_ALL"))
+      local report = assert(require("fcproc").image.build(arg[1], arg[2], { as_is = true }))
+      assert(#report.notes == 0, report.notes[1])
+    ]])
+    local first
+    for _, locale in ipairs{ "C", "C.UTF-8", "latin" } do
+      local env = { LC_ALL = locale, LOCPATH = locale == "latin" and world.folder.path or nil }
+      support.sh({ support.lua, world.folder:file("build.lua"), world.folder:file("root.tar"), own("disk") },
+        { uid = NOBODY, gid = NOBODY, env = cli.env(world, env) })
+      local text = support.read_file(own("disk"))
+      first = first or text
+      assert.is_true(first == text, locale)
+    end
+  end)
+
+  it("reads standard input", function()
+    local done = cli.run(world, { "image", "build", "tar:-", own("out.tar"), "--format", "tar" },
+      { uid = NOBODY, gid = NOBODY, input = images.gzip(TAR) })
+    assert.are.equal(0, done.status, done.err)
+    local found = images.untar(support.read_file(own("out.tar")))
+    assert.are.equal("UTF-8", found["caf\xc3\xa9"].data)
+    assert.are.equal("another", found["cafe\xcc\x81"].data)
+    assert.are.equal("Latin-1", found["caf\xe9"].data)
+    assert.are.equal("long", found[LONG].data)
+    assert.are.equal("caf\xe9", found.link.target)
+  end)
+
+  it("shows how far it is at a terminal, and nothing of that elsewhere", function()
+    local argv = { "python3", "spec/support/terminal.py", "--", support.lua, "lua/bin/fcproc",
+      "image", "build", world.folder:file("root.tar"), world.folder:file("disk") }
+    local shown = support.must(fcproc.runner():run(argv, { env = cli.env(world) })).stdout
+    assert.is_truthy(shown:find("\r\27[Kreading", 1, true), shown)
+    assert.is_truthy(shown:find("\r\27[Kfcproc: warning: ", 1, true), shown) -- the line has gone
+    local _, err = works{ "image", "build", world.folder:file("root.tar"), own("disk") }
+    assert.is_nil(err:find("\27", 1, true))
+  end)
+end)
+
+describe("the line of a progress", function()
+  local progress = require "fcproc.cli.progress"
+
+  it("has a bar when the end is known, and a rate", function()
+    local function line(step, bytes, total, entries, seconds)
+      return progress.line({ step = step, bytes = bytes, total = total, entries = entries }, seconds)
+    end
+    assert.are.equal("reading", line("reading", 0, 0, 0, 0))
+    local bar = ("#"):rep(12) .. (" "):rep(12)
+    assert.are.equal("writing  [" .. bar .. "]  50%  1.0 MiB  512.0 KiB/s  7 entries",
+      line("writing", 1 << 20, 2 << 20, 7, 2))
+    assert.is_truthy(line("x", 5, 3, 0, 0):find("100%", 1, true))
+  end)
+end)
