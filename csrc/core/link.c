@@ -188,6 +188,18 @@ FCPROC_API int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_erro
     return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : 1;
 }
 
+FCPROC_API int fcproc_link_index(fcproc_net *net, const char *name, fcproc_error *err)
+{
+    int r = check_maker(net->pid, "link.find", err);
+
+    if (r < 0)
+        return r;
+    r = link_index(net, name);
+    if (r == -ENODEV)
+        return 0;
+    return r < 0 ? error_errno(err, "link.find", -r, "can't look for the link %s", name) : r;
+}
+
 FCPROC_API int fcproc_link_mtu(fcproc_net *net, const char *name, fcproc_error *err)
 {
     struct link_info info;

@@ -496,7 +496,8 @@ static int list_one(const struct nlmsghdr *message, void *arg)
                                      .gid = link.gid,
                                      .up = (link.flags & IFF_UP) != 0,
                                      .isolated = link.isolated,
-                                     .in_use = link.carrier };
+                                     .in_use = link.carrier,
+                                     .master = link.master };
     memcpy(tap->name, link.name, sizeof(tap->name));
     memcpy(tap->mac, link.mac, sizeof(tap->mac));
     memcpy(tap->alias, link.alias, sizeof(tap->alias));

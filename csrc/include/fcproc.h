@@ -708,6 +708,7 @@ struct fcproc_tap_info {
     int64_t uid, gid; /* -1: anybody */
     bool up, isolated, in_use, created;
     char alias[FCPROC_ALIAS_MAX + 1]; /* "": none; as fcproc_tap_list tells */
+    int master;                       /* the ifindex of its bridge; 0: none; likewise */
 };
 /* Seed: CreateTap. A new TAP lasts from when it bears its alias, and a failure after that takes it away
  * again: a crash leaves nothing, or an idle TAP that tells whose it is. An idle one of that name is made
@@ -733,6 +734,8 @@ FCPROC_CHECKED int fcproc_conntrack_flush(fcproc_net *net, const char *const *ad
 FCPROC_API size_t fcproc_conntrack_flush_result(const fcproc_op *op);
 /* 1 or 0: is there a link of that name, of whatever kind? */
 FCPROC_CHECKED int fcproc_link_exists(fcproc_net *net, const char *name, fcproc_error *err);
+/* Its ifindex, 0 when there is no link of that name, or a negative code. */
+FCPROC_CHECKED int fcproc_link_index(fcproc_net *net, const char *name, fcproc_error *err);
 /* Its MTU, or a negative code. */
 FCPROC_CHECKED int fcproc_link_mtu(fcproc_net *net, const char *name, fcproc_error *err);
 /* The number in /proc/sys/net/NAME of the namespace, or a negative code. */

@@ -218,6 +218,20 @@ static int l_net_link_exists(lua_State *L)
     return 1;
 }
 
+/* net:link_index(name) -> integer? */
+static int l_net_link_index(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    int r = fcproc_link_index(bind_check(L, 1, TYPE_NET), bind_check_string(L, 2), &err);
+
+    if (r < 0)
+        return bind_fail(L, &err);
+    if (r == 0)
+        return 0;
+    lua_pushinteger(L, r);
+    return 1;
+}
+
 /* net:link_mtu(name) -> integer */
 static int l_net_link_mtu(lua_State *L)
 {
@@ -262,7 +276,7 @@ static int l_net_list_taps(lua_State *L)
     guard->object = taps;
     lua_createtable(L, (int)n, 0);
     for (size_t i = 0; i < n; i++) {
-        lua_createtable(L, 0, 10);
+        lua_createtable(L, 0, 11);
         lua_pushstring(L, taps[i].name);
         lua_setfield(L, -2, "name");
         set_integer(L, "ifindex", taps[i].ifindex);
@@ -276,6 +290,8 @@ static int l_net_list_taps(lua_State *L)
             lua_pushstring(L, taps[i].alias);
             lua_setfield(L, -2, "alias");
         }
+        if (taps[i].master)
+            set_integer(L, "master", taps[i].master);
         set_flag(L, "up", taps[i].up);
         set_flag(L, "isolated", taps[i].isolated);
         set_flag(L, "in_use", taps[i].in_use);
@@ -317,6 +333,7 @@ void bind_open_net(lua_State *L)
         { "delete_taps", l_net_delete_taps },
         { "list_taps", l_net_list_taps },
         { "link_exists", l_net_link_exists },
+        { "link_index", l_net_link_index },
         { "link_mtu", l_net_link_mtu },
         { "sysctl", l_net_sysctl },
         { "flush_conntrack", l_net_flush_conntrack },

@@ -238,6 +238,11 @@ function Net:flush_conntrack(addresses, ctx) end
 ---@return boolean?, fcproc.Error?
 function Net:link_exists(name) end
 
+---A link's ifindex; nil, and no error: there is none of that name.
+---@param name string
+---@return integer?, fcproc.Error?
+function Net:link_index(name) end
+
 ---A link's MTU.
 ---@param name string
 ---@return integer?, fcproc.Error?

@@ -344,6 +344,7 @@ end
 ---@field isolated boolean
 ---@field alias string?
 ---@field in_use boolean  a process has it open
+---@field master integer?  the ifindex of the bridge that it is on
 
 ---The TAPs on the bridge; none when there is no bridge.
 ---@param ctx fcproc.Context?

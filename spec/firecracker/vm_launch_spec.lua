@@ -137,6 +137,8 @@ describe("a launched VM", function()
       :format(taps[1].name, taps[2].name), tap.fix)
     for command in tap.fix:gmatch("[^;]+") do support.sh({ "sh", "-c", command }, { netns = world.netns }) end
     assert.is_nil(warnings().tap)
+    support.ip(world.netns, "link", "delete", "fcbr0")
+    assert.is_truthy(warnings().tap.message:find(taps[1].name .. " of nets is off the bridge", 1, true))
     assert.are.equal("172.30.0.20", must(vm:info()).address)
     assert.are.equal("10.9.9.9", taps[3].address)
     assert.is_nil(taps[4].address)

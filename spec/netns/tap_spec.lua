@@ -232,7 +232,8 @@ describe("create_tap on an idle TAP", function()
     local listed = must(world.manager:list_taps())[1]
     assert.are.same({ name = "tap0", ifindex = first.ifindex, uid = 7, gid = 8, mtu = 1300,
       mac = "02:00:00:00:00:07", isolated = true, up = true, in_use = false,
-      alias = aliases.of(world.manager.config.runtime_dir) }, listed)
+      alias = aliases.of(world.manager.config.runtime_dir),
+      master = must(world.manager.net:link_index(world.manager.config.bridge_name)) }, listed)
   end)
 
   it("tells whose it is now", function()
@@ -559,11 +560,18 @@ describe("list_taps", function()
       return taps
     end
     local taps, alias = by_name(), aliases.of(world.manager.config.runtime_dir)
+    local bridge = link(world, world.manager.config.bridge_name).ifindex
+    assert.are.equal(bridge, must(world.manager.net:link_index(world.manager.config.bridge_name)))
     assert.are.same({ name = "idle0", ifindex = link(world, "idle0").ifindex, uid = 5, gid = 6,
-      mtu = 1400, mac = "02:00:00:00:00:05", isolated = true, up = false, in_use = false, alias = alias },
-      taps.idle0)
+      mtu = 1400, mac = "02:00:00:00:00:05", isolated = true, up = false, in_use = false, alias = alias,
+      master = bridge }, taps.idle0)
     assert.are.same({ name = "used0", ifindex = vm.tap.ifindex, uid = 0, gid = 0, mtu = 1500,
-      mac = vm.tap.mac, isolated = false, up = true, in_use = true, alias = alias }, taps.used0)
+      mac = vm.tap.mac, isolated = false, up = true, in_use = true, alias = alias, master = bridge },
+      taps.used0)
+    ip(world.netns, "link", "set", "idle0", "nomaster")
+    for _, tap in ipairs(must(world.manager.net:list_taps())) do taps[tap.name] = tap end
+    assert.are.same({ nil, bridge }, { taps.idle0.master, taps.used0.master })
+    assert.are.equal(0, select("#", world.manager.net:link_index("none0")))
     vm.process:signal("KILL")
     must(vm.process:wait(10))
     assert.is_false(by_name().used0.in_use)

@@ -27,7 +27,7 @@ local function append(found, taps, manager, record)
   for _, tap in ipairs(record.netns == namespaces.of(manager) and record.taps or {}) do
     local there = taps.all[tap.name]
     local what = not there and "gone"
-      or tap.attach and not taps.bridge[tap.name] and "off the bridge"
+      or tap.attach and there.master ~= taps.bridge and "off the bridge"
       or not there.up and "down"
     if what and alive == nil then
       alive = lives.is_alive(record, manager.config.without)
@@ -48,11 +48,12 @@ function M.wrong(manager, ctx, only)
   local found = {}
   if not (manager.config.bridge_name and manager.config.runtime_dir) then return found end
   if only and not (only.taps or {})[1] then return found end
-  local bridge, err = manager:list_taps(ctx)
-  local all
-  if bridge then all, err = manager.net:list_taps(nil, ctx) end
+  local all, err = manager.net:list_taps(nil, ctx)
   if not all then return nil, err end
-  local taps = { bridge = by_name(bridge), all = by_name(all) }
+  local bridge
+  bridge, err = manager.net:link_index(manager.config.bridge_name)
+  if err then return nil, err end
+  local taps = { all = by_name(all), bridge = bridge or 0 } -- nothing is on one that is gone
   local records
   records, err = journals.records(manager, only)
   if not records then return nil, err end
