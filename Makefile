@@ -78,7 +78,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
 	image image/archive image/build image/edits image/inspect image/looks image/manifest image/registry \
 	image/source image/verify \
-	image/elf image/modinfo image/modules \
+	image/elf image/initrd image/kconfig image/kernel image/modinfo image/modules \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/network doctor/ruleset \
 	cli cli/build cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/progress cli/report cli/requests cli/run cli/spec cli/vms
 # The guest's /init, by the files of csrc/agent.
@@ -356,9 +356,9 @@ DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse li
 	libarchive-dev zlib1g-dev libext2fs-dev comerr-dev musl-tools
 DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
-	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 xz-utils zstd \
+	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 cpio lz4 xz-utils zstd \
 	skopeo umoci docker-registry
-DEPS_LINUX := qemu-system-x86 busybox-static cpio e2fsprogs kmod nftables squashfs-tools xz-utils
+DEPS_LINUX := qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
 deps: deps-packages build/bin/firecracker
@@ -456,8 +456,8 @@ test-linux: deps
 	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4
 	@$(SPEC_ENV) sh spec/support/linux/run.sh $(LINUX_DIR) sh spec/support/run.sh $(LUA) $(SPECS)
 
-$(LINUX)/kernel/vmlinux:
-	sh spec/support/linux/prepare.sh kernel $(LINUX_DIR)
+$(LINUX)/kernel/vmlinux: | module
+	$(FROM_CHECKOUT) LUA=$(LUA) sh spec/support/linux/prepare.sh kernel $(LINUX_DIR)
 
 # The last of the images that it makes.
 $(LINUX)/guest.ext4: $(LINUX)/kernel/vmlinux $(wildcard spec/support/linux/* spec/support/linux/*/*)

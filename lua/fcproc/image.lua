@@ -3,7 +3,9 @@
 
 local build = require "fcproc.image.build"
 local disk = require "fcproc.image.disk"
+local initrd = require "fcproc.image.initrd"
 local inspect = require "fcproc.image.inspect"
+local kernel = require "fcproc.image.kernel"
 local store = require "fcproc.image.store"
 local verify = require "fcproc.image.verify"
 
@@ -11,7 +13,9 @@ local M = {
   build = build.build,
   disk = disk.disk,
   store = store.open,
+  initrd = initrd.initrd,
   inspect = inspect.inspect,
+  kernel = kernel.kernel,
   verify = verify.verify,
 }
 

@@ -1,8 +1,9 @@
--- Debian's stock kernel with fcproc's /init: an address and a root without anything of the kernel's own.
+-- Debian's stock kernel with an initrd of fcproc's, which has the drivers and follows the command line.
 
 local support = require "spec.support"
 local linux = require "spec.support.linux"
 local fcproc = require "fcproc"
+local initrd = require "fcproc.image.initrd"
 
 local must = support.must
 
@@ -15,6 +16,7 @@ echo "host: $($b hostname)"
 echo "resolv.conf: $($b cat /run/fcproc/resolv.conf)"
 echo "route: $($b ip route | $b head -n 1)"
 $b mount | $b sed -n "s/^\(.*\) on \(.*\) type \([^ ]*\) .*/mounted: \3 \2/p"
+$b lsmod | $b sed -n 's/^\(virtio_rng\|nd_pmem\|vmw_vsock_virtio_transport\|erofs\) .*/module: \1/p'
 echo "old root: $($b ls /init /modules 2>/dev/null)"
 (echo "of the guest" >/note) 2>/dev/null && $b sync && echo "wrote: $($b cat /note)"
 echo "all told"
@@ -24,17 +26,7 @@ while :; do $b sleep 1000; done
 -- A folder with the initrd, the roots and an empty scratch disk.
 local function made(dir)
   support.sh({ "sh", "-euc", [[
-    kernel=$1/kernel init=$2
-    version=$(ls "$kernel/lib/modules")
-    mkdir -p initrd/modules root/bin root/dev root/proc root/sys root/run root/sbin
-    install -m 755 "$init" initrd/init
-    for module in virtio_mmio virtio_blk virtio_net crc32c_generic ext4 squashfs overlay; do
-      modprobe -d "$kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'
-    done | awk '!seen[$1]++ { print $1 }' | while read -r file; do
-      cp "$file" initrd/modules
-      basename "$file" >>initrd/modules/list
-    done
-    (cd initrd && find . | cpio --quiet -o -H newc) >initrd.cpio
+    mkdir -p root/bin root/dev root/proc root/sys root/run root/sbin
     cp /bin/busybox root/bin
     cat >root/sbin/init
     chmod 755 root/sbin/init
@@ -42,8 +34,12 @@ local function made(dir)
     truncate -s 8M root.ext4 scratch.ext4
     mke2fs -q -t ext4 -d root root.ext4
     mke2fs -q -t ext4 scratch.ext4
-  ]], "sh", linux.folder(), os.getenv("FCPROC_SPEC_BUILD") .. "/fcproc/init" },
-    { cwd = dir.path, input = TELLS })
+  ]] }, { cwd = dir.path, input = TELLS })
+  local modules = linux.folder() .. "/kernel/lib/modules/"
+  local version = support.sh{ "ls", modules }:gsub("\n", "")
+  local result = must(initrd.initrd{ to = dir:file("initrd.cpio"), modules = modules .. version })
+  assert.are.equal(version, result.version)
+  for _, absent in ipairs(result.absent) do assert.are.equal("nothing is absent", absent.name) end
 end
 
 local function has_said(vm, ...)
@@ -78,6 +74,7 @@ describe("fcproc's initrd", function()
     linux.wait_for(vm, "all told")
     has_said(vm, "arguments: word", "host: plain", "mounted: ext4 /", "mounted: devtmpfs /dev",
       "resolv.conf: nameserver 1.1.1.1\nnameserver 9.9.9.9", "route: default via 172.30.0.1 dev eth0 ",
+      "module: virtio_rng", "module: nd_pmem", "module: vmw_vsock_virtio_transport", "module: erofs",
       "old root: ")
     assert.is_false(linux.has_said(vm, "wrote:"))
     assert.is_true(support.pings(world.netns, "172.30.0.2"))

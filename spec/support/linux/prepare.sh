@@ -59,16 +59,13 @@ download() {
   [ -n "$image" ] && (cd "$1" && apt-get -qq -o APT::Sandbox::User=root download "$image")
 }
 
-number_at() { # OFFSET SIZE FILE
-  od -An -j "$1" -N "$2" -t "u$2" "$3" | tr -d ' '
-}
-
-# Firecracker and QEMU boot the ELF in the bzImage. Where it lies stands in the header, see
-# Documentation/arch/x86/boot.rst; the last four bytes are its size when unpacked.
-vmlinux() {
-  payload=$((($(number_at $((0x1f1)) 1 "$1") + 1) * 512 + $(number_at $((0x248)) 4 "$1")))
-  size=$(($(number_at $((0x24c)) 4 "$1") - 4))
-  tail -c "+$((payload + 1))" "$1" | head -c "$size" | xz -dc
+# Firecracker and QEMU boot the ELF in the bzImage.
+vmlinux() { # BZIMAGE TARGET
+  "${LUA:-lua5.4}" - "$1" "$2" <<'END'
+    local kernel = require "fcproc.image.kernel"
+    local made, err = kernel.kernel(arg[1], { to = arg[2] })
+    if not made then error(tostring(err), 0) end
+END
 }
 
 case $what in
@@ -84,13 +81,14 @@ kernel)
   mkdir "$dir/kernel.new"
   # Without the drivers of real hardware, which are four fifths of it.
   dpkg --fsys-tarfile "$packages"/linux-image-*.deb |
-    tar -x -C "$dir/kernel.new" --wildcards --no-wildcards-match-slash './boot/vmlinuz-*' \
+    tar -x -C "$dir/kernel.new" --wildcards --no-wildcards-match-slash './boot/vmlinuz-*' './boot/config-*' \
       './lib/modules/*/modules.*' './lib/modules/*/kernel/arch' './lib/modules/*/kernel/crypto' \
       './lib/modules/*/kernel/fs' './lib/modules/*/kernel/lib' './lib/modules/*/kernel/net' \
       './lib/modules/*/kernel/virt' './lib/modules/*/kernel/drivers/block' \
-      './lib/modules/*/kernel/drivers/crypto/ccp' \
+      './lib/modules/*/kernel/drivers/crypto/ccp' './lib/modules/*/kernel/drivers/char/hw_random' \
+      './lib/modules/*/kernel/drivers/nvdimm' './lib/modules/*/kernel/drivers/dax' \
       './lib/modules/*/kernel/drivers/virtio' './lib/modules/*/kernel/drivers/net/*.ko'
-  vmlinux "$dir"/kernel.new/boot/vmlinuz-* >"$dir/kernel.new/vmlinux"
+  vmlinux "$dir"/kernel.new/boot/vmlinuz-* "$dir/kernel.new/vmlinux"
   depmod -b "$dir/kernel.new" "$(ls "$dir/kernel.new/lib/modules")"
   mv "$dir/kernel.new" "$dir/kernel"
   ;;
