@@ -490,8 +490,9 @@ $(BUILD)/bench-bare $(BUILD)/bench-bare-vms: $(BUILD)/bench-%: spec/bench/%.c sp
 	$(CC) -O2 -Wall -Wextra $(WERROR) -o $@ $<
 
 # The primitives, and whole VMs; BENCH=vms or BENCH=bench is one of them.
-BENCH ?= bench vms disks
+BENCH ?= bench vms disks image
 
+bench: DEPS_EXTRA = mmdebstrap
 bench: deps
 	@$(MAKE) -s module $(BUILD)/bench-bare $(BUILD)/bench-bare-vms
 	@for part in $(BENCH); do \

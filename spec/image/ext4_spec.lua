@@ -6,6 +6,7 @@ local mounts = require "spec.support.mounts"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
 local imagecore = require "fcproc.imagecore"
+local jobs = require "fcproc.image.jobs"
 local layout = require "fcproc.image.layout"
 local output = require "fcproc.image.output"
 
@@ -200,6 +201,53 @@ describe("a disk", function()
         .. "for i in range(1, 3000): os.symlink('x', 'new-%d' % i)", dir .. "/m/many" }
     ]])
     check(many)
+  end)
+
+  it("has two files in the place of one with more than 65,000 names, and says so", function()
+    local dir <close> = support.folder()
+    mounts(dir, 'mkdir "$1/t" "$1/m"; mount -t tmpfs none "$1/t"', [[
+      local imagecore, output = require "fcproc.imagecore", require "fcproc.image.output"
+      local jobs = require "fcproc.image.jobs"
+      support.sh{ "python3", "-c", "import os, sys\nos.chdir(sys.argv[1])\nopen('0', 'w').write('x' * 5000)\n"
+        .. "for i in range(1, 65001): os.link('0', str(i))", dir .. "/t" }
+      local tree = must(imagecore.tree())
+      must(jobs.run(must(tree:read_folder{ path = dir .. "/t" })))
+      must(tree:seal())
+      local result = must(output.write(tree, dir .. "/disk", {}, { format = "ext4" }))
+      assert(result.warnings[1]:find("/0 has 65001 names") and result.warnings[1]:find("2 files"),
+        result.warnings[1])
+      support.sh{ "e2fsck", "-fn", dir .. "/disk" }
+      support.sh{ "mount", "-o", "loop,ro", dir .. "/disk", dir .. "/m" }
+      local counts = support.sh{ "sh", "-c", "cd $0; find . -type f -printf '%i %n %s\n' | sort | uniq -c",
+        dir .. "/m" }
+      assert(counts:match("^%s*65000 %d+ 65000 5000\n%s*1 %d+ 1 5000\n$"), counts)
+    ]])
+  end)
+
+  it("leaves holes holes, whatever a file's shape", function()
+    local dir <close> = support.folder()
+    support.sh{ "sh", "-ec", [[mkdir "$1/in"; cd "$1/in"; truncate -s 99M large; truncate -s 1T larger
+      for at in 0 3 50 98; do dd if=/dev/urandom of=large bs=1M count=1 seek=$at conv=notrunc; done
+      printf end >>larger]], "sh", dir.path }
+    local comb = assert(io.open(dir:file("in/comb"), "wb"))
+    for i = 1, 1000, 2 do
+      comb:seek("set", i * 4096 + 7)
+      comb:write("x")
+    end
+    comb:close()
+    local tree <close> = must(imagecore.tree())
+    must(jobs.run(must(tree:read_folder{ path = dir:file("in") })))
+    must(tree:seal())
+    local path = dir:file("disk")
+    assert.is_true(must(write(tree, path)).bytes < 16 * MIB)
+    check(path)
+    mounts(dir, ('mkdir "$1/m"; mount -o loop,ro "%s" "$1/m"'):format(path), [[
+      support.sh{ "cmp", dir .. "/in/large", dir .. "/m/large" }
+      support.sh{ "cmp", dir .. "/in/comb", dir .. "/m/comb" }
+      assert(support.sh{ "tail", "-c", "5", dir .. "/m/larger" } == "\0\0end")
+      assert(core.stat(dir .. "/m/larger").allocated == 4096)
+      assert(core.stat(dir .. "/m/large").allocated == 4 << 20)
+    ]])
   end)
 
   it("is as large as it must be, or as it is to be", function()
