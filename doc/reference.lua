@@ -50,6 +50,8 @@ local function sections()
       object = "fcproc.Console", fields = "path" },
     { title = "Images", call = "fcproc.image.", of = fcproc.image,
       text = "From an image, an archive or a folder to a disk, see [images](images.md)." },
+    { title = "A store of images", call = "store:", of = require("fcproc.image.store").Store,
+      text = "What `fcproc.image.store` returns.", object = "fcproc.ImageStore", fields = "path" },
     { title = "A process", call = "process:", of = core.process_methods, class = "fcproc.Process",
       only = pick"pid alive identity wait signal release close",
       text = "What `fcproc.spawn` and `fcproc.process` return: this very process, held by its pidfd." },

@@ -7,6 +7,7 @@ local fcproc = require "fcproc"
 local disks = require "fcproc.image.disk"
 local entries = require "fcproc.image.entry"
 local images = require "spec.support.stored"
+local kernels = require "spec.support.kernels"
 local prune = require "fcproc.image.prune"
 local scratch = require "fcproc.image.scratch"
 local sizes = require "fcproc.image.size"
@@ -223,7 +224,7 @@ describe("a store", function()
     support.write_file(store:blob("sha256:" .. ("9"):rep(64)), "just coming")
     must(scratch.template(store, "64MiB"))
     must(store:tag("named", "aaaa1111"))
-    must(store:keep("@kernel", "dddd4444"))
+    must(store:_keep("@kernel", "dddd4444"))
     support.sh{ "mkdir", dir:file("vm") }
     local drives = { { path = must(store:entry("bbbb2222")).path, read_only = true } }
     must(users.add(drives, dir:file("vm")))
@@ -323,24 +324,97 @@ describe("an image as a disk", function()
 end)
 
 describe("what boots images", function()
+  local dir, store
+
+  before_each(function()
+    support.before_each()
+    dir = support.folder()
+    store = must(stores.open(dir:file("store")))
+  end)
+
+  after_each(function()
+    getmetatable(dir).__close(dir)
+    support.after_each()
+  end)
+
   it("is kept in the store, once, and stays", function()
-    local dir <close> = support.folder()
-    local store = must(stores.open(dir:file("store")))
-    local err = fails("not_found", boots.default(store))
-    assert.is_truthy(err.message:find("fcproc image kernel --default", 1, true))
     local kernel, initrd = images.kernel(dir)
     must(boots.keep(store, kernel))
     assert.is_nil(must(boots.default(store.path)).initrd)
-    local kept = must(boots.keep(store, kernel, initrd))
-    assert.are.same(kept, must(boots.default(store)))
-    assert.are.same(kept, must(boots.keep(store, kernel, initrd)))
+    local kept = must(boots.keep(store, kernel, { initrd = initrd }))
+    local boot = must(boots.default(store))
+    assert.are.same({ kept.kernel, kept.initrd }, { boot.kernel, boot.initrd })
+    assert.are.equal(kept.kernel, must(boots.keep(store, kernel, { initrd = initrd })).kernel)
     assert.are.equal(support.read_file(kernel), support.read_file(kept.kernel))
     assert.are.equal(support.read_file(initrd), support.read_file(kept.initrd))
     must(prune.prune(store, { all = true }))
-    assert.are.same(kept, must(boots.default(store)))
+    assert.are.equal(kept.kernel, must(boots.default(store)).kernel)
     assert.are.equal(1, #must(store:list()))
     fails("not_found", boots.keep(store, "/nowhere"))
-    fails("not_found", boots.keep(store, kernel, "/nowhere"))
+    fails("not_found", boots.keep(store, kernel, { initrd = "/nowhere" }))
+    fails("invalid", boots.keep(store, kernel, { modules = dir.path }))
+    support.write_file(dir:file("text"), "hello")
+    fails("invalid", boots.keep(store, dir:file("text")))
+    support.raises("unknown option 'gzip'", boots.keep, store, kernel, { gzip = true })
+  end)
+
+  -- A distribution's kernel with modules, as they lie in its package.
+  local function package(version)
+    local root = dir:file("package")
+    support.sh{ "mkdir", "-p", root .. "/boot" }
+    local vmlinux = kernels.vmlinux(version)
+    local packed = kernels.packed(dir, "xz --check=crc32 -c", vmlinux)
+    support.write_file(root .. "/boot/vmlinuz-" .. version,
+      kernels.bzimage(packed .. string.pack("<I4", #vmlinux), version))
+    kernels.folder_of({ path = root, file = function(_, name) return root .. "/" .. name end }, {
+      [("lib/modules/%s/kernel/virtio_blk.ko"):format(version)] = { "name=virtio_blk", "depends=",
+        "vermagic=" .. version .. " SMP" },
+    })
+    return root .. "/boot/vmlinuz-" .. version, ("%s/lib/modules/%s"):format(root, version), vmlinux
+  end
+
+  it("is a distribution's kernel, unpacked, with an initrd of the modules beside it", function()
+    local kernel, modules, vmlinux = package("6.1.0-13-amd64")
+    local kept = must(boots.keep(store, kernel))
+    assert.are.equal(vmlinux, support.read_file(kept.kernel))
+    assert.are.same({ "6.1.0-13-amd64", kernel }, { kept.version, kept.source })
+    local names = support.sh({ "sh", "-c", 'cpio --quiet -t <"$1"', "sh", kept.initrd })
+    assert.is_truthy(names:find("modules/virtio_blk.ko", 1, true), names)
+    assert.are.equal(kept.initrd, must(boots.keep(store, kernel, { modules = modules })).initrd)
+    assert.are.equal("6.1.0-13-amd64", must(boots.default(store)).version)
+  end)
+
+  it("is told how to get where there is none", function()
+    local host = boots.host
+    local unreadable
+    boots.host = function() return nil, unreadable end
+    local first = fails("not_found", boots.default(store)).message
+    unreadable = "/boot/vmlinuz-6"
+    local second = fails("not_found", boots.default(store)).message
+    boots.host = function() return { kernel = "/etc/hostname", release = "6" } end
+    local third = fails("invalid", boots.default(store)).message
+    boots.host = host
+    for message, says in pairs{ [first] = "boot it with: give one (kernel = FILE, --kernel FILE)",
+      [second] = "since the host's own, /boot/vmlinuz-6, can't be read",
+      [third] = "the host's own kernel can't" } do
+      assert.is_truthy(message:find(says, 1, true), message)
+      assert.is_truthy(message:find("fcproc image kernel --default FILE", 1, true), message)
+    end
+  end)
+
+  it("is the host's own where none was kept, looked at anew when that changes", function()
+    local kernel, modules, vmlinux = package("6.1.0-13-amd64")
+    local host = { kernel = kernel, modules = modules, release = "6.1.0-13-amd64" }
+    local first = must(boots.of_host(store, host))
+    assert.are.equal(vmlinux, support.read_file(first.kernel))
+    assert.is_truthy(first.initrd)
+    assert.are.equal(first.kernel, must(boots.of_host(store, host)).kernel)
+    support.sh{ "touch", "-d", "2 hours ago", kernel }
+    local second = must(boots.of_host(store, host))
+    assert.are_not.equal(first.kernel, second.kernel)
+    must(prune.prune(store))
+    assert.is_nil(core.stat(first.kernel))
+    assert.is_truthy(core.stat(second.kernel))
   end)
 end)
 

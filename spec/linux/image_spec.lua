@@ -2,6 +2,7 @@
 -- VMs share it, and each writes to a disk of its own over it.
 
 local cli = require "spec.support.cli"
+local core = require "fcproc.core"
 local entries = require "fcproc.image.entry"
 local fcproc = require "fcproc"
 local linux = require "spec.support.linux"
@@ -26,27 +27,16 @@ echo "all told"
 while :; do $b sleep 1000; done
 ]]
 
--- A folder that is to be the root, and an initrd for Debian's kernel.
+-- A folder that is to be the root.
 local function made(dir)
   support.sh({ "sh", "-euc", [[
-    kernel=$1/kernel init=$2
-    version=$(ls "$kernel/lib/modules")
-    mkdir -p initrd/modules root/bin root/sbin root/etc
-    install -m 755 "$init" initrd/init
-    for module in virtio_mmio virtio_blk crc32c_generic ext4 overlay; do
-      modprobe -d "$kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'
-    done | awk '!seen[$1]++ { print $1 }' | while read -r file; do
-      cp "$file" initrd/modules
-      basename "$file" >>initrd/modules/list
-    done
-    (cd initrd && find . | cpio --quiet -o -H newc) >initrd.cpio
+    mkdir -p root/bin root/sbin root/etc
     cp /bin/busybox root/bin
     echo base >root/etc/mark
     : >root/etc/gone
     cat >root/sbin/init
     chmod 755 root/sbin/init
-  ]], "sh", linux.folder(), os.getenv("FCPROC_SPEC_BUILD") .. "/fcproc/init" },
-    { cwd = dir.path, input = TELLS })
+  ]] }, { cwd = dir.path, input = TELLS })
 end
 
 describe("an image of the store", function()
@@ -58,8 +48,10 @@ describe("an image of the store", function()
     local folder, path = world.folder, world.folder:file("store")
     made(folder)
     cli.ok(world, "image", "--store", path, "build", "dir:" .. folder:file("root"), "--name", "guest")
-    cli.ok(world, "image", "--store", path, "kernel", "--default", linux.folder() .. "/kernel/vmlinux",
-      "--initrd", folder:file("initrd.cpio"))
+    local kernel = linux.folder() .. "/kernel"
+    local version = must(core.list_dir(kernel .. "/lib/modules"))[1].name
+    cli.ok(world, "image", "--store", path, "kernel", "--default", kernel .. "/vmlinux", "--modules",
+      kernel .. "/lib/modules/" .. version)
     local function run(id)
       cli.ok(world, "run", "--store", path, "--image", "guest", "--overlay", "64MiB", "--id", id, "--detach",
         "--boot-args", linux.spec{ args = "mark=" .. id }.boot_args, "--spec", folder:file("patient.json"))

@@ -3,7 +3,6 @@
 local boots = require "fcproc.image.boot"
 local build = require "fcproc.cli.build"
 local output = require "fcproc.cli.output"
-local prune = require "fcproc.image.prune"
 local sizes = require "fcproc.image.size"
 local stores = require "fcproc.image.store"
 
@@ -60,30 +59,86 @@ end
 
 local function do_prune(cli, store)
   local dry = cli.args.dry_run
-  local report, err = prune.prune(store, { all = cli.args.all, dry_run = dry }, cli.ctx)
+  local report, err = store:prune({ all = cli.args.all, dry_run = dry }, cli.ctx)
   if not report then return nil, err end
   cli.output:result(report, { fields = { removed = { kind = "list", of = { fields = { tags = LIST } } },
     kept = LIST } }, function() return pruned_text(report, dry) end)
   return true
 end
 
-local function do_kernel(cli, store)
-  local boot, err
-  if cli.args.default then
-    boot, err = boots.keep(store, cli.args.default, cli.args.initrd, cli.ctx)
+-- What a kernel lacks: told at once where nothing would boot.
+local function lacking(cli, lacks)
+  local names = {}
+  for _, need in ipairs(lacks or {}) do
+    if need.essential then
+      cli.output:note("warning: the kernel lacks %s: %s", need.option, need.why)
+    else
+      names[#names + 1] = ("%s (%s)"):format(need.option, need.why)
+    end
+  end
+  return #names > 0 and table.concat(names, ", ") or nil
+end
+
+local BOOT = { fields = { lacks = LIST, absent = LIST } }
+
+-- What images are booted with, or from now on.
+local function do_default(cli)
+  local args = cli.args
+  local store, err = stores.open(args.store)
+  if not store then return nil, err end
+  local boot
+  if args.default then
+    boot, err = store:keep_kernel(args.default, { initrd = args.initrd, modules = args.modules }, cli.ctx)
   else
     boot, err = boots.default(store, cli.ctx)
   end
   if not boot then return nil, err end
-  cli.output:result(boot, nil, function()
+  cli.output:result(boot, BOOT, function()
     return output.fields{ { "kernel", boot.kernel },
       { "initrd", boot.initrd or "none: nothing lays an overlay over an image, so it is copied" },
-      { "version", boot.version }, { "from", boot.source } }
+      { "version", boot.version }, { "from", boot.source }, { "lacks", lacking(cli, boot.lacks) },
+      { "no modules", boot.absent and boot.absent[1] and table.concat(boot.absent, ", ") } }
   end)
   return true
 end
 
-local commands = { list = do_list, prune = do_prune, kernel = do_kernel }
+local function do_kernel(cli)
+  local args = cli.args
+  if not args.path then return do_default(cli) end
+  local made, err = require("fcproc.image.kernel").kernel(args.path, { to = args.to }, cli.ctx)
+  if not made then return nil, err end
+  made.config = nil -- thousands of lines
+  cli.output:result(made, { fields = { lacks = LIST, modules = LIST } }, function()
+    return output.fields{ { "kernel", made.path or "packed; --to FILE unpacks it" }, { "kind", made.kind },
+      { "packed by", made.packing }, { "machine", made.machine }, { "version", made.version },
+      { "size", sizes.text(made.bytes) }, { "configuration", made.config_from },
+      { "lacks", lacking(cli, made.lacks) },
+      { "as modules", made.modules and made.modules[1] and table.concat(made.modules, ", ") } }
+  end)
+  return true
+end
+
+local function do_initrd(cli)
+  local args = cli.args
+  local made, err = require("fcproc.image.initrd").initrd({ to = args.target, modules = args.modules,
+    more = args.module, gzip = args.gzip }, cli.ctx)
+  if not made then return nil, err end
+  for _, module in ipairs(made.absent) do
+    if module.needed then
+      cli.output:note("warning: there is no module %s%s", module.name,
+        module.wanted_by and (", which %s needs"):format(module.wanted_by) or "")
+    end
+  end
+  cli.output:result(made, { fields = { modules = LIST, builtin = LIST, absent = LIST } }, function()
+    return output.fields{ { "initrd", made.path }, { "size", sizes.text(made.bytes) },
+      { "version", made.version }, { "modules", table.concat(made.modules, " ") } }
+  end)
+  return true
+end
+
+local commands = { kernel = do_kernel, initrd = do_initrd, build = build.build, inspect = build.inspect,
+  verify = build.verify }
+local of_stores = { list = do_list, prune = do_prune }
 
 ---fcproc image COMMAND
 ---@param cli fcproc.Cli
@@ -91,10 +146,10 @@ local commands = { list = do_list, prune = do_prune, kernel = do_kernel }
 ---@return fcproc.Error? err
 function M.image(cli)
   local name = cli.args.image_command
-  if build[name] then return build[name](cli) end -- these may do without a store
+  if commands[name] then return commands[name](cli) end -- these may do without a store
   local store, err = stores.open(cli.args.store)
   if not store then return nil, err end
-  return commands[name](cli, store)
+  return of_stores[name](cli, store)
 end
 
 return M

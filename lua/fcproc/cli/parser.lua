@@ -295,9 +295,19 @@ local function add_images(parser, command)
     .. "and what else is of no use.")
   prune:flag("--all", "Also those with a name.")
   prune:flag("--dry-run", "Only tell what would be removed.")
-  local kernel = command(image, "kernel", "What images are booted with.")
-  kernel:option("--default", "From now on with this kernel; it is copied."):argname("<file>")
-  kernel:option("--initrd", "And this initrd."):argname("<file>")
+  local kernel = command(image, "kernel", "What images are booted with; of a kernel, what it is and lacks.")
+  kernel:argument("path", "A distribution's kernel, as /boot/vmlinuz-VERSION."):args("?")
+  kernel:option("--to", "Write it there, uncompressed, as every Firecracker boots it."):argname("<file>")
+  kernel:option("--default", "Boot images with this kernel from now on; the store keeps it uncompressed, "
+    .. "with an initrd of its modules."):argname("<file>")
+  kernel:option("--initrd", "With --default: this initrd."):argname("<file>")
+  kernel:option("--modules", "With --default: where its modules are; default: /lib/modules/VERSION, beside "
+    .. "the kernel's boot/ or of this host."):argname("<folder>")
+  local initrd = command(image, "initrd", "Make an initrd that lets a distribution's kernel find its root.")
+  initrd:argument("target", "The file.")
+  initrd:option("--modules", "The kernel's modules, as /lib/modules/VERSION."):argname("<folder>")
+  initrd:option("--module", "One more module; several may be given."):argname("<name>"):count("*")
+  initrd:flag("--gzip", "Smaller, and slower to boot.")
 end
 
 -- help [COMMAND...]

@@ -13,6 +13,8 @@ local entries = require "fcproc.image.entry"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
+local options = require "fcproc.options"
+local prune = require "fcproc.image.prune"
 local room = require "fcproc.resources.room"
 local users = require "fcproc.resources.users"
 
@@ -29,6 +31,7 @@ local PAUSE = 0.2    -- seconds between two looks at a lock whose holder may hav
 ---@field path string
 local Store = {}
 Store.__index = Store
+M.Store = Store
 
 ---Where a user's images are when nobody says otherwise.
 ---@return string? path
@@ -70,6 +73,7 @@ function M.open(path)
   return setmetatable({ path = path }, Store)
 end
 
+---Where things of a kind are in it.
 ---@param kind "images"|"tags"|"blobs"|"partial"|"locks"
 ---@param name string?
 ---@return string path
@@ -142,7 +146,7 @@ end
 function Store:tag(name, key, ctx)
   local ok, err = M.check_tag(name)
   if not ok then return nil, err end
-  return self:keep(name, key, ctx)
+  return self:_keep(name, key, ctx)
 end
 
 ---The same for any name, also one of our own, which begins with "@" and keeps the image from being removed.
@@ -151,7 +155,7 @@ end
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err  ERR_NOT_FOUND: there is no such image
-function Store:keep(name, key, ctx)
+function Store:_keep(name, key, ctx)
   return self:_with_tags(ctx, function()
     local entry, err = self:entry(key)
     if not entry then return nil, err end
@@ -169,7 +173,7 @@ end
 ---@param name string
 ---@param ctx fcproc.Context?
 ---@return boolean? removed
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_CANCELLED, ERR_DEADLINE, or as the file system has it
 function Store:untag(name, ctx)
   return self:_with_tags(ctx, function() return self:_forget(name) end)
 end
@@ -179,7 +183,7 @@ function Store:_forget(name) return core.remove_file(self:at("tags", encoded(nam
 
 ---All names.
 ---@return table<string, string[]>? tags  those of each key, in order
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_PERMISSION, or as the file system has it
 function Store:tags()
   local list, err = core.list_dir(self:at("tags"))
   if not list then return nil, err end
@@ -199,7 +203,7 @@ end
 ---What is there by its key.
 ---@param key string
 ---@return fcproc.StoreEntry?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND; ERR_CONFLICT: it is damaged; ERR_UNSUPPORTED: a newer fcproc's
 function Store:entry(key)
   if not entries.is_key(key) then
     return nil, errors.new{ code = "not_found", op = "image.store", path = self.path,
@@ -263,7 +267,7 @@ end
 
 ---All that there is, the oldest first.
 ---@return fcproc.StoredImage[]? images
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_PERMISSION, or as the file system has it; of a damaged one err is in it
 function Store:list()
   local tags, err = self:tags()
   local items
@@ -283,6 +287,27 @@ function Store:list()
     return a.key < b.key
   end)
   return list
+end
+
+---Removes what nobody needs: images without a name that no VM, no snapshot and no process has, downloads,
+---and what crashes left.
+---@param opts fcproc.PruneOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.Pruned? report
+---@return fcproc.Error? err  ERR_CANCELLED, ERR_DEADLINE, or as the file system has it
+function Store:prune(opts, ctx)
+  options.check(opts, { all = "boolean", dry_run = "boolean" }, "store:prune")
+  return prune.prune(self, opts, ctx)
+end
+
+---Keeps a kernel, and its initrd, as what images are booted with: a distribution's as it is, unpacked.
+---@param kernel string
+---@param opts fcproc.ImageBootOptions?
+---@param ctx fcproc.Context?
+---@return fcproc.ImageBoot? boot
+---@return fcproc.Error? err  ERR_INVALID: it is no kernel, or the modules are none; ERR_NOT_FOUND
+function Store:keep_kernel(kernel, opts, ctx)
+  return require("fcproc.image.boot").keep(self, kernel, opts, ctx)
 end
 
 -- ---- making --------------------------------------------------------------------------------
