@@ -482,6 +482,13 @@ $(BUILD)/attacker: $(BUILD)/%: spec/support/%.c
 $(BUILD)/init-test: spec/support/init-test.c csrc/agent/address.c csrc/agent/cmdline.c csrc/agent/init.h
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/agent $(SANITIZER) -o $@ $(filter %.c,$^)
 
+# Those of the image builds.
+IMAGE_PROGRAMS := $(BUILD)/oom-image
+
+$(IMAGE_PROGRAMS): $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc-image.a $(BUILD)/libfcproc.a
+	$(CC) $(CFLAGS) $(IMAGE_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< $(BUILD)/libfcproc-image.a \
+		$(BUILD)/libfcproc.a $(IMAGE_LIBS) -ldl
+
 $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl

@@ -13,7 +13,7 @@
 static int bad(struct reader *r, const char *why)
 {
     return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0, "the entry %s %s",
-                       SHOWN(r->entry_name, strlen(r->entry_name)), why);
+                       r->shown.text, why);
 }
 
 static int nomem(struct reader *r)
@@ -33,8 +33,8 @@ static int archive_failed(struct reader *r)
     return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
                        "%s is cut or damaged%s%s: %s",
                        SHOWN(r->stream.name, strlen(r->stream.name)),
-                       r->entry_name[0] ? " at or after the entry " : "",
-                       SHOWN(r->entry_name, strlen(r->entry_name)), why ? why : "it is no tar");
+                       r->shown.text[0] ? " at or after the entry " : "", r->shown.text,
+                       why ? why : "it is no tar");
 }
 
 /* ---- libarchive's callbacks ---- */
@@ -73,6 +73,7 @@ static int reader_start(struct reader *r)
     archive_read_free(r->archive);
     r->archive = archive_read_new();
     r->entry_name = "";
+    r->shown = image_shown("", 0);
     r->ordinal = 0;
     if (!r->archive || archive_read_support_format_tar(r->archive) != ARCHIVE_OK)
         return nomem(r);
@@ -136,13 +137,14 @@ int reader_next(struct reader *r, struct archive_entry **ret)
         return archive_failed(r);
     name = archive_entry_pathname(*ret);
     r->entry_name = name ? name : "";
+    r->shown = image_shown(r->entry_name, strlen(r->entry_name));
     r->ordinal++;
     if (a == ARCHIVE_WARN) {
         const char *why = archive_error_string(r->archive);
 
         /* Names stay bytes: that is as it should be. */
         if (!why || !strstr(why, "can't be converted"))
-            job_warn(r->job, "%s: %s", SHOWN(r->entry_name, strlen(r->entry_name)),
+            job_warn(r->job, "%s: %s", r->shown.text,
                      why ? why : "something in its header is not understood");
     }
     if (!name)
@@ -231,8 +233,7 @@ static int take_xattrs(struct reader *r, struct archive_entry *entry, struct ino
     size_t len;
 
     if (archive_entry_acl_types(entry) != 0)
-        job_warn(r->job, "%s: its access control list is not kept",
-                 SHOWN(r->entry_name, strlen(r->entry_name)));
+        job_warn(r->job, "%s: its access control list is not kept", r->shown.text);
     while (left-- > 0 && archive_entry_xattr_next(entry, &name, &value, &len) == ARCHIVE_OK) {
         size_t name_len = strlen(name);
 
@@ -315,8 +316,7 @@ int reader_record(struct reader *r, struct archive_entry *entry, bool layer, str
     if (++tree->read_entries > tree->limit_entries)
         return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
                            "%s has more entries than the limit of %llu, from %s on", r->stream.name,
-                           (unsigned long long)tree->limit_entries,
-                           SHOWN(r->entry_name, strlen(r->entry_name)));
+                           (unsigned long long)tree->limit_entries, r->shown.text);
     code = clean_path(r, r->entry_name, "leads out of the tree by \"..\"", &ret->path);
     if (code == 0 && layer)
         code = judge_whiteout(r, ret, ret_skip);
@@ -372,8 +372,7 @@ static int count_bytes(struct reader *r, uint64_t len)
     if (tree->read_bytes > tree->limit_bytes)
         return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
                            "%s holds more than the limit of %llu bytes, at the entry %s",
-                           r->stream.name, (unsigned long long)tree->limit_bytes,
-                           SHOWN(r->entry_name, strlen(r->entry_name)));
+                           r->stream.name, (unsigned long long)tree->limit_bytes, r->shown.text);
     return 0;
 }
 

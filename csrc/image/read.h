@@ -18,7 +18,8 @@ struct reader {
     struct archive *archive;
     struct filler filler;
     uint32_t source;        /* of contents that stay in the archive: the archive itself */
-    const char *entry_name; /* of the last one; libarchive's */
+    const char *entry_name; /* libarchive's, until it is asked for the next one */
+    struct shown shown;     /* the same for messages, for longer */
     uint32_t ordinal;       /* from 1 */
     bool unmarked;          /* it ended without an end mark */
     bool pads;              /* its last block may be cut where nothing is missing: a digest tells */

@@ -38,9 +38,28 @@ static bool concerns_us(void)
     return all_threads || pthread_equal(pthread_self(), armed_thread);
 }
 
-static bool fails(void)
+#ifdef INTERPOSE_CALLER
+/* Only of what is linked into this program: not of the libraries that it loads. */
+extern const char __executable_start, etext;
+#define CALLER __builtin_return_address(0)
+
+static bool is_ours(const void *caller)
 {
-    if (atomic_load(&left) < 0 || !concerns_us())
+    return (const char *)caller >= &__executable_start && (const char *)caller < &etext;
+}
+#else
+#define CALLER NULL
+
+static bool is_ours(const void *caller)
+{
+    (void)caller;
+    return true;
+}
+#endif
+
+static bool fails(const void *caller)
+{
+    if (atomic_load(&left) < 0 || !concerns_us() || !is_ours(caller))
         return false;
     if (atomic_fetch_sub(&left, 1) > 0)
         return false;
@@ -75,19 +94,19 @@ static void forget(void *block)
 
 FCPROC_API void *malloc(size_t size)
 {
-    return fails() ? NULL : track(__libc_malloc(size));
+    return fails(CALLER) ? NULL : track(__libc_malloc(size));
 }
 
 FCPROC_API void *calloc(size_t n, size_t size)
 {
-    return fails() ? NULL : track(__libc_calloc(n, size));
+    return fails(CALLER) ? NULL : track(__libc_calloc(n, size));
 }
 
 FCPROC_API void *realloc(void *block, size_t size)
 {
     void *bigger;
 
-    if (fails())
+    if (fails(CALLER))
         return NULL;
     forget(block); /* before another thread can be given it */
     bigger = __libc_realloc(block, size);
@@ -127,7 +146,7 @@ static void wait_until_alone(void)
         (void)usleep(1000);
 }
 
-static bool has_children(void)
+static inline bool has_children(void)
 {
     siginfo_t info = { 0 };
 
