@@ -358,6 +358,7 @@ DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 cpio lz4 xz-utils zstd \
 	skopeo umoci docker-registry
+DEPS_FUZZ := clang-14 libclang-rt-14-dev
 DEPS_LINUX := qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
@@ -522,16 +523,27 @@ soak: deps
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
 	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
 
-# Hostile journals and manifests, each for so long. A failure prints its seed, for FUZZ_SEED.
+# Hostile journals, manifests and archives, each for so long. A failure prints its seed, for FUZZ_SEED; of
+# archives, what was read is then in build/fuzz.
 FUZZ_SECONDS ?= 30
 FUZZ_SEED ?=
 
 .PHONY: fuzz
-fuzz: DEPS_EXTRA = $(DEPS_TEST)
+fuzz: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_FUZZ)
 fuzz: deps
-	@$(MAKE) -s module
-	@for name in journal manifest ext4; do \
+	@$(MAKE) -s module $(FUZZERS:%=$(BUILD)/fuzz-%)
+	@for name in journal manifest; do \
 		$(SOAK_ENV) $(LUA) spec/fuzz/$$name.lua $(FUZZ_SECONDS) $(FUZZ_SEED) || exit 1; done
+	@for name in $(FUZZERS); do mkdir -p $(BUILD)/fuzz/$$name && \
+		$(BUILD)/fuzz-$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=30 -verbosity=0 -print_final_stats=1 \
+		-artifact_prefix=$(BUILD)/fuzz/ $(FUZZ_SEED:%=-seed=%) $(BUILD)/fuzz/$$name spec/fuzz/corpus/$$name || exit 1; done
+
+# The library as a whole, so that libFuzzer sees what each input reaches.
+FUZZERS := archive
+FUZZ_CC ?= clang-14
+$(FUZZERS:%=$(BUILD)/fuzz-%): $(BUILD)/fuzz-%: spec/fuzz/%.c $(IMAGE:%=csrc/image/%.c) $(wildcard csrc/image/*.h) $(BUILD)/libfcproc.a
+	$(FUZZ_CC) -std=gnu17 -D_GNU_SOURCE -O1 -g -pthread -Icsrc/include -fsanitize=fuzzer,address,undefined \
+		-fno-sanitize-recover=undefined -o $@ $(filter %.c,$^) $(BUILD)/libfcproc.a $(IMAGE_LIBS)
 
 # The rock into scratch trees, used outside the checkout, and removed.
 rock: DEPS_EXTRA = $(DEPS_TEST)

@@ -97,13 +97,6 @@ int reader_open(struct reader *r, job_t *job, int fd, const struct window *windo
     return code < 0 ? code : reader_start(r);
 }
 
-int reader_again(struct reader *r)
-{
-    int code = stream_rewind(&r->stream);
-
-    return code < 0 ? code : reader_start(r);
-}
-
 void reader_close(struct reader *r)
 {
     archive_read_free(r->archive);

@@ -28,7 +28,6 @@ struct reader {
 /* Takes the descriptor; name lasts as long as the reader. To be closed in any case. */
 int reader_open(struct reader *r, job_t *job, int fd, const struct window *window, const char *name,
                 bool hashes);
-int reader_again(struct reader *r);
 void reader_close(struct reader *r);
 /* 1: one; 0: the end. */
 int reader_next(struct reader *r, struct archive_entry **ret);

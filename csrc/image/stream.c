@@ -350,15 +350,6 @@ int stream_next(struct stream *s, const void **ret, size_t *ret_len)
     return 0;
 }
 
-int stream_rewind(struct stream *s)
-{
-    int r;
-
-    s->hashes = false;
-    r = restart(s);
-    return r == 0 ? begin(s) : r;
-}
-
 uint64_t stream_skip(struct stream *s, uint64_t len)
 {
     uint64_t here = s->in_len - s->in_at;

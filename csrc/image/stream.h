@@ -52,8 +52,6 @@ int stream_open(struct stream *s, job_t *job, int fd, const struct window *windo
 int stream_next(struct stream *s, const void **ret, size_t *ret_len);
 /* At most so many bytes further on without reading them: how many, 0 when all must be read. */
 uint64_t stream_skip(struct stream *s, uint64_t len);
-/* Begins anew, with no digests. */
-int stream_rewind(struct stream *s);
 /* To the end, and the digests: packed, unpacked. */
 int stream_finish(struct stream *s, char packed[DIGEST_SIZE], char plain[DIGEST_SIZE]);
 void stream_close(struct stream *s);
