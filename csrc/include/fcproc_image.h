@@ -16,6 +16,9 @@
 
 #ifdef __cplusplus
 extern "C" {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored \
+    "-Wshadow" /* fcproc_image_stat is a struct and a function, as in C */
 #endif
 
 typedef struct fcproc_image_tree fcproc_image_tree;
@@ -328,6 +331,7 @@ FCPROC_API int fcproc_image_pipe_writer(const fcproc_image_pipe *pipe);
 FCPROC_API void fcproc_image_pipe_close(fcproc_image_pipe *pipe);
 
 #ifdef __cplusplus
+#pragma GCC diagnostic pop
 }
 #endif
 

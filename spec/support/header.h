@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What a C or C++ program writes with the header: compiled with every warning, by header_spec.lua.
+ * What a C or C++ program writes with the headers: compiled with every warning, by header_spec.lua.
  */
 #include <fcproc.h>
+#include <fcproc_image.h>
 
 int use_every_struct(void);
 
@@ -32,4 +33,32 @@ int use_every_struct(void)
            spawn.umask == -1 && spawn.uid == -1 && spawn.gid == -1 && tap.uid == -1 &&
            tap.gid == -1 && copy.uid == -1 && copy.gid == -1 && expected.uid == -1 &&
            expected.reader_uid == -1 && expected.reader_gid == -1 && command.timeout_ms == -1;
+}
+
+int use_every_struct_of_images(void);
+
+int use_every_struct_of_images(void)
+{
+    struct fcproc_image_progress progress = FCPROC_IMAGE_PROGRESS_INIT;
+    struct fcproc_image_unpacking unpacking = FCPROC_IMAGE_UNPACKING_INIT;
+    struct fcproc_image_unpacked unpacked = FCPROC_IMAGE_UNPACKED_INIT;
+    struct fcproc_image_limits limits = FCPROC_IMAGE_LIMITS_INIT;
+    struct fcproc_image_archive archive = FCPROC_IMAGE_ARCHIVE_INIT;
+    struct fcproc_image_node node = FCPROC_IMAGE_NODE_INIT;
+    struct fcproc_image_stat stat = FCPROC_IMAGE_STAT_INIT;
+    struct fcproc_image_sealed sealed = FCPROC_IMAGE_SEALED_INIT;
+    struct fcproc_image_need need = FCPROC_IMAGE_NEED_INIT;
+    struct fcproc_image_output output = FCPROC_IMAGE_OUTPUT_INIT;
+
+    (void)progress;
+    (void)unpacking;
+    (void)unpacked;
+    (void)limits;
+    (void)archive;
+    (void)node;
+    (void)stat;
+    (void)sealed;
+    (void)need;
+    (void)output;
+    return 0;
 }
