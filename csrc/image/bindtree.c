@@ -57,6 +57,7 @@ static int l_tree(lua_State *L)
     limits.entries = (uint64_t)image_field_integer(L, 1, "entries", 1, LUA_MAXINTEGER, 0);
     limits.bytes = (uint64_t)image_field_integer(L, 1, "bytes", 1, LUA_MAXINTEGER, 0);
     limits.ratio = (uint64_t)image_field_integer(L, 1, "ratio", 1, LUA_MAXINTEGER, 0);
+    limits.memory = (uint64_t)image_field_integer(L, 1, "memory", 1, LUA_MAXINTEGER, 0);
     limits.spool_folder = image_field_string(L, 1, "spool_folder");
     if (fcproc_image_tree_new(&limits, &b->tree, &err) < 0)
         return image_fail(L, &err);

@@ -227,6 +227,8 @@ static int take_xattrs(struct reader *r, struct archive_entry *entry, struct ino
 
     if (archive_entry_acl_types(entry) != 0)
         job_warn(r->job, "%s: its access control list is not kept", r->shown.text);
+    if (left > XATTRS_MOST)
+        return bad(r, "has more than 1,000 xattrs");
     while (left-- > 0 && archive_entry_xattr_next(entry, &name, &value, &len) == ARCHIVE_OK) {
         size_t name_len = strlen(name);
 
@@ -310,6 +312,12 @@ int reader_record(struct reader *r, struct archive_entry *entry, bool layer, str
         return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
                            "%s has more entries than the limit of %llu, from %s on", r->stream.name,
                            (unsigned long long)tree->limit_entries, r->shown.text);
+    if (tree->memory > tree->limit_memory)
+        return image_error(
+            &r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+            "what %s says of its entries, up to %s, takes more than the limit of %llu "
+            "bytes of memory",
+            r->stream.name, r->shown.text, (unsigned long long)tree->limit_memory);
     code = clean_path(r, r->entry_name, "leads out of the tree by \"..\"", &ret->path);
     if (code == 0 && layer)
         code = judge_whiteout(r, ret, ret_skip);

@@ -24,6 +24,7 @@ void *tree_alloc(struct tree *tree, size_t size)
     void *p;
 
     size = (size + 7) & ~(size_t)7;
+    tree->memory += size;
     if (size > LARGE || !chunk || CHUNK_SIZE - chunk->used < size) {
         struct chunk *made = calloc(1, sizeof(*made) + (size > LARGE ? size : CHUNK_SIZE));
 
@@ -62,7 +63,8 @@ struct bytes *tree_bytes(struct tree *tree, const void *data, size_t len)
 /* ---- the tree itself ---- */
 
 enum { DEFAULT_ENTRIES = 2000000, DEFAULT_RATIO = 1100 };
-#define DEFAULT_BYTES ((uint64_t)1 << 40)
+#define DEFAULT_BYTES  ((uint64_t)1 << 40)
+#define DEFAULT_MEMORY ((uint64_t)1 << 30)
 
 int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc_error *err)
 {
@@ -78,6 +80,7 @@ int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc
     tree->spool_folder = -EBADF;
     tree->limit_entries = limits && limits->entries ? limits->entries : DEFAULT_ENTRIES;
     tree->limit_bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
+    tree->limit_memory = limits && limits->memory ? limits->memory : DEFAULT_MEMORY;
     tree->limit_ratio = limits && limits->ratio ? limits->ratio : DEFAULT_RATIO;
     if (getrandom(tree->key, sizeof(tree->key), 0) != (ssize_t)sizeof(tree->key))
         r = image_errno(err, op, errno, "no random bytes");

@@ -18,6 +18,7 @@ enum {
     TREE_LINKS_MOST = 40, /* symbolic links on one way, as path_resolution(7) */
     XATTR_NAME_MOST = 255,
     XATTR_SIZE_MOST = 65536, /* xattr(7): what the kernel takes */
+    XATTRS_MOST = 1000,      /* of one file */
 };
 
 /* Bytes, not text; data[len] is 0 all the same. */
@@ -104,7 +105,8 @@ struct tree {
     uint64_t n_entries;     /* names, without the root */
     uint64_t n_inodes;      /* with the root; right once it is sealed */
     uint64_t content_bytes; /* without holes, each inode's once; right once it is sealed */
-    uint64_t limit_entries, limit_bytes, limit_ratio;
+    uint64_t limit_entries, limit_bytes, limit_ratio, limit_memory;
+    uint64_t memory;                   /* of the arena */
     uint64_t read_entries, read_bytes; /* of all that was read, for the limits */
     uint64_t key[2];                   /* of the table's hash */
     struct entry **table;

@@ -109,11 +109,12 @@ struct fcproc_image_limits {
     uint64_t bytes;   /* of contents; 0: 1 TiB */
     uint64_t
         ratio; /* of unpacked to packed bytes, beyond the first GiB; 0: 1,100, as much as gzip can */
+    uint64_t memory;          /* for names, xattrs and all but contents; 0: 1 GiB */
     const char *spool_folder; /* where contents go that can't stay where they are; NULL: nowhere */
 };
-#define FCPROC_IMAGE_LIMITS_INIT                          \
-    {                                                     \
-        sizeof(struct fcproc_image_limits), 0, 0, 0, NULL \
+#define FCPROC_IMAGE_LIMITS_INIT                             \
+    {                                                        \
+        sizeof(struct fcproc_image_limits), 0, 0, 0, 0, NULL \
     }
 
 /* An empty root folder, 0755, 0:0. limits may be NULL. */

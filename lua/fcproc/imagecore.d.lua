@@ -38,6 +38,7 @@ function Job:close() end
 ---@field entries integer?  names in all that is read (2,000,000)
 ---@field bytes integer?    of contents (1 TiB)
 ---@field ratio integer?    of unpacked to packed bytes, beyond the first GiB (1,100)
+---@field memory integer?   for names, xattrs and all but contents (1 GiB)
 ---@field spool_folder string?  where contents go that can't stay where they are, in a file without a name
 
 ---An empty tree: a root folder, 0755, 0:0.

@@ -127,6 +127,11 @@ describe("a hostile archive", function()
       must(result, err)
       must(tree:seal())
     end
+    for i = 1, 50 do many[i] = { name = "n" .. i, pax = { ["SCHILY.xattr.user.a"] = ("v"):rep(60000) } } end
+    refused("n19", many, { memory = 1 << 20 })
+    local xattrs = {}
+    for i = 1, 1001 do xattrs["SCHILY.xattr.user." .. i] = "v" end
+    refused("1,000 xattrs", { { name = "x", pax = xattrs } })
     -- A bomb: a little over the GiB from which on the ratio counts, in some 100 KB.
     support.sh{ "sh", "-c", [[head -c 64M /dev/zero | zstd -qc >$0.1
       for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do cat $0.1; done >$0]], dir:file("zeros") }
