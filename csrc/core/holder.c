@@ -12,7 +12,7 @@
 
 static const char op_name[] = "netns.hold";
 
-enum { PATIENCE_MS = 10000, MOST_ARGUMENTS = 60 };
+enum { MOST_ARGUMENTS = 60 };
 
 /* What forbids it to an ordinary user, by what the kernel says of it: each has a switch of its own. */
 static const char *forbidden_by(int sys_errno)
@@ -44,24 +44,18 @@ static const char *forbidden_by(int sys_errno)
                                : "";
 }
 
-/* Its one line: "0 ready", or an errno and what failed. */
 static int wait_until_ready(int fd, fcproc_error *err)
 {
-    char text[512] = "", *what;
-    ssize_t n;
-    long sys_errno;
+    char text[ROOTLESS_REPORT];
+    int sys_errno = rootless_report(fd, text, sizeof(text));
 
-    if (fcproc_poll(&fd, NULL, 1, PATIENCE_MS, err) < 0)
-        return FCPROC_ERR_SYSTEM;
-    n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
-    if (n <= 0)
+    if (sys_errno < 0)
         return error_set(err, FCPROC_ERR_SYSTEM, op_name, 0,
                          "the holder of the namespaces has ended before they were there");
-    sys_errno = strtol(text, &what, 10);
     if (sys_errno == 0)
         return 0;
-    return error_errno(err, op_name, (int)sys_errno, "rootless networking:%s%s", what,
-                       forbidden_by((int)sys_errno));
+    return error_errno(err, op_name, sys_errno, "rootless networking: %s%s", text,
+                       forbidden_by(sys_errno));
 }
 
 FCPROC_API int fcproc_netns_hold(const char *fifo, const char *lock, const fcproc_netns *join,

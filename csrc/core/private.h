@@ -269,6 +269,10 @@ int place_copy(const struct place *from, struct place *ret);
 void place_close(struct place *place);
 /* The program that enters a user's own namespaces; buf holds PATH_MAX bytes. 0 or a code. */
 int rootless_program(char *buf, const char *op, fcproc_error *err);
+/* Waits for the program's one line: 0: "0 ready"; an errno, with what failed in buf; -1: it has ended, or
+ * says nothing. */
+int rootless_report(int fd, char *buf, size_t size);
+enum { ROOTLESS_REPORT = 512 };
 enum inside { INSIDE_TUN, INSIDE_ROUTE, INSIDE_NETFILTER };
 enum { INSIDE_MOST = 16 };
 /* Opens up to n descriptors of the kind in the place, in one go; how many (1 at least), or -errno. */

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
 #include "private.h"
 
@@ -40,4 +41,24 @@ int rootless_program(char *buf, const char *op, fcproc_error *err)
                      "the program fcproc-rootless is neither beside the library nor at %s: install "
                      "fcproc whole",
                      FCPROC_ROOTLESS_PATH);
+}
+
+int rootless_report(int fd, char *buf, size_t size)
+{
+    enum { PATIENCE_MS = 10000 };
+    char *what;
+    long sys_errno;
+    ssize_t n;
+
+    *buf = '\0';
+    if (fcproc_poll(&fd, NULL, 1, PATIENCE_MS, NULL) < 0)
+        return -1;
+    n = recv(fd, buf, size - 1, MSG_DONTWAIT);
+    if (n <= 0)
+        return -1;
+    buf[n] = '\0';
+    sys_errno = strtol(buf, &what, 10);
+    what += *what == ' ';
+    memmove(buf, what, strlen(what) + 1);
+    return sys_errno >= 0 && sys_errno < 4096 ? (int)sys_errno : -1;
 }

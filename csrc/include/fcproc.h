@@ -540,6 +540,13 @@ FCPROC_CHECKED int fcproc_netns_hold(const char *fifo, const char *lock, const f
                                      fcproc_error *err);
 /* Keeps the holder as long as ns is open, and as what is spawned with it lives. */
 FCPROC_CHECKED int fcproc_netns_keep(fcproc_netns *ns, const char *fifo, fcproc_error *err);
+/* Starts the relay of a VM's published ports: it listens where the caller is, and connects to the guest in
+ * ns, rootless or not. A port is "tcp,127.0.0.1,8080,80": protocol, address and port here, port of the
+ * guest; at most 256. It ends when vmm does, whoever has started it, or when it is killed. A port that
+ * another socket has is FCPROC_ERR_CONFLICT, a low one FCPROC_ERR_PERMISSION; then there is no relay. */
+FCPROC_CHECKED int fcproc_relay_start(const fcproc_netns *ns, const fcproc_process *vmm,
+                                      const char *guest, const char *const *ports, size_t n,
+                                      fcproc_process **ret, fcproc_error *err);
 /* Is it one of the caller's own, into which he has no right but that? Then calls use descriptors that a
  * program opens in there. */
 FCPROC_API bool fcproc_netns_is_rootless(const fcproc_netns *ns);

@@ -72,6 +72,29 @@ static int l_hold_netns(lua_State *L)
     return 1;
 }
 
+/* core.relay(netns, process, guest, ports) -> process */
+static int l_relay(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const fcproc_netns *ns = bind_check(L, 1, TYPE_NETNS);
+    const fcproc_process *vmm = bind_check(L, 2, TYPE_PROCESS);
+    const char *guest = bind_check_string(L, 3);
+    const char *const *ports;
+    struct bind_handle *h;
+    fcproc_process *p = NULL;
+    size_t n;
+
+    lua_settop(L, 4);
+    luaL_checktype(L, 4, LUA_TTABLE);
+    h = bind_new(L, TYPE_PROCESS);
+    ports = bind_string_list(L, 4, "ports", &n);
+    if (fcproc_relay_start(ns, vmm, guest, ports, n, &p, &err) < 0)
+        return bind_fail(L, &err);
+    h->object = p;
+    lua_settop(L, 5);
+    return 1;
+}
+
 void bind_open_netns(lua_State *L)
 {
     static const luaL_Reg methods[] = {
@@ -83,6 +106,7 @@ void bind_open_netns(lua_State *L)
     static const luaL_Reg functions[] = {
         { "netns", l_netns },
         { "hold_netns", l_hold_netns },
+        { "relay", l_relay },
         { NULL, NULL },
     };
 

@@ -204,7 +204,7 @@ static void keep_signals_inside(void)
 }
 
 /* No right is left, and no program that is executed gets one. */
-static void drop_rights(void)
+void drop_rights(void)
 {
     struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
     struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };

@@ -11,17 +11,18 @@ int report_fd = STDERR_FILENO;
 void fail(const char *format, ...)
 {
     int sys_errno = errno;
+    char what[512]; /* told in one piece, which the caller reads in one */
     va_list values;
 
-    if (report_fd != STDERR_FILENO)
-        (void)dprintf(report_fd, "%d ", sys_errno);
-    else
-        (void)dprintf(report_fd, "fcproc-rootless: ");
     va_start(values, format);
-    (void)vdprintf(report_fd, format, values);
+    (void)vsnprintf(what, sizeof(what), format, values);
     va_end(values);
-    if (report_fd == STDERR_FILENO && sys_errno)
-        (void)dprintf(report_fd, ": %s\n", strerror(sys_errno));
+    if (report_fd != STDERR_FILENO)
+        (void)dprintf(report_fd, "%d %s", sys_errno, what);
+    else if (sys_errno)
+        (void)dprintf(report_fd, "fcproc-rootless: %s: %s\n", what, strerror(sys_errno));
+    else
+        (void)dprintf(report_fd, "fcproc-rootless: %s", what);
     exit(127);
 }
 
@@ -60,6 +61,7 @@ int main(int argc, char **argv)
         { "enter", enter_main },
         { "descriptors", descriptors_main },
         { "hold", hold_main },
+        { "relay", relay_main },
     };
 
     for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)

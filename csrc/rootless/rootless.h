@@ -25,10 +25,14 @@ void enter_namespaces(int user_fd, int net_fd);
 /* Nothing that was given to us goes further. */
 void close_on_exec(int fd);
 
+/* No capability, now or ever. */
+void drop_rights(void);
+
 /* Each is a subcommand, with the arguments after its name. */
 int enter_main(int argc, char **argv);       /* USER NET ALIVE plain|jail COMMAND... */
 int jail_main(int argc, char **argv);        /* FOLDER [--ro|--rw|--device PATH]... -- COMMAND... */
 int descriptors_main(int argc, char **argv); /* SOCKET USER NET KIND COUNT */
 int hold_main(int argc, char **argv);        /* FIFO LOCK make|join [UPLINK...] */
+int relay_main(int argc, char **argv);       /* GUEST PROTOCOL,ADDRESS,PORT,GUEST_PORT... */
 
 #endif

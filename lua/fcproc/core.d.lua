@@ -676,6 +676,15 @@ function core.netns(name) end
 ---@return fcproc.Error? err  ERR_PERMISSION: user namespaces are forbidden, with the switch
 function core.hold_netns(fifo, lock, join, uplink) end
 
+---Starts the relay of a VM's published ports, which listens where this process is, and ends with the VMM.
+---@param netns fcproc.Netns  where the guest is
+---@param vmm fcproc.Process
+---@param guest string     its address
+---@param ports string[]   "tcp,127.0.0.1,8080,80": here, and the guest's
+---@return fcproc.Process? relay
+---@return fcproc.Error? err  ERR_CONFLICT, ERR_PERMISSION
+function core.relay(netns, vmm, guest, ports) end
+
 ---Starts a process. spec is what process.spec makes.
 ---@param spec table
 ---@param ctx fcproc.Context?
