@@ -70,7 +70,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	network/publish network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
 	resources/lease resources/life resources/localnet resources/namespaces resources/oldleases resources/origin \
-	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/room \
+	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/relay resources/room \
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/ending vm/fleet vm/manifest vm/object vm/publish vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot \
 	vm/spec vm/statefiles vm/stop \

@@ -19,6 +19,7 @@ local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local reclaim = require "fcproc.resources.reclaim"
 local recover = require "fcproc.vm.recover"
+local relays = require "fcproc.resources.relay"
 local restoring = require "fcproc.vm.restore"
 local rootless = require "fcproc.vm.rootless"
 local specs = require "fcproc.vm.spec"
@@ -107,6 +108,7 @@ local function start_machine(vm, plan, config, ctx)
       local ok
       ok, reason = journal:save("starting")
       if ok then ok, reason = enter_cgroups(vm, plan, identity.pid) end
+      if ok then ok, reason = relays.start(journal, launcher, "starting") end
       return ok, reason
     end,
   }, ctx)

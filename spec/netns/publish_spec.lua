@@ -214,12 +214,12 @@ describe("publish.check_sockets", function()
       "tcp," .. UPLINK_IP .. ",81")
     for _, text in ipairs{ "8080:80", "0.0.0.0:8080:80", "53:53/udp", UPLINK_IP .. ":53:53/udp",
       "0.0.0.0:81:80" } do
-      local err = fails("conflict", publish.check_sockets(net.manager, ports_of("9000:1", text)))
+      local err = fails("conflict", publish.check_sockets(net.manager, ports_of("9000:1", text), false))
       assert.are.equal(servers.pid, err.pid)
       assert.is_truthy(err.message:find(("in use by pid %d (python3"):format(servers.pid), 1, true))
     end
     must(publish.check_sockets(net.manager,
-      ports_of(UPLINK_IP .. ":8080:80", "8080:80/udp", "53:53", "81:80")))
+      ports_of(UPLINK_IP .. ":8080:80", "8080:80/udp", "53:53", "81:80"), false))
   end)
 
   it("knows a socket of IPv6 that takes IPv4 as well", function()
@@ -237,8 +237,8 @@ time.sleep(60)
     support.eventually("it listens", function()
       return support.read_file(dir:file("log")) == "listening\n"
     end)
-    fails("conflict", publish.check_sockets(net.manager, ports_of("8080:80")))
-    must(publish.check_sockets(net.manager, ports_of("8081:80")))
+    fails("conflict", publish.check_sockets(net.manager, ports_of("8080:80"), false))
+    must(publish.check_sockets(net.manager, ports_of("8081:80"), false))
     server:signal("KILL")
     must(server:wait(5))
   end)

@@ -54,9 +54,12 @@ local function staying(world, said, ...)
   world.count = (world.count or 0) + 1
   local log, fifo = world.folder:file("client" .. world.count), world.folder:file("fifo" .. world.count)
   support.sh{ "mkfifo", fifo }
-  local process = must(fcproc.spawn({ "sh", "-c", 'exec python3 spec/support/relay.py "$@" <>"$0"', fifo, ... },
+  local command = 'exec python3 spec/support/relay.py "$@" <>"$0"'
+  local process = must(fcproc.spawn({ "sh", "-c", command, fifo, ... },
     { stdout = { file = log }, stderr = { file = log } }))
-  support.eventually("it says " .. said, function() return (support.read_file(log) or ""):find(said, 1, true) end, 20)
+  support.eventually("it says " .. said, function()
+    return (support.read_file(log) or ""):find(said, 1, true)
+  end, 20)
   return setmetatable({}, { __close = function()
     process:signal("KILL")
     process:wait(10)
@@ -161,7 +164,8 @@ describe("the relay", function()
     local world <close> = new_world()
     relay_of(world, "tcp,127.83.0.1,8084,84", "udp,127.83.0.1,8353,53")
     for text, said in pairs{ ["tcp,127.83.0.1,8084,84"] = "127.83.0.1:8084/tcp is in use",
-      ["udp,127.83.0.1,8353,53"] = "127.83.0.1:8353/udp is in use", ["tcp,0.0.0.0,8084,84"] = "0.0.0.0:8084/tcp" } do
+      ["udp,127.83.0.1,8353,53"] = "127.83.0.1:8353/udp is in use",
+      ["tcp,0.0.0.0,8084,84"] = "0.0.0.0:8084/tcp" } do
       local err = fails("conflict", core.relay(world.netns, world.vmm, "127.0.0.1", { "tcp,127.83.0.1,8099,1",
         text }))
       assert.is_truthy(err.message:find(said, 1, true), err.message)

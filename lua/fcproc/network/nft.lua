@@ -17,7 +17,7 @@ local function words(err)
 end
 
 -- Debian packages of the commands used here.
-local package_of = { nft = "nftables", ip = "iproute2" }
+local package_of = { nft = "nftables", ip = "iproute2", ss = "iproute2" }
 
 ---Runs a command in the manager's namespace.
 ---@param manager fcproc.Manager
@@ -25,16 +25,17 @@ local package_of = { nft = "nftables", ip = "iproute2" }
 ---@param argv string[]
 ---@param input string?
 ---@param ctx fcproc.Context?
+---@param outside boolean?  where this process is instead
 ---@return string? stdout
 ---@return fcproc.Error? err  ERR_NOT_FOUND: not installed; ERR_PERMISSION; ERR_EXIT_STATUS with
 ---                            the command's own words
-function M.command(manager, op, argv, input, ctx)
+function M.command(manager, op, argv, input, ctx, outside)
   if manager.own_netns then -- which is closed with its manager
     local open, closed = manager:_check_open(op)
     if not open then return nil, closed end
   end
   local result, err = loop.theirs(manager.runner.run, manager.runner, argv,
-    { netns = manager.config.netns, input = input, output_limit = OUTPUT_LIMIT }, ctx)
+    { netns = not outside and manager.config.netns or nil, input = input, output_limit = OUTPUT_LIMIT }, ctx)
   if result then return result.stdout end
   local code, message = err.code
   if code == "not_found" and package_of[argv[1]] then

@@ -169,8 +169,9 @@ local function who(line)
 end
 
 -- The first of the ports that a socket has.
-local function taken(manager, ports, users, ctx)
-  local text, err = nft.command(manager, "vm.publish", { "ss", users and "-Hlntup" or "-Hlntu" }, nil, ctx)
+local function taken(manager, ports, users, outside, ctx)
+  local argv = { "ss", users and "-Hlntup" or "-Hlntu" }
+  local text, err = nft.command(manager, "vm.publish", argv, nil, ctx, outside)
   if not text then return nil, err end
   local sockets = read_sockets(text)
   for i, port in ipairs(ports) do
@@ -184,14 +185,15 @@ end
 ---Is one in use by a socket of this host? Its connections would never reach it.
 ---@param manager fcproc.Manager
 ---@param ports fcproc.Port[]
+---@param outside boolean  not in the manager's namespace, but where this process is
 ---@param ctx fcproc.Context?
 ---@return true?
 ---@return fcproc.Error? err  ERR_CONFLICT, with who has it
-function M.check_sockets(manager, ports, ctx)
-  local found, socket = taken(manager, ports, false, ctx)
+function M.check_sockets(manager, ports, outside, ctx)
+  local found, socket = taken(manager, ports, false, outside, ctx)
   if found == nil then return nil, socket end
   if not found then return true end
-  local port, seen = taken(manager, { found }, true, ctx) -- who they are takes longer to find
+  local port, seen = taken(manager, { found }, true, outside, ctx) -- who they are takes longer to find
   if not port then port, seen = found, socket end
   return nil, errors.new{ code = "conflict", op = "vm.publish", pid = math.tointeger(tonumber(
     seen.line:match("pid=(%d+)"))),

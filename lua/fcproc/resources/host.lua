@@ -17,6 +17,7 @@ local nat = require "fcproc.network.nat"
 local partials = require "fcproc.resources.partial"
 local processes = require "fcproc.resources.processes"
 local publish = require "fcproc.network.publish"
+local relays = require "fcproc.resources.relay"
 local strays = require "fcproc.resources.strays"
 local upkeep = require "fcproc.resources.upkeep"
 local uplinks = require "fcproc.network.uplinks"
@@ -60,7 +61,9 @@ end
 ---@return fcproc.Error? err  ERR_CONFLICT, with who has it
 function M.check_ports(journal, ctx)
   for _, tap in ipairs(journal.record.taps) do
-    if tap.ports then return publish.check_sockets(journal.manager, tap.ports, ctx) end
+    if tap.ports then
+      return publish.check_sockets(journal.manager, tap.ports, journal.record.confined ~= nil, ctx)
+    end
   end
   return true
 end
@@ -368,6 +371,9 @@ local function end_cgroups(manager, list, ctx, left)
   local ended, others = {}, {}
   for _, journal in ipairs(list) do
     local record, id = journal.record, journal.id
+    if record.relay and not journals.is_of_earlier_boot(record) then
+      note(left, id, "the relay of its published ports", relays.stop(record, ctx))
+    end
     local jail = not journals.is_of_earlier_boot(record) and record.jail -- else they went with the boot
     local killed, err = 0, nil
     local started = core.now()

@@ -109,7 +109,8 @@ end }
 -- Not in it is `files`: where they are is worked out.
 local journal = object{
   created = required(number), boot_id = boot_id, manager = integer(1, 0x7fffffff),
-  state = word, paused = flag, rebuilt = flag, process = identity, launcher = identity, binary = path,
+  state = word, paused = flag, rebuilt = flag, process = identity, launcher = identity,
+  relay = identity, binary = path,
   vcpus = integer(1, 1024), mem_mib = integer(1, 1 << 32), console_limit = number, seccomp = word,
   huge_pages = word, outer = object{ path = required(path), oom_kills = required(number) },
   shape = required(object{ jailed = flag, daemonize = flag, new_pid_ns = flag }),

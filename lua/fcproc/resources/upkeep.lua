@@ -33,7 +33,8 @@ local MOST_NAMED = 8 -- VMs in a message
 function M.entries(record)
   local entries = {}
   for _, tap in ipairs(record.taps or {}) do
-    local ports = tap.ports and tap.ports[1] and tap.ports or nil
+    -- Those of a rootless VM a relay serves.
+    local ports = not record.confined and tap.ports and tap.ports[1] and tap.ports or nil
     if (tap.nat or ports) and tap.address then
       entries[#entries + 1] = { tap = tap.name, address = tap.address, mac = (tap.guest_mac or ""):lower(),
         uplink = tap.nat, id = record.id, ports = ports }

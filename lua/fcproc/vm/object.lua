@@ -11,6 +11,7 @@ local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local ports = require "fcproc.resources.ports"
+local relays = require "fcproc.resources.relay"
 local snapshot = require "fcproc.vm.snapshot"
 local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
@@ -163,7 +164,7 @@ function Vm:info(ctx)
     info.state, info.err = "unknown", err
   end
   local record = self.journal.record
-  for _, look in ipairs(self.manager.closed and {} or { upkeep.warning, ports.warning }) do
+  for _, look in ipairs(self.manager.closed and {} or { upkeep.warning, ports.warning, relays.warning }) do
     local warning, failed = look(self.manager, record, ctx)
     if failed then return nil, failed end
     if warning then

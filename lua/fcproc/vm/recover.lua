@@ -15,6 +15,7 @@ local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local place = require "fcproc.resources.place"
+local relays = require "fcproc.resources.relay"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
 local upkeep = require "fcproc.resources.upkeep"
@@ -104,6 +105,7 @@ local function take_over(vm, ctx)
       pid = vm.machine.process:pid(), reason = err.message }, "warn")
   end
   restore_leases(vm)
+  relays.ensure(vm.journal, vm.machine.process)
   local own = journals.own_pid()
   if record.state == "running" and record.process and record.manager == own
     and record.paused == paused then

@@ -1,0 +1,100 @@
+-- The relay of a rootless VM's published ports: a process of ours that listens on the host and connects in
+-- the namespace. It ends with its VMM, whoever has started either; who it is the journal says.
+
+local core = require "fcproc.core"
+local lives = require "fcproc.resources.life"
+local process = require "fcproc.process"
+local publish = require "fcproc.network.publish"
+
+local M = {}
+
+local END_LIMIT = 2 -- seconds for it to end after its VMM
+
+-- What it is to serve: the guest's address, and ports.
+local function wanted(record)
+  for _, tap in ipairs(record.confined and record.taps or {}) do
+    if tap.ports and tap.ports[1] then return tap.address, tap.ports end
+  end
+end
+
+-- It, if it lives.
+local function find(record)
+  local relay = record.relay and core.process(record.relay)
+  if relay and relay:alive() then return relay end
+  if relay then relay:close() end
+end
+
+---Starts it, if the VM needs one, and writes down who it is.
+---@param journal fcproc.Journal
+---@param vmm fcproc.Process  with which it ends
+---@param state string        the VM's, for the journal
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: another socket has a port; ERR_PERMISSION
+function M.start(journal, vmm, state)
+  local record, manager = journal.record, journal.manager
+  local address, ports = wanted(record)
+  if not address then return true end
+  local started, texts = core.now(), {}
+  for i, port in ipairs(ports) do
+    texts[i] = ("%s,%s,%d,%d"):format(port.protocol, port.address, port.port, port.guest_port)
+  end
+  local relay <close>, err = core.relay(manager.config.netns, vmm, address, texts)
+  if not relay then return nil, err end
+  local identity
+  identity, err = relay:identity()
+  local ok
+  if identity then
+    record.relay = lives.seal(identity)
+    ok, err = journal:save(state)
+  end
+  if not ok then
+    relay:signal("KILL")
+    return nil, err
+  end
+  manager:_log(started, "relay of published ports started", { id = journal.id, pid = relay:pid() })
+  return true
+end
+
+---Starts another one when it has ended before its VMM.
+---@param journal fcproc.Journal
+---@param vmm fcproc.Process
+function M.ensure(journal, vmm)
+  if not wanted(journal.record) then return end
+  local relay <close> = find(journal.record)
+  if relay then return end
+  local started = core.now()
+  local ok, err = M.start(journal, vmm, journal.record.state)
+  journal.manager:_log(started, ok and "the relay of published ports had ended, and was started again"
+    or "the relay of published ports has ended, and could not be started again",
+    { id = journal.id, reason = err and err.message }, "warn")
+end
+
+---It is gone, and its ports are free: it has seen its VMM's end, or is ended.
+---@param record table
+---@param ctx fcproc.Context?
+---@return true?
+---@return fcproc.Error? err
+function M.stop(record, ctx)
+  local relay <close> = find(record)
+  if not relay then return true end
+  if process.wait(relay, END_LIMIT, 0, ctx) then return true end
+  relay:signal("KILL")
+  local gone, err = process.wait(relay, END_LIMIT, 0, ctx)
+  if gone then return true end
+  return nil, err --[[@as fcproc.Error]]
+end
+
+---For the information on one VM.
+---@param _ fcproc.Manager
+---@param record table
+---@return fcproc.VmWarning? warning
+function M.warning(_, record)
+  local _, ports = wanted(record)
+  if not ports then return end
+  local relay <close> = find(record)
+  if relay then return end
+  return { name = "publish", message = ("the relay of its published ports has ended: %s lead nowhere"):format(
+    publish.text(ports)), fix = "adopt it, which starts it again" }
+end
+
+return M

@@ -1,0 +1,107 @@
+-- Published ports of an ordinary user's VMs: a relay serves them. The built-in guest answers UDP's echo
+-- service (port 7); what the relay does with TCP is in relay_spec.lua.
+
+local rootless = require "spec.support.rootless"
+local support = require "spec.support"
+
+support.need_root()
+support.need_kvm()
+
+local HELP = [[
+  local traffic = require "spec.support.traffic"
+  local HERE = "127.84.0.1"
+  local function ask() return traffic.ask(nil, "udp," .. HERE .. ",5353")[1] end
+  local function relay_of(vm) return must(core.process(vm:record().relay)) end
+]]
+
+describe("an ordinary user's published port", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("leads to his guest as long as the VM lives, whoever has it", function()
+    rootless.run(HELP .. [[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      must(vm:console():wait_for("ready", 5))
+      equal("who", ask())
+      equal(5353, must(vm:info()).ports[1].port)
+      -- Another one is refused before anything is made, whoever has it.
+      local err = fails("conflict", fcproc.vm.launch(manager, { network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      check(err.message:find("is published by the VM 'a'", 1, true), err)
+      local other <close> = world{ runtime_dir = home .. "/other" }
+      err = fails("conflict", fcproc.vm.launch(other, { network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      check(err.message:find("5353/udp is in use by a socket", 1, true), err)
+      equal(0, #must(fcproc.vm.list(other)))
+      -- Whoever has it; and one that was killed is told, and started again by the next.
+      must(vm:detach())
+      equal("who", ask())
+      local again <close> = must(fcproc.vm.adopt(manager, "a"))
+      local relay <close> = relay_of(again)
+      must(relay:signal("KILL"))
+      must(relay:wait(5))
+      equal("publish", must(again:info()).warnings[1].name)
+      must(again:detach())
+      local third <close> = must(fcproc.vm.adopt(manager, "a"))
+      equal("who", ask())
+      equal(nil, must(third:info()).warnings)
+      local last <close> = relay_of(third)
+      must(third:kill())
+      equal(false, last:alive())
+      equal("-", ask())
+      -- The port is free at once.
+      local next_one <close> = must(fcproc.vm.launch(manager, { id = "b", network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      must(next_one:console():wait_for("ready", 5))
+      equal("who", ask())
+    ]])
+  end)
+
+  it("goes when the VMM dies, and is reclaimed with it", function()
+    rootless.run(HELP .. [[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      local relay <close> = relay_of(vm)
+      local vmm <close> = must(fcproc.process(vm:pid()))
+      must(vm:detach())
+      must(vmm:signal("KILL"))
+      must(relay:wait(5))
+      equal("a", must(fcproc.vm.reclaim(manager)).reclaimed[1])
+    ]])
+  end)
+
+  it("is served by a process that nobody in there takes over, whatever rights he has there", function()
+    rootless.run(HELP .. [[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      local relay <close> = relay_of(vm)
+      local said = support.sh({ "python3", "-c", [=[
+import ctypes, os, sys
+pid, libc = int(sys.argv[1]), ctypes.CDLL(None, use_errno=True)
+print(int(open("/proc/self/status").read().split("CapEff:")[1].split()[0], 16) != 0)
+libc.ptrace(16, pid, 0, 0)
+print(os.strerror(ctypes.get_errno()))
+try:
+    open(f"/proc/{pid}/mem", "r+b")
+    print("opened")
+except OSError as e:
+    print(e.strerror)
+]=], tostring(relay:pid()) }, { netns = manager.config.netns })
+      equal("True\nOperation not permitted\nPermission denied\n", said)
+    ]])
+  end)
+
+  it("below ip_unprivileged_port_start is refused, and at an address that the host lacks", function()
+    rootless.run(HELP .. [[
+      local manager <close> = world()
+      local err = fails("permission", fcproc.vm.launch(manager, { network = true, publish = { "80:80" } }))
+      check(err.message:find("ports below 1024", 1, true), err)
+      fails("invalid", fcproc.vm.launch(manager, { network = true, publish = { "192.0.2.7:8080:80" } }))
+      equal(0, #must(fcproc.vm.list(manager)))
+    ]])
+  end)
+end)
