@@ -212,6 +212,16 @@ static void close_same(int own, int fd)
         (void)close(own);
 }
 
+/* Whether a group without data has a bitmap on the disk differs among the releases of e2fsprogs. */
+static void have_all_bitmaps(ext2_filsys fs)
+{
+    for (dgrp_t group = 0; group < fs->group_desc_count; group++) {
+        ext2fs_bg_flags_clear(fs, group, EXT2_BG_BLOCK_UNINIT);
+        ext2fs_group_desc_csum_set(fs, group);
+    }
+    ext2fs_mark_bb_dirty(fs);
+}
+
 static int open_filesystem(struct ext4 *e, int fd, int64_t now)
 {
     char name[16];
@@ -233,6 +243,7 @@ static int open_filesystem(struct ext4 *e, int fd, int64_t now)
         return image_error(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
                            "there is no file system of mke2fs in the file: libext2fs says %ld",
                            (long)code);
+    have_all_bitmaps(e->fs);
     e->fs->now = (time_t)now;
     e->block_size = e->fs->blocksize;
     e->cursor = e->fs->super->s_first_data_block;
