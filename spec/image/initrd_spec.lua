@@ -45,7 +45,7 @@ describe("an initrd", function()
     local absent = {}
     for i, one in ipairs(made.absent) do absent[i] = one.name end
     assert.are.equal("virtio_pci virtio_blk virtio_rng virtio_balloon vmw_vsock_virtio_transport virtio_pmem "
-      .. "nd_pmem squashfs erofs", table.concat(absent, " "))
+      .. "nd_pmem virtio_mem squashfs erofs", table.concat(absent, " "))
     support.sh({ "sh", "-c", "mkdir x && cd x && cpio --quiet -idm <../out" }, { cwd = dir.path })
     assert.are.equal(support.read_file(must(guest.init_path())), support.read_file(dir:file("x/init")))
     assert.are.equal("755 0:0 0\n", support.sh{ "stat", "-c", "%a %u:%g %Y", dir:file("x/init") })
