@@ -119,6 +119,10 @@ describe("a kernel", function()
       kernels.bzimage(payload("xz", kernels.vmlinux("6.1.0-13-amd64")), "6.1.0-13-amd64"))
     file("config-6.1.0-13-amd64", CONFIG)
     check(must(kernel.kernel(path)), dir:file("config-6.1.0-13-amd64"))
+    support.sh{ "mkdir", dir:file("6.1.0-13-amd64") }
+    path = file("6.1.0-13-amd64/vmlinuz", support.read_file(path))
+    file("6.1.0-13-amd64/config", CONFIG)
+    check(must(kernel.kernel(path)), dir:file("6.1.0-13-amd64/config"))
     -- A mark with nothing behind it that is one.
     for _, config in ipairs{ "", "no gzip", "\x1f\x8b\8", kernels.packed(dir, "gzip -nc", "not one") } do
       check(must(kernel.kernel(file("own", kernels.vmlinux("6.1.0-13-amd64", config)))),

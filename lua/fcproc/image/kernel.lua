@@ -129,8 +129,12 @@ local function read_config(kernel, path, found, ctx)
     end
   end
   if not kernel.version then return true end
-  for _, folder in ipairs{ path:match("^(.*)/[^/]*$"), "/boot" } do
-    local beside = ("%s/config-%s"):format(folder, kernel.version)
+  local folder, version = path:match("^(.*)/[^/]*$"), kernel.version
+  local places = { ("%s/config-%s"):format(folder, version), "/boot/config-" .. version,
+    ("/lib/modules/%s/config"):format(version) }
+  -- Newer packages have all of a kernel in the folder of its modules.
+  if folder:match("[^/]*$") == version then table.insert(places, 1, folder .. "/config") end
+  for _, beside in ipairs(places) do
     local text = core.read_file(beside, 0, MOST_CONFIG)
     if text then
       kernel.config, kernel.config_from = kconfig.parse(text), beside
@@ -244,7 +248,8 @@ local kernel_options = { to = "string", progress = "function" }
 
 ---Makes of a distribution's kernel (a bzImage as /boot/vmlinuz, or an ELF file, either of them also packed by
 ---gzip, xz, zstd, lz4, bzip2 or lzma) the uncompressed one that every Firecracker boots; and compares its
----configuration, which is in it or beside it (/boot/config-VERSION), with what is needed.
+---configuration, which is in it or beside it (config-VERSION), or in /boot or its modules' folder, with what is
+---needed.
 ---@param path string
 ---@param opts fcproc.KernelOptions?
 ---@param ctx fcproc.Context?
