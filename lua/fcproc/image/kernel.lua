@@ -248,8 +248,8 @@ local kernel_options = { to = "string", progress = "function" }
 
 ---Makes of a distribution's kernel (a bzImage as /boot/vmlinuz, or an ELF file, either of them also packed by
 ---gzip, xz, zstd, lz4, bzip2 or lzma) the uncompressed one that every Firecracker boots; and compares its
----configuration, which is in it or beside it (config-VERSION), or in /boot or its modules' folder, with what is
----needed.
+---configuration, which is in it or beside it (config-VERSION), or in /boot or its modules' folder, with what
+---is needed.
 ---@param path string
 ---@param opts fcproc.KernelOptions?
 ---@param ctx fcproc.Context?

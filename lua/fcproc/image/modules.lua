@@ -14,7 +14,8 @@ local PACKED = { [""] = false, [".xz"] = true, [".zst"] = true, [".gz"] = true }
 
 ---What Firecracker's devices and the usual roots are driven by.
 M.DEFAULT = { "virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "virtio_balloon",
-  "vmw_vsock_virtio_transport", "virtio_pmem", "nd_pmem", "virtio_mem", "ext4", "squashfs", "erofs", "overlay" }
+  "vmw_vsock_virtio_transport", "virtio_pmem", "nd_pmem", "virtio_mem", "ext4", "squashfs", "erofs",
+  "overlay" }
 
 ---@class fcproc.ModuleFile
 ---@field name string     as the kernel compares it: "virtio_rng"
