@@ -244,6 +244,7 @@ static int open_filesystem(struct ext4 *e, int fd, int64_t now)
                            "there is no file system of mke2fs in the file: libext2fs says %ld",
                            (long)code);
     have_all_bitmaps(e->fs);
+    e->fs->flags &= ~EXT2_FLAG_MASTER_SB_ONLY; /* nor may the copies be mke2fs' of then */
     e->fs->now = (time_t)now;
     e->block_size = e->fs->blocksize;
     e->cursor = e->fs->super->s_first_data_block;
