@@ -359,7 +359,7 @@ DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppc
 	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 cpio lz4 xz-utils zstd \
 	skopeo umoci docker-registry
 DEPS_FUZZ := clang-14 libclang-rt-14-dev
-DEPS_LINUX := qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
+DEPS_LINUX := mmdebstrap qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
 deps: deps-packages build/bin/firecracker
@@ -454,7 +454,7 @@ LINUX_SPECS := spec/linux $(patsubst %,spec/firecracker/%_spec.lua,find kill reu
 test-linux: SPECS = $(LINUX_SPECS)
 test-linux: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_LINUX)
 test-linux: deps
-	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4
+	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4 $(LINUX)/debian/made
 	@$(SPEC_ENV) sh spec/support/linux/run.sh $(LINUX_DIR) sh spec/support/run.sh $(LUA) $(SPECS)
 
 $(LINUX)/kernel/vmlinux: | module
@@ -463,6 +463,9 @@ $(LINUX)/kernel/vmlinux: | module
 # The last of the images that it makes.
 $(LINUX)/guest.ext4: $(LINUX)/kernel/vmlinux $(wildcard spec/support/linux/* spec/support/linux/*/*)
 	sh spec/support/linux/prepare.sh images $(LINUX_DIR)
+
+$(LINUX)/debian/made: spec/support/linux/list-root.c | module build/bin/fcproc
+	sh spec/support/linux/prepare.sh debian $(LINUX_DIR)
 
 # C programs that specs run: hosts and interposers for what Lua can't reach.
 TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))
@@ -508,11 +511,12 @@ bench: deps
 
 # A thousand VMs, twenty at a time: nothing may be left of them. And managers that are killed while
 # two others adopt, kill and reclaim what they made: six VMs a round. And a hostile user's races for the
-# names in his folder, so many times as in the specs.
+# names in his folder, and builders of images that are killed, so many times as in the specs.
 SOAK_CYCLES ?= 1000
 SOAK_AT_ONCE ?= 20
 SOAK_ROUNDS ?= 130
 SOAK_RACES ?= 100
+SOAK_KILLS ?= 100
 SOAK_ENV = $(SPEC_ENV) LUA_PATH='./?.lua;./?/init.lua;lua/?.lua;lua/?/init.lua;;'
 
 .PHONY: soak
@@ -522,6 +526,7 @@ soak: deps
 	@$(SOAK_ENV) $(LUA) spec/support/soak.lua $(SOAK_CYCLES) $(SOAK_AT_ONCE)
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
 	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
+	@FCPROC_SPEC_KILLS=$(SOAK_KILLS) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/image/whole_spec.lua
 
 # Hostile journals, manifests and archives, each for so long. A failure prints its seed, for FUZZ_SEED; of
 # archives, what was read is then in build/fuzz.
@@ -532,7 +537,7 @@ FUZZ_SEED ?=
 fuzz: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_FUZZ)
 fuzz: deps
 	@$(MAKE) -s module $(FUZZERS:%=$(BUILD)/fuzz-%)
-	@for name in journal manifest; do \
+	@for name in journal manifest ext4 oci; do \
 		$(SOAK_ENV) $(LUA) spec/fuzz/$$name.lua $(FUZZ_SECONDS) $(FUZZ_SEED) || exit 1; done
 	@for name in $(FUZZERS); do mkdir -p $(BUILD)/fuzz/$$name && \
 		$(BUILD)/fuzz-$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=30 -verbosity=0 -print_final_stats=1 \

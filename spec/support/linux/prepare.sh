@@ -1,7 +1,8 @@
 #!/bin/sh
 # What `make test-linux` boots, made once under the given folder: "kernel" gets Debian's stock kernel
 # and its modules without installing them, "images" makes the initramfs of the machine that runs
-# the specs, and the guest's initramfs and ext4 root.
+# the specs, and the guest's initramfs and ext4 root; "debian" builds the
+# image of the chapter on images.
 set -eu
 what=$1
 dir=$2
@@ -91,6 +92,21 @@ kernel)
   vmlinux "$dir"/kernel.new/boot/vmlinuz-* "$dir/kernel.new/vmlinux"
   depmod -b "$dir/kernel.new" "$(ls "$dir/kernel.new/lib/modules")"
   mv "$dir/kernel.new" "$dir/kernel"
+  ;;
+debian)
+  # As the chapter tells it; then what is in it as GNU tar unpacks it, and a disk that lists the same.
+  rm -rf "$dir/debian"
+  mkdir -p "$dir/debian/root"
+  export PATH="$PWD/build/bin:$PATH"
+  story=$(sed -n '/^## Debian, by mmdebstrap/,/^## An OCI/{/^```/,/^```/{/^```/d;p}}' doc/images.md)
+  (cd "$dir/debian" && sh -euc "$story")
+  musl-gcc -static -O2 -Wall -Wextra -idirafter /usr/include -o "$dir/debian/list-root" "$sources/list-root.c"
+  tar -x -p --numeric-owner --xattrs --xattrs-include='*' -f "$dir/debian/debian.tar" -C "$dir/debian/root"
+  "$dir/debian/list-root" "$dir/debian/root" "$dir/debian/list"
+  fcproc --json image build "tar:$dir/debian/debian.tar" "$dir/debian/listed.ext4" \
+    --overlay "/list-root=$dir/debian/list-root" >"$dir/debian/report.json"
+  rm -rf "$dir/debian/root" "$dir/debian/debian.ext4" "$dir/debian/debian.tar"
+  touch "$dir/debian/made"
   ;;
 images)
   initramfs machine virtio_pci 9pnet_virtio 9p overlay
