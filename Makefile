@@ -359,6 +359,7 @@ DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppc
 	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 cpio lz4 xz-utils zstd \
 	skopeo umoci docker-registry
 DEPS_FUZZ := clang-14 libclang-rt-14-dev
+DEPS_TEST += passt
 DEPS_LINUX := mmdebstrap qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 

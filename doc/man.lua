@@ -59,7 +59,8 @@ local function write_man(version)
   out(".SH COMMANDS")
   for _, command in ipairs(parser._commands) do write_command(out, command, "fcproc") end
   out(".SH ENVIRONMENT AND EXIT STATUS\n" .. roff(parser._epilog):gsub("\n\n", "\n.PP\n"))
-  out(".SH FILES\n.TP\n\\fI/run/fcproc/ID/\\fR\nA VM's folder, unless \\fB\\-\\-runtime\\-dir\\fR says "
+  out(".SH FILES\n.TP\n\\fI/run/fcproc/ID/\\fR, \\fI~/.local/state/fcproc/ID/\\fR\n"
+    .. "A VM's folder, root's or an ordinary user's, unless \\fB\\-\\-runtime\\-dir\\fR says\n"
     .. "otherwise: what was made for it (vm.json),\nits console.log, its API socket.")
   out(".SH EXAMPLES\n.nf\n" .. roff"fcproc doctor --boot\nfcproc run\nfcproc run --id web --net --detach\n"
     .. "fcproc stop web\n.fi")

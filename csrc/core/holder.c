@@ -48,14 +48,17 @@ static int wait_until_ready(int fd, fcproc_error *err)
 {
     char text[ROOTLESS_REPORT];
     int sys_errno = rootless_report(fd, text, sizeof(text));
+    const char *forbidden;
 
     if (sys_errno < 0)
         return error_set(err, FCPROC_ERR_SYSTEM, op_name, 0,
                          "the holder of the namespaces has ended before they were there");
     if (sys_errno == 0)
         return 0;
-    return error_errno(err, op_name, sys_errno, "rootless networking: %s%s", text,
-                       forbidden_by(sys_errno));
+    forbidden = forbidden_by(sys_errno);
+    return error_set(err, *forbidden ? FCPROC_ERR_PERMISSION : error_code_for(sys_errno), op_name,
+                     sys_errno, "rootless networking: %s: %s%s", text, strerrordesc_np(sys_errno),
+                     forbidden);
 }
 
 FCPROC_API int fcproc_netns_hold(const char *fifo, const char *lock, const fcproc_netns *join,

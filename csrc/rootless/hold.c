@@ -20,6 +20,7 @@
 
 /* Where others find it: /proc/PID/fd/3 and 4. */
 enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5 };
+enum { MEMBER_SECONDS = 10 };
 
 static void write_file(const char *path, const char *format, unsigned id)
 {
@@ -42,8 +43,7 @@ static void set_up_network(void)
     write_file("/proc/sys/net/ipv4/ip_forward", "%u", 1);
 }
 
-/* In the child, which lives until its namespaces have been opened. */
-static _Noreturn void make_namespaces(int ready)
+static void make_namespaces(void)
 {
     unsigned uid = geteuid(), gid = getegid();
 
@@ -57,10 +57,6 @@ static _Noreturn void make_namespaces(int ready)
     set_up_network();
     /* Who is here makes no user namespace of his own, in which he would have every capability. */
     write_file("/proc/sys/user/max_user_namespaces", "%u", 0);
-    if (write(ready, "", 1) != 1)
-        fail("can't say that the namespaces are there");
-    for (;;)
-        (void)pause();
 }
 
 static void open_at(const char *format, int pid, int number)
@@ -76,8 +72,9 @@ static void open_at(const char *format, int pid, int number)
         (void)close(fd);
 }
 
-/* The child has told why it ended, if it did. */
-static void make(void)
+/* A process that is in the namespaces for a while: by it we open them, and so does what gives them their
+ * uplink, since it is in there already when it comes to the second, and from there can't look at us. */
+static pid_t start_member(bool making)
 {
     int ready[2];
     char byte;
@@ -90,34 +87,37 @@ static void make(void)
         fail("can't start a process");
     if (pid == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        make_namespaces(ready[1]);
+        if (making)
+            make_namespaces();
+        else
+            enter_namespaces(USER_FD, NET_FD);
+        if (write(ready[1], "", 1) != 1)
+            fail("can't say that the namespaces are there");
+        (void)alarm(MEMBER_SECONDS);
+        for (;;)
+            (void)pause();
     }
     (void)close(ready[1]);
     if (read(ready[0], &byte, 1) != 1)
-        exit(127);
+        exit(127); /* it has told why */
     (void)close(ready[0]);
-    open_at("/proc/%d/ns/user", pid, USER_FD);
-    open_at("/proc/%d/ns/net", pid, NET_FD);
-    (void)kill(pid, SIGKILL);
-    (void)waitpid(pid, NULL, 0);
+    return pid;
 }
 
 /* What gives the namespace its uplink: it ends with us. It is told where the namespaces are. */
-static void start_uplink(int argc, char **argv)
+static void start_uplink(int argc, char **argv, pid_t member)
 {
     enum { MOST = 64, OURS = 6 };
     char user[48], net[48], *command[MOST + OURS];
     pid_t us = getpid(), pid;
 
-    if (argc < 1)
-        return;
     if (argc > MOST) {
         errno = E2BIG;
         fail("too many arguments of %s", argv[0]);
     }
     memcpy(command, argv, (size_t)argc * sizeof(*argv));
-    (void)snprintf(user, sizeof(user), "/proc/%d/fd/%d", us, USER_FD);
-    (void)snprintf(net, sizeof(net), "/proc/%d/fd/%d", us, NET_FD);
+    (void)snprintf(user, sizeof(user), "/proc/%d/ns/user", member);
+    (void)snprintf(net, sizeof(net), "/proc/%d/ns/net", member);
     command[argc++] = "--userns";
     command[argc++] = user;
     command[argc++] = "--netns";
@@ -174,6 +174,8 @@ static int open_fifo(const char *path)
 int hold_main(int argc, char **argv)
 {
     struct pollfd p = { .events = 0 };
+    pid_t member = -1;
+    bool making;
 
     if (argc < 3) {
         errno = EINVAL;
@@ -183,10 +185,18 @@ int hold_main(int argc, char **argv)
     for (int fd = USER_FD; fd <= REPORT_FD; fd++)
         close_on_exec(fd);
     p.fd = open_fifo(argv[0]);
-    if (strcmp(argv[2], "make") == 0)
-        make();
     (void)signal(SIGCHLD, SIG_IGN); /* who ends needs nobody to wait for it */
-    start_uplink(argc - 3, argv + 3);
+    making = strcmp(argv[2], "make") == 0;
+    if (making || argc > 3)
+        member = start_member(making);
+    if (making) {
+        open_at("/proc/%d/ns/user", member, USER_FD);
+        open_at("/proc/%d/ns/net", member, NET_FD);
+    }
+    if (argc > 3)
+        start_uplink(argc - 3, argv + 3, member);
+    else if (member > 0)
+        (void)kill(member, SIGKILL);
     (void)dprintf(REPORT_FD, "0 ready");
     (void)close(REPORT_FD);
     for (;;) {

@@ -1,6 +1,7 @@
 -- The fcproc command, as a function: what the script that is installed calls. The script alone ends
 -- the process.
 
+local config = require "fcproc.manager.config"
 local context = require "fcproc.context"
 local errors = require "fcproc.error"
 local managers = require "fcproc.manager"
@@ -67,7 +68,8 @@ end
 
 local function run(args, to)
   local manager <close>, err = managers.new{
-    runtime_dir = args.runtime_dir, bridge_name = args.bridge, bridge_ip = args.bridge_ip.address,
+    runtime_dir = args.runtime_dir or config.default_folder(),
+    bridge_name = args.bridge, bridge_ip = args.bridge_ip.address,
     cidr = args.bridge_ip.prefix, firecracker_bin = args.firecracker, netns = args.netns,
     logger = args.verbose and to:logger() or nil,
   }

@@ -74,11 +74,12 @@ end
 -- in it; and it is made for whoever makes something.
 local function nowhere(self)
   local function nothing() return false end
-  local net = { close = function() end, link_exists = nothing,
-    list_taps = function() return {} end,
-    link_mtu = function(_, name)
-      return nil, errors.new{ code = "not_found", op = "net.mtu", message = "there is no link " .. name }
-    end }
+  local function missing(_, name)
+    return nil, errors.new{ code = "not_found", op = "net.link", message = "there is no link " .. name }
+  end
+  local net = { close = function() end, link_exists = nothing, link_mtu = missing,
+    link_index = function() end,
+    list_taps = function() return {} end }
   return setmetatable(net, { __index = function(_, name)
     return function(_, ...)
       local ok, err = self:_enter()
@@ -178,13 +179,13 @@ end
 
 -- ---- network ------------------------------------------------------------------------------
 
--- ensure_bridge, which tells the bridge's ifindex.
-function Manager:_bridge(ctx)
+-- ensure_bridge, which tells the bridge's ifindex; of the host's, when that is the net.
+function Manager:_bridge(ctx, net)
   local ok, err = need(self, "bridge_name", "bridge.ensure")
   if not ok then return nil, err end
   local c, started = self.config, core.now()
   local info
-  info, err = self.net:ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix,
+  info, err = (net or self.net):ensure_bridge(c.bridge_name, c.bridge_ip, c.prefix,
     aliases.of(c.runtime_dir), ctx)
   if not info then return nil, err end
   if info.created or info.addressed or info.brought_up then

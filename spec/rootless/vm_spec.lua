@@ -30,7 +30,9 @@ describe("an ordinary user", function()
       end
       -- With the manager goes the holder, and with it the namespaces.
       must(holder:wait(5))
-      equal(nil, require("fcproc.manager.rootless").state{ runtime_dir = home .. "/run" })
+      support.eventually("no namespace", function()
+        return require("fcproc.manager.rootless").state{ runtime_dir = home .. "/run" } == nil
+      end)
       equal(0, #must(core.list_dir(home .. "/run/.fcproc/locks")))
     ]]
   end)

@@ -18,16 +18,24 @@ mount --bind "$1/dev/kvm" /dev/kvm
 mount --bind "$1/dev/tun" /dev/net/tun
 chown UID:UID "$1/home"
 export HOME="$1/home"
-exec setpriv --reuid UID --regid UID --clear-groups "$0" "$1/script.lua" "$1"
+exec ENTER setpriv --reuid UID --regid UID --clear-groups "$0" "$1/script.lua" "$1"
 ]]
+
+-- A host's network of its own: a default route, and other addresses that are no loopback.
+M.NETWORK = [[unshare --net sh -ec 'ip link set lo up
+for link in eth0 other0; do ip link add "$link" type veth peer "p$link"; ip link set "$link" up
+ip link set "p$link" up; done
+ip address add 10.99.0.2/24 dev eth0; ip address add fd99::2/64 dev eth0 nodad
+ip address add 10.98.0.1/24 dev other0
+ip route add default via 10.99.0.1; ip -6 route add default via fd99::1; exec "$@"' sh]]
 
 -- What the script has besides: fcproc, home, and world(config), a rootless manager.
 local PRELUDE = [[
 local fcproc = require "fcproc"
-local home = os.getenv("HOME")
+local home, firecracker = os.getenv("HOME"), %q
 local function world(config)
   local settings = { privilege = "rootless", runtime_dir = home .. "/run", bridge_name = "fcbr0",
-    bridge_ip = "172.30.0.1", cidr = 24, firecracker_bin = %q }
+    bridge_ip = "172.30.0.1", cidr = 24, firecracker_bin = firecracker }
   for key, value in pairs(config or {}) do settings[key] = value or nil end
   return must(fcproc.new(settings))
 end
@@ -37,14 +45,21 @@ local function equal(wanted, is)
 end
 ]]
 
+-- Where no user namespace can be made.
+M.FORBIDDEN = [[sh -ec 'unshare --user sleep 60 & member=$!
+until [ "$(readlink "/proc/$member/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done
+echo "0 0 65536" > "/proc/$member/uid_map"; echo "0 0 65536" > "/proc/$member/gid_map"
+exec nsenter --user --target "$member" sh -ec '\''echo 0 > /proc/sys/user/max_user_namespaces
+kill "$0"; exec "$@"'\'' "$member" "$@"' sh]]
+
 ---Runs the Lua text as that user; fails when it does.
 ---@param text string
----@param before string?  shell, as root, in the mount namespace
-function M.run(text, before)
+---@param within string?  the shell's words before what becomes the user: M.NETWORK, M.FORBIDDEN
+function M.run(text, within)
   local dir <close> = support.folder()
   support.sh{ "chmod", "755", dir.path }
-  mounts(dir, (before or "") .. WORLD:gsub("UID", tostring(M.UID)),
-    PRELUDE:format(support.firecracker()) .. text)
+  local world = WORLD:gsub("UID", tostring(M.UID)):gsub("ENTER", function() return within or "" end)
+  mounts(dir, world, PRELUDE:format(support.firecracker()) .. text)
 end
 
 return M

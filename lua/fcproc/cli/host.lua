@@ -10,6 +10,7 @@ local nft = require "fcproc.network.nft"
 local output = require "fcproc.cli.output"
 local strays = require "fcproc.resources.strays"
 local ports = require "fcproc.resources.ports"
+local rootless = require "fcproc.manager.rootless"
 local upkeep = require "fcproc.resources.upkeep"
 local vms = require "fcproc.vm"
 
@@ -80,8 +81,10 @@ local function net_up(cli)
 end
 
 local function net_down(cli)
-  local ok, err = cli.manager:delete_bridge(cli.ctx)
-  if not ok then return nil, err end
+  local manager = cli.manager
+  local ok, err = manager:delete_bridge(cli.ctx)
+  if ok and manager.config.privilege == "rootless" then ok, err = rootless.down(manager, cli.ctx) end
+  if ok == nil then return nil, err end
   cli.output:result({ bridge = cli.args.bridge }, nil, function(b)
     return b.bridge .. " is gone\n"
   end)

@@ -106,7 +106,8 @@ end
 local function add_network(command)
   command:option("--net", "A network interface; its address is a free one unless one is given.")
     :args("?"):count("*"):argname("<address>"):target("networks")
-  command:option("--nat", "Let the guest out to the world by this interface of the host.")
+  command:option("--nat", "Let the guest out to the world by this interface of the host; auto: "
+    .. "the host's own uplink.")
     :argname("<uplink>")
   command:option("-p --publish", "A port of this host that leads to the guest, at 127.0.0.1 unless another "
     .. "address is given; 0.0.0.0: at all of them. Several may be given, and ranges: 8000-8009:80-89.")
@@ -346,8 +347,8 @@ function M.new(help)
   parser:add_help(false)
   add_help(parser)
   parser:command_target("command")
-  parser:option("--runtime-dir", "Where the VMs' folders are."):argname("<folder>")
-    :default(from_env("FCPROC_RUNTIME_DIR", "/run/fcproc"))
+  parser:option("--runtime-dir", "Where the VMs' folders are; default: /run/fcproc, and of an ordinary user "
+    .. "~/.local/state/fcproc."):argname("<folder>"):default(from_env("FCPROC_RUNTIME_DIR"))
   parser:option("--bridge", "The VMs' bridge."):argname("<name>")
     :default(from_env("FCPROC_BRIDGE", "fcbr0"))
   parser:option("--bridge-ip", "Its address."):argname("<address/prefix>")

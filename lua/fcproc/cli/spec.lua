@@ -45,7 +45,7 @@ local function add_networks(spec, args)
     return invalid("the network is in --spec already: give it there or by options, not both")
   end
   list[1] = list[1] or {}
-  list[1].nat, list[1].tap, list[1].mac = args.nat, args.tap, args.mac
+  list[1].nat, list[1].tap, list[1].mac = args.nat == "auto" or args.nat, args.tap, args.mac
   spec.network = list
   return true
 end

@@ -67,6 +67,16 @@ local function plain_folder(path)
   return (parent == "/" and "" or parent) .. "/" .. name
 end
 
+---Where the command keeps VMs when nothing else is said: of an ordinary user where it outlasts his
+---sessions, and is no memory.
+---@return string
+function M.default_folder()
+  local state, home = os.getenv("XDG_STATE_HOME"), os.getenv("HOME")
+  if core.own_uid() == 0 then return "/run/fcproc" end
+  if state and state:sub(1, 1) == "/" then return state .. "/fcproc" end
+  return home and home:sub(1, 1) == "/" and home .. "/.local/state/fcproc" or "/run/fcproc"
+end
+
 -- Below it is written down what VMs have on this host, whatever their runtime folder: see lease.lua.
 local function host_folder(runtime_dir)
   local uid = core.own_uid()

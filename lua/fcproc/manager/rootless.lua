@@ -24,8 +24,12 @@ local UPLINK_LIMIT = 5 -- seconds for pasta to set up its interface
 M.UPLINK = "uplink0" -- what it is called inside
 -- Nothing of the host's own loopback is for guests, neither by the gateway's address (--no-map-gw) nor
 -- by a port that is bound there (-T, -U auto); and ports are published by nobody but us.
+-- Who was in the namespace when it started (see hold.c) does not stay.
 local PASTA = { "-f", "-q", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none",
-  "-U", "none", "-I", M.UPLINK }
+  "-U", "none", "-I", M.UPLINK, "--no-netns-quit" }
+
+-- Its path; nil: it is not installed.
+function M.find_pasta() return core.find_executable("pasta") end
 
 ---May this process make bridges and TAPs where it is?
 ---@return boolean
@@ -125,9 +129,9 @@ end
 -- held.
 local function hold(manager, join)
   local config, started = manager.config, core.now()
-  local folder, pasta = folder_of(config), core.find_executable("pasta")
+  local folder, pasta = folder_of(config), M.find_pasta()
   local command = pasta and table.move(PASTA, 1, #PASTA, 4, { pasta, "-P", pid_file(config) }) or nil
-  core.remove_file(pid_file(config))
+  core.write_file(pid_file(config), "", 384) -- there to be waited for
   local holder <close>, err = core.hold_netns(folder .. "/alive", folder .. "/lock", join, command)
   if not holder then return nil, err end
   local path = ("/proc/%d/fd/"):format(holder:pid())

@@ -1,11 +1,15 @@
 -- What keeps guests from their uplink. Whether the host forwards is its owner's business, so it is
 -- told, in the record and the log, and not changed.
 
+local cjson = require "cjson.safe"
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
+local nft = require "fcproc.network.nft"
 local publish = require "fcproc.network.publish"
+local rootless = require "fcproc.manager.rootless"
 
 local M = {}
 
@@ -38,6 +42,28 @@ local function warn(manager, record, entry, answer, started)
   table.insert(record.warnings, { name = answer.name, message = answer.message, fix = answer.fix })
   manager:_log(started, answer.message, { id = record.id, uplink = entry.uplink, fix = answer.fix },
     "warn")
+end
+
+---The interface that leads to the world: of rootless namespaces what pasta gives them, else that of the
+---default route.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+---@return string? name
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none
+function M.default(manager, ctx)
+  if manager.config.privilege == "rootless" then return rootless.uplink(manager, ctx) end
+  local op = "nat.uplink"
+  local text, err = nft.command(manager, op, { "ip", "-4", "-json", "route", "show", "default" }, nil, ctx)
+  if not text then return nil, err end
+  local routes = cjson.decode(text)
+  local best
+  for _, route in ipairs(type(routes) == "table" and routes or {}) do
+    local better = type(route.dev) == "string" and (not best or (route.metric or 0) < (best.metric or 0))
+    if better then best = route end
+  end
+  if best then return best.dev end
+  return nil, errors.new{ code = "not_found", op = op,
+    message = "there is no default route, whose interface would be the uplink: name one" }
 end
 
 ---Puts into the record what keeps the VM's guests from their uplinks.

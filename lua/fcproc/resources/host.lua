@@ -104,16 +104,16 @@ end
 function M.make_network(journal, fleet, ctx)
   local manager, record = journal.manager, journal.record
   local jail = record.jail or {}
+  local net = record.confined and manager.net or manager.host_net or manager.net
   for _, tap in ipairs(record.taps) do
     local err
     if tap.attach and not fleet.bridge then
-      fleet.bridge, err = manager:_bridge(ctx)
+      fleet.bridge, err = manager:_bridge(ctx, net)
       if not fleet.bridge then return nil, err end
     end
-    local before = tap.attach and tap.mtu and manager.net:link_mtu(manager.config.bridge_name) or nil
+    local before = tap.attach and tap.mtu and net:link_mtu(manager.config.bridge_name) or nil
     local started = core.now()
     local made
-    local net = record.confined and manager.net or manager.host_net or manager.net
     made, err = net:create_tap(tap.name, tap.attach and manager.config.bridge_name or nil,
       jail.uid, jail.gid, nil, tap.mtu, tap.attach and tap.isolated or nil,
       tap.attach and fleet.bridge or nil,

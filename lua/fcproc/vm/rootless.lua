@@ -7,7 +7,7 @@ local M = {}
 
 -- Is its TAP one that somebody has made on the host?
 local function is_on_host(manager, interface)
-  return interface.attach == false and type(interface.tap) == "string"
+  return type(interface.tap) == "string" and #interface.tap < 16
     and manager.host_net:link_exists(interface.tap) == true
 end
 

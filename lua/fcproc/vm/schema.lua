@@ -54,7 +54,7 @@ M.serial = { path = "string !", rate_limit = "table" }
 
 M.network = {
   address = "string|boolean", mac = "string", tap = "string", isolated = "boolean",
-  attach = "boolean", nat = "string", dns = "table", mtu = "integer 68 65521", rx_limit = "table",
+  attach = "boolean", nat = "string|boolean", dns = "table", mtu = "integer 68 65521", rx_limit = "table",
   tx_limit = "table",
 }
 

@@ -14,6 +14,7 @@ local publish = require "fcproc.vm.publish"
 local rootless = require "fcproc.vm.rootless"
 local schema = require "fcproc.vm.schema"
 local sizes = require "fcproc.vm.sizes"
+local uplinks = require "fcproc.network.uplinks"
 local version_of = require "fcproc.machine.version"
 
 local M = {}
@@ -56,7 +57,8 @@ local M = {}
 ---@field tap string?               the TAP's name; default: from the VM's id
 ---@field isolated boolean?         can't reach the bridge's other isolated ports; default true
 ---@field attach boolean?           false: the TAP is on no bridge
----@field nat string?               the uplink through which the guest reaches the world
+---@field nat (string|boolean)?     the uplink through which the guest reaches the world; true: that of the
+---                                 default route, or of rootless VMs what pasta gives them
 ---@field dns string[]?             at most two name servers, IPv4; see boot_args
 ---@field mtu integer?            the TAP's; from Firecracker 1.16 on the guest is told it, too
 ---@field rx_limit table?           as the API's rx_rate_limiter
@@ -322,7 +324,12 @@ local function check_dns(check, interface, place)
   end
 end
 
-local function check_nat(check, manager, interface, place)
+local function check_nat(check, manager, interface, place, uplink)
+  if interface.nat == true then
+    local name, err = uplink()
+    if not name then return check:add(place, "%s", err.message) end
+    interface.nat = name
+  end
   local ok, err = core.check_ifname(interface.nat)
   if not ok then
     check:add(place, "%s", err.message)
@@ -349,7 +356,7 @@ local function check_names(check, manager, interface, id, place, seen)
   if mac then check_once(check, place .. ".mac", mac, seen) end
 end
 
-local function check_interface(check, manager, given, index, id, place, seen)
+local function check_interface(check, manager, given, index, id, place, seen, uplink)
   local interface = check:table(given, place, schema.network)
   if not interface then return end
   local attach = interface.attach ~= false
@@ -365,7 +372,8 @@ local function check_interface(check, manager, given, index, id, place, seen)
     check:add(place .. ".mac", "'%s' is no unicast MAC address: it is written like "
       .. "02:00:00:00:00:01", interface.mac)
   end
-  if interface.nat then check_nat(check, manager, interface, place .. ".nat") end
+  if interface.nat then check_nat(check, manager, interface, place .. ".nat", uplink) end
+  interface.nat = interface.nat or nil
   for _, name in ipairs{ "rx_limit", "tx_limit" } do
     boot.check_part(check, boot.limiter, interface[name], place .. "." .. name)
   end
@@ -376,7 +384,7 @@ local function check_interface(check, manager, given, index, id, place, seen)
   return interface
 end
 
-local function check_network(check, manager, network, id)
+local function check_network(check, manager, network, id, uplink)
   local list, seen = {}, {}
   if not network then return list end
   if network == true then
@@ -389,7 +397,7 @@ local function check_network(check, manager, network, id)
   if several and not check:list(network, "network") then return list end
   for i, interface in ipairs(several and network or { network }) do
     local place = several and ("network[%d]"):format(i) or "network"
-    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen)
+    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen, uplink)
   end
   return list
 end
@@ -659,7 +667,13 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = check_jailer(check, manager, spec, binary, ctx)
   enter(check, manager, spec, plan)
-  plan.network = check_network(check, manager, spec.network, ok and id or nil)
+  plan.network = check_network(check, manager, spec.network, ok and id or nil, function()
+    if fleet.uplink then return fleet.uplink end
+    local uplink
+    uplink, reason = uplinks.default(manager, ctx)
+    fleet.uplink = uplink
+    return uplink, reason
+  end)
   plan.ports = publish.check(check, manager, spec)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then

@@ -1,0 +1,48 @@
+-- The script of doc/rootless.md, and the command, as an ordinary user.
+
+local core = require "fcproc.core"
+local rootless = require "spec.support.rootless"
+local support = require "spec.support"
+
+support.need_root()
+support.need_kvm()
+
+describe("for an ordinary user", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("the chapter's script does what it says", function()
+    local text = support.read_file("doc/rootless.md"):match("\n```lua\n(.-)\n```\n")
+    rootless.run("do\n" .. text:gsub("fcproc%.new{", "%0 firecracker_bin = firecracker,") .. [[
+      end
+      check(core.stat(home .. "/.local/state/fcproc/.fcproc"), "another folder")
+    ]], rootless.NETWORK)
+  end)
+
+  it("the command runs VMs with a network, shows them, and takes all away", function()
+    rootless.run(([[
+      local function cli(...)
+        return must(fcproc.runner():run({ support.lua, %q, "--firecracker", firecracker, ... })).stdout
+      end
+      equal("a\n", cli("run", "--id", "a", "--net", "--nat", "auto", "--detach"))
+      check(cli("ps"):find("\na +running"), "not seen")
+      check(cli("net", "show"):find("in use", 1, true), "no TAP")
+      check(core.stat(home .. "/.local/state/fcproc/a/vm.json"), "another folder")
+      cli("stop", "a")
+      equal("fcbr0 is gone\n", cli("net", "down"))
+      support.eventually("no namespace", function()
+        return require("fcproc.manager.rootless").state{ runtime_dir = home .. "/.local/state/fcproc" } == nil
+      end)
+    ]]):format(support.must(core.absolute_path("lua/bin/fcproc"))), rootless.NETWORK)
+  end)
+
+  it("what forbids it is named with its switch", function()
+    rootless.run([[
+      local function refused(switch)
+        local err = fails("permission", fcproc.vm.launch(world(), { network = true }))
+        check(err.message:find(switch, 1, true), err)
+      end
+      refused("sysctl user.max_user_namespaces=")
+    ]], rootless.FORBIDDEN)
+  end)
+end)

@@ -1,0 +1,188 @@
+-- Who keeps a user's namespaces, and what gives them their uplink.
+
+local rootless = require "spec.support.rootless"
+local support = require "spec.support"
+
+support.need_root()
+support.need_kvm()
+
+-- Pieces of the scripts.
+local WATCH = [[
+local namespaces = require "fcproc.manager.rootless"
+local function state() return namespaces.state{ runtime_dir = home .. "/run" } end
+local function pasta()
+  return must(fcproc.process(math.tointeger(tonumber(support.read_file(home
+    .. "/run/.fcproc/rootless/pasta.pid"):match("%d+")))))
+end
+-- Another process of the user, which leaves a VM behind when it is killed.
+local function other(text)
+  support.write_file(home .. "/other.lua", ([=[
+    local fcproc = require "fcproc"
+    local m = assert(fcproc.new{ privilege = "rootless", runtime_dir = %q, bridge_name = "fcbr0",
+      bridge_ip = "172.30.0.1", cidr = 24, firecracker_bin = %q })
+  ]=]):format(home .. "/run", firecracker) .. text
+    .. '\nio.write("done\\n") io.flush() require("fcproc.core").poll(0, 600)')
+  local ready = home .. "/ready"
+  support.write_file(ready, "")
+  local process = must(fcproc.spawn({ support.lua, home .. "/other.lua" },
+    { stdout = { file = ready }, stdin = "inherit" }))
+  support.eventually("the other process", function() return support.read_file(ready) == "done\n" end)
+  return process
+end
+]]
+
+describe("the holder of a user's namespaces", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("ends with what it keeps when manager and VMs are killed", function()
+    rootless.run(WATCH .. [[
+      local one = other('local vm = assert(fcproc.vm.launch(m, { id = "a", network = { nat = true } }))')
+      local seen = state()
+      local holder, uplink <close> = must(fcproc.process(seen.holder)), pasta()
+      local vm
+      do
+        local manager <close> = world()
+        vm = must(fcproc.process(must(fcproc.vm.inspect(manager, "a")).pid))
+      end
+      must(one:signal("KILL"))
+      must(one:wait(5))
+      -- The VM has it now.
+      equal(seen.holder, state().holder)
+      equal(true, uplink:alive())
+      must(vm:signal("KILL"))
+      must(holder:wait(5))
+      must(uplink:wait(5))
+      support.eventually("no namespace", function() return state() == nil end)
+      local manager <close> = world()
+      local report = must(fcproc.vm.reclaim(manager))
+      equal("a", report.reclaimed[1])
+      equal(0, #report.failed)
+    ]], rootless.NETWORK)
+  end)
+
+  it("is found by another process, which adopts a VM", function()
+    rootless.run(WATCH .. [[
+      local one = other('local vm = assert(fcproc.vm.launch(m, { id = "a", network = true })) vm:detach()')
+      local manager <close> = world()
+      equal(state().netns, core.stat("/proc/self/fd/" .. manager.config.netns:fd(), true).ino)
+      must(one:signal("KILL"))
+      must(one:wait(5))
+      equal("running", must(fcproc.vm.list(manager))[1].state)
+      local vm <close> = must(fcproc.vm.adopt(manager, "a"))
+      must(support.pings(manager.config.netns, vm:address()))
+      local second <close> = must(fcproc.vm.launch(manager, { network = true }))
+      must(support.pings(manager.config.netns, second:address()))
+      must(vm:stop())
+      equal(1, #must(manager:list_taps()))
+    ]], rootless.NETWORK)
+  end)
+
+  it("may be killed: VMs run on, and the next manager has a new one, with the uplink", function()
+    rootless.run(WATCH .. [[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { network = { nat = true } }))
+      local before = state()
+      local holder, uplink = must(fcproc.process(before.holder)), pasta()
+      must(holder:signal("KILL"))
+      must(uplink:wait(5))
+      must(support.pings(manager.config.netns, vm:address()))
+      equal(nil, state().holder)
+      equal(false, manager.net:link_exists(namespaces.UPLINK))
+      do
+        local next_one <close> = world()
+        equal(before.netns, state().netns)
+        check(state().holder and state().holder ~= before.holder, "no new holder")
+        equal(namespaces.UPLINK, must(namespaces.uplink(next_one)))
+      end
+      -- The VM alone keeps the new one.
+      equal(true, must(fcproc.process(state().holder)):alive())
+      must(support.pings(manager.config.netns, vm:address()))
+    ]], rootless.NETWORK)
+  end)
+
+  it("is not found by a record that names another process, or another namespace", function()
+    rootless.run(WATCH .. [[
+      local path = home .. "/run/.fcproc/rootless/record"
+      local first = world()
+      must(first:ensure_bridge())
+      local text = support.read_file(path)
+      local seen = state()
+      -- A namespace of somebody else, by the number of our own.
+      must(core.write_file(path, (text:gsub('"net":%s*%d+', '"net":' .. core.stat("/proc/self/ns/net",
+        true).ino)), 384))
+      equal(nil, state())
+      must(core.write_file(path, (text:gsub('"pid":%d+', '"pid":' .. support.own_pid())), 384))
+      equal(nil, state().holder) -- whoever is in there is
+      must(core.write_file(path, text:sub(1, 40), 384))
+      equal(nil, state())
+      local second <close> = world()
+      must(second:ensure_bridge())
+      check(state().netns ~= seen.netns, "believed")
+      first:close()
+    ]])
+  end)
+end)
+
+describe("the uplink of a user's namespaces", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("leads to the world, and to no service on the host's loopback", function()
+    rootless.run(WATCH .. [[
+      support.write_file(home .. "/serve.py", [=[
+import socket, threading
+def serve(family, address):
+    s = socket.socket(family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((address, 8123))
+    s.listen()
+    while True:
+        c, _ = s.accept()
+        c.send(address.encode())
+        c.close()
+for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"),
+        (socket.AF_INET, "10.98.0.1")):
+    threading.Thread(target=serve, args=(family, address)).start()
+]=])
+      local server <close> = must(fcproc.spawn({ "python3", home .. "/serve.py" }))
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { network = { nat = true } }))
+      equal("uplink0", vm:record().taps[1].nat)
+      equal(nil, vm:record().warnings)
+      support.write_file(home .. "/reach.py", [=[
+import socket, sys, threading
+def reach(address):
+    try:
+        print(address, socket.create_connection((address, 8123), 0.5).recv(100).decode(), flush=True)
+    except OSError:
+        pass
+threads = [threading.Thread(target=reach, args=(address,)) for address in sys.argv[1:] ]
+for t in threads: t.start()
+for t in threads: t.join()
+]=])
+      local function reached(...)
+        return must(fcproc.runner():run({ "python3", home .. "/reach.py", ... },
+          { netns = manager.config.netns })).stdout
+      end
+      support.eventually("the world", function() return reached("10.98.0.1") ~= "" end)
+      equal("10.98.0.1 10.98.0.1\n", reached("10.98.0.1", "127.0.0.1", "127.0.0.2", "::1", "10.99.0.1",
+        "10.99.0.2", "fd99::1", "fd99::2", "172.30.0.1", "0.0.0.0", "169.254.1.1"))
+      server:signal("KILL")
+    ]], rootless.NETWORK)
+  end)
+
+  it("is asked for in vain where pasta is not installed", function()
+    rootless.run(WATCH .. [[
+      local said
+      local function logger(level, message) said = level == "warn" and message or said end
+      local manager <close> = world{ logger = logger }
+      namespaces.find_pasta = function() return nil end
+      local err = fails("invalid", fcproc.vm.launch(manager, { network = { nat = true } }))
+      check(err.message:find("apt install passt", 1, true), err)
+      check(said and said:find("pasta is not installed", 1, true), said)
+      local vm <close> = must(fcproc.vm.launch(manager, { network = true }))
+      must(support.pings(manager.config.netns, vm:address()))
+    ]])
+  end)
+end)
