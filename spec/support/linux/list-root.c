@@ -78,7 +78,7 @@ static int by_name(const void *a, const void *b)
 
 static void put_xattrs(const char *path)
 {
-    char names[4096], value[MOST], *list[256];
+    char names[4096], value[MOST], *list[256] = { NULL };
     ssize_t len = llistxattr(path, names, sizeof(names));
     size_t count = 0;
 
