@@ -80,7 +80,7 @@ describe("a path that only a manifest names", function()
       assert.is_truthy(err.message:find(text, 1, true), err.message)
     end
     fails("invalid", fcproc.vm.restore(world.manager, path, { drives = { base } }))
-    -- On another file system it is copied, by what its user has opened.
+    -- On another file system it is mounted, as what its user has opened.
     local elsewhere = "/dev/shm/fcproc-spec-" .. support.own_pid()
     local _ <close> = setmetatable({}, { __close = function() os.remove(elsewhere) end })
     support.write_file(elsewhere, content("base"))
@@ -89,7 +89,7 @@ describe("a path that only a manifest names", function()
     fails("permission", fcproc.vm.restore(world.manager, path, { jailer = JAIL }))
     support.sh{ "chmod", "644", elsewhere }
     local vm <close> = must(fcproc.vm.restore(world.manager, path, { jailer = JAIL }))
-    assert.are.equal("sparse", must(vm:info()).drives[1].placed)
+    assert.are.equal("mount", must(vm:info()).drives[1].placed)
     must(vm:stop())
     assert_nothing(world)
   end)

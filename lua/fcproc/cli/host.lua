@@ -2,6 +2,7 @@
 
 local core = require "fcproc.core"
 local doctor = require "fcproc.doctor"
+local errors = require "fcproc.error"
 local flags = require "fcproc.cli.flags"
 local lease = require "fcproc.resources.lease"
 local namespaces = require "fcproc.resources.namespaces"
@@ -63,7 +64,17 @@ local function bridge_of(cli)
   return { bridge = config.bridge_name, address = config.bridge_ip, prefix = config.prefix }
 end
 
+-- An ordinary user's bridge is in namespaces that end with his last VM. Are there none?
+local function is_none_yet(manager)
+  return manager.config.privilege == "rootless" and not rootless.state(manager.config)
+end
+
 local function net_up(cli)
+  if is_none_yet(cli.manager) then
+    return nil, errors.new{ code = "unsupported", op = "net.up",
+      message = ("the bridge %s of a user without CAP_NET_ADMIN lives as long as his VMs: the first one makes "
+        .. "it (fcproc run --net), and there is none yet"):format(cli.manager.config.bridge_name) }
+  end
   local ok, err = cli.manager:ensure_bridge(cli.ctx)
   if not ok then return nil, err end
   local shown = bridge_of(cli)
@@ -110,7 +121,10 @@ local function look_at_bridge(cli, shown)
 end
 
 local function bridge_text(shown)
-  if not shown.exists then return shown.bridge .. ": there is none; fcproc net up makes it" end
+  if not shown.exists then
+    return ("%s: there is none; %s makes it"):format(shown.bridge, shown.rootless and "the first VM"
+      or "fcproc net up")
+  end
   local wanted, found = ("%s/%d"):format(shown.address, shown.prefix), false
   if not shown.addresses then return shown.bridge end
   for _, address in ipairs(shown.addresses) do found = found or address == wanted:lower() end
@@ -167,6 +181,7 @@ end
 local function net_show(cli)
   local manager, shown = cli.manager, bridge_of(cli)
   local err
+  shown.rootless = manager.config.privilege == "rootless"
   shown.exists = manager.net:link_exists(shown.bridge) and true or false
   if shown.exists then look_at_bridge(cli, shown) end
   shown.taps, err = manager:list_taps(cli.ctx)
@@ -189,8 +204,12 @@ local function net_show(cli)
     local owner = leases:owner(("tap-%d-%s"):format(namespace, tap.name))
     tap.vm = owner and (owner.folder == shown.folder and owner.id or owner.folder .. "/" .. owner.id)
   end
-  shown.nat, err = nat.list(manager, cli.ctx)
-  if shown.nat then shown.nat_missing, err = vms.missing_nat(manager, cli.ctx) end
+  if is_none_yet(manager) then
+    shown.nat, shown.nat_missing = {}, {}
+  else
+    shown.nat, err = nat.list(manager, cli.ctx)
+    if shown.nat then shown.nat_missing, err = vms.missing_nat(manager, cli.ctx) end
+  end
   if not shown.nat_missing then cli.output:note("the guests with NAT can't be read: %s", err.message) end
   local lists = { addresses = LIST, taps = LIST, leases = LIST, strays = LIST, nat = LIST,
     tap_problems = LIST,
