@@ -72,8 +72,8 @@ end
 local function net_up(cli)
   if is_none_yet(cli.manager) then
     return nil, errors.new{ code = "unsupported", op = "net.up",
-      message = ("the bridge %s of a user without CAP_NET_ADMIN lives as long as his VMs: the first one makes "
-        .. "it (fcproc run --net), and there is none yet"):format(cli.manager.config.bridge_name) }
+      message = ("the bridge %s of a user without CAP_NET_ADMIN lives as long as his VMs: the first one "
+        .. "makes it (fcproc run --net), and there is none yet"):format(cli.manager.config.bridge_name) }
   end
   local ok, err = cli.manager:ensure_bridge(cli.ctx)
   if not ok then return nil, err end
