@@ -544,7 +544,7 @@ describe("fcproc run in the foreground", function()
 
   it("stops its VM when its time is up, and when nobody reads any more", function()
     local world <close> = cli.world()
-    local _, err = cli.fails(world, 124, "run", "--id", "a", "--timeout", "0.5")
+    local _, err = cli.fails(world, 124, "run", "--id", "a", "--timeout", "2")
     contains(err, "its time is up")
     assert_clean(world)
     local reader <close> = support.must(fcproc.spawn({ "sh", "-c",
