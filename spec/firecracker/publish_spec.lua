@@ -211,9 +211,10 @@ describe("a spec's published ports", function()
         publish = { "80:80", "1024:80" } })
       for _, problem in ipairs(err.problems) do print(problem.code, problem.place, problem.text) end
     ]]
+    support.write_file(world.folder:file("low.lua"), script)
     local out = support.sh({ "setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-all",
-      support.lua, "-", world.folder:file("run"), support.firecracker() }, { netns = world.netns,
-      input = script, env = cli.env(world) })
+      support.lua, world.folder:file("low.lua"), world.folder:file("run"), support.firecracker() },
+      { netns = world.netns, env = cli.env(world) })
     assert.is_truthy(out:find("permission\tpublish[1]\t127.0.0.1:80/tcp: ports below 1024 "
       .. "(net.ipv4.ip_unprivileged_port_start) need CAP_NET_BIND_SERVICE", 1, true), out)
     assert.is_nil(out:find("publish[2]", 1, true))
