@@ -11,13 +11,14 @@ local errors = require "fcproc.error"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
 local process = require "fcproc.process"
+local rights = require "fcproc.rights"
 
 local M = {}
 
 local PRIVATE = 448 -- 0700
 local LOCK_TRIES, LOCK_PAUSE = 2000, 0.005 -- seconds; to make the namespaces takes some 10 ms
 local RECORD_LIMIT = 65536
-local CAP_NET_ADMIN = 12
+local NET_ADMIN = { [12] = "NET_ADMIN" }
 local END_LIMIT = 5 -- seconds for a holder to end
 local UPLINK_LIMIT = 5 -- seconds for pasta to set up its interface
 
@@ -34,8 +35,7 @@ function M.find_pasta() return core.find_executable("pasta") end
 ---May this process make bridges and TAPs where it is?
 ---@return boolean
 function M.may_make_links()
-  local set = (core.read_file("/proc/self/status") or ""):match("CapEff:%s*(%x+)")
-  return set == nil or tonumber(set, 16) & (1 << CAP_NET_ADMIN) ~= 0
+  return rights.missing(NET_ADMIN) == nil
 end
 
 -- ---- the record ------------------------------------------------------------------------------
