@@ -11,6 +11,7 @@ local files = require "fcproc.doctor.files"
 local host = require "fcproc.doctor.host"
 local machine = require "fcproc.doctor.machine"
 local network = require "fcproc.doctor.network"
+local rootless = require "fcproc.doctor.rootless"
 
 local M = {}
 
@@ -37,6 +38,7 @@ local known = {
 local checks = {
   { "kvm", machine.kvm },
   { "tun", machine.tun },
+  { "rootless", rootless.namespaces },
   { "bridge", network.bridge },
   { "nft", network.nft },
   { "forwarding", network.forwarding },
@@ -57,6 +59,7 @@ local checks = {
   { "udev", machine.udev },
   { "mounts", machine.mounts },
   { "systemd", machine.systemd },
+  { "linger", rootless.linger },
 }
 
 ---Checks the host for what the manager is configured to do.

@@ -22,6 +22,7 @@ local M = {}
 ---@field runner fcproc.Runner
 ---@field net table  its netlink socket
 ---@field host_net fcproc.Net?  of a rootless one: where this process is
+---@field held_anew true?  of a rootless one: it has found VMs without a holder of their namespaces
 ---@field closed true?
 local Manager = {}
 Manager.__index = Manager

@@ -42,8 +42,8 @@ describe("doctor", function()
       assert.is_true(check.took >= 0 and #check.message > 0)
       assert.are.equal(check.status ~= "ok", check.fix ~= nil, doctor.format(check))
     end
-    assert.are.equal("kvm tun bridge nft forwarding uplink firewall nat taps address names cgroups binary "
-      .. "jailer guest runtime disk reflink limits udev mounts systemd boot",
+    assert.are.equal("kvm tun rootless bridge nft forwarding uplink firewall nat taps address names "
+      .. "cgroups binary jailer guest runtime disk reflink limits udev mounts systemd linger boot",
       table.concat(names, " "))
     local found = helper.by_name(checks)
     for _, name in ipairs{ "kvm", "tun", "bridge", "binary", "jailer", "guest", "runtime" } do
@@ -109,7 +109,7 @@ describe("doctor", function()
     as_nobody = as_nobody:format(dir.path)
     local found = helper.after(dir, 'chmod 644 "$DIR/doctor.lua"; ' .. OWN_DEV .. "chmod 600 kvm; "
       .. as_nobody,
-      { firecracker_bin = dir:file("firecracker"), runtime_dir = dir:file("open/run") },
+      { firecracker_bin = dir:file("firecracker"), runtime_dir = dir:file("open/run"), privilege = "direct" },
       { boot = true })
     helper.expect(found.kvm, "fail", "can't open /dev/kvm: Permission denied")
     helper.expect(found.bridge, "fail", "uid 65534 may not make bridges")
@@ -126,6 +126,7 @@ describe("doctor", function()
       { firecracker_bin = dir:file("firecracker"), runtime_dir = dir:file("open/run") })
     helper.expect(found.kvm, "ok", "")
     helper.expect(found.tun, "warn", "VMs without a network run")
+    helper.expect(found.rootless, "ok", "makes namespaces of your own")
     helper.expect(found.bridge, "warn", "VMs without a network run")
     for name, check in pairs(found) do assert.are_not.equal("fail", check.status, name) end
   end)

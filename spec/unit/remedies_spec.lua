@@ -8,6 +8,7 @@ local files = require "fcproc.doctor.files"
 local jailer = require "fcproc.machine.jailer"
 local jails = require "spec.support.jails"
 local mounts = require "fcproc.mounts"
+local own = require "fcproc.doctor.rootless"
 local remedies = require "fcproc.machine.remedies"
 local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
@@ -83,6 +84,32 @@ describe("a refusal of the host", function()
       files[#files]:close()
       print(select(2, core.kvm_check("/dev/kvm")).message)]] }
     has(said, "/dev/kvm opens and makes no VM")
+  end)
+
+  -- Two of these switches are in no kernel of ours.
+  it("of a user's own namespaces names its switch", function()
+    local refusal = errors.new{ code = "permission", op = "netns.hold",
+      message = "rootless networking: can't make a user namespace: Operation not permitted; more" }
+    local function asked(values)
+      local host = { config = { runtime_dir = "/nowhere" }, is_rootless = function() return true end,
+        scratch = function() return nil, refusal end, no_network = function(_, text) return "warn", text end,
+        read = function(_, path) return values[path:match("^/proc/sys/(.*)$")] end }
+      local status, message, fix = own.namespaces(host)
+      assert.are.equal("warn", status)
+      has(message, "can't make a user namespace: Operation not permitted")
+      return fix
+    end
+    for path, told in pairs{ ["user/max_user_namespaces"] = "user.max_user_namespaces=10000",
+      ["user/max_net_namespaces"] = "user.max_net_namespaces=10000",
+      ["kernel/unprivileged_userns_clone"] = "kernel.unprivileged_userns_clone=1" } do
+      has(asked{ [path] = "0\n" }, "sysctl -w " .. told, "the line " .. told .. " in /etc/sysctl.d/")
+      has(asked{ [path] = "1\n" }, "no sysctl forbids it")
+    end
+    local both = asked{ ["kernel/apparmor_restrict_unprivileged_userns"] = "1\n",
+      ["kernel/unprivileged_userns_clone"] = "0\n" }
+    has(both, "kernel.unprivileged_userns_clone=1", "kernel.apparmor_restrict_unprivileged_userns=0",
+      "a profile with the line userns,")
+    has(asked{ ["kernel/apparmor_restrict_unprivileged_userns"] = "0\n" }, "no sysctl forbids it")
   end)
 
   it("is none where a runtime folder on an ext4 costs more", function()

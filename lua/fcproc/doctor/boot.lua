@@ -8,6 +8,7 @@ local fcproc = require "fcproc"
 local finally = require "fcproc.finally"
 local managers = require "fcproc.manager"
 local process = require "fcproc.process"
+local rootless = require "fcproc.vm.rootless"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -20,7 +21,7 @@ local PATIENCE = 20 -- seconds for a socket, a ping, an exit: emulated hosts are
 local fixes = {
   ["find firecracker"] = "see the check binary",
   ["find the guest"] = "see the check guest",
-  ["make a network namespace"] = "run as root: it needs CAP_SYS_ADMIN and CAP_NET_ADMIN",
+  ["make a network namespace"] = "see the checks rootless and bridge",
   ["make a folder"] = "make room in the folder for temporary files (TMPDIR)",
   ["make the bridge"] = "see the check bridge",
   ["make the TAP"] = "see the checks tun and bridge",
@@ -78,25 +79,29 @@ local function configure(sock, vmm, guest, ctx)
   return true
 end
 
+-- As a rootless VM is in one.
+local function jail_of(host, folder, binary, guest)
+  return host:is_rootless() and rootless.jail({ files = { folder = folder }, drives = {} },
+    { binary = binary, kernel = guest }) or nil
+end
+
 -- Does step after step until one fails. Returns the error, or nothing.
 local function prove(host, step, seen)
   local ctx = host.ctx
-  local guest, made
+  local guest
   local binary, err = step("find firecracker", function() return host.manager:resolve_binary() end)
   if not binary then return err end
+  binary = core.absolute_path(binary) or binary
   guest, err = step("find the guest", fcproc.guest_path)
   if not guest then return err end
   local netns <close>, no_netns = step("make a network namespace", function()
     return host:scratch()
   end)
   if not netns then return no_netns end
-  made, err = step("make a folder", function()
-    return host:run_whole{ "mktemp", "-d", "-t", "fcproc-doctor.XXXXXX" }
-  end)
-  if not made then return err end
-  local folder = made.stdout:gsub("\n$", "")
+  local folder, no_folder = step("make a folder", function() return host:make_folder() end)
+  if not folder then return no_folder end
   local removing <close> = finally(function() -- luacheck: ignore removing
-    host:run_whole{ "rm", "-rf", "--", folder }
+    host:remove_folder(folder)
   end)
   local sock, console = folder .. "/api.sock", folder .. "/console.log"
   seen.console = console
@@ -114,11 +119,11 @@ local function prove(host, step, seen)
   if not ok then return err end
 
   local vmm <close>, no_vmm = step("start firecracker", function()
-    return process.spawn({ binary, "--api-sock", sock, "--level", "Error" }, {
+    return core.spawn(process.spec({ binary, "--api-sock", sock, "--level", "Error" }, {
       no_file = 2048, -- as a launch
       stdout = { file = console }, stderr = { file = console }, umask = tonumber("077", 8),
-      netns = netns, session = true,
-    }, ctx)
+      netns = netns, session = true, cwd = folder, jail = jail_of(host, folder, binary, guest),
+    }), ctx)
   end)
   if not vmm then return no_vmm end
   local killing <close> = finally(function() -- luacheck: ignore killing

@@ -82,6 +82,9 @@ end
 function M.jailer(host)
   local binary = host.manager:resolve_binary()
   local jailer = find_jailer(binary)
+  if host:is_rootless() then
+    return "ok", "VMs with a network have a jail of fcproc's own; the jailer needs root"
+  end
   if not jailer then
     return "warn", "no jailer beside the firecracker binary nor on PATH: VMs run without a jail",
       "put the jailer of the same release beside firecracker"
@@ -195,8 +198,12 @@ function M.disk(host)
   status = free < NO_DISK and "fail" or free < LOW_DISK and "warn" or "ok"
   message = ("%s free of %s on the disk of %s"):format(in_units(free), in_units(total),
     host.config.runtime_dir)
-  local slow = mounts.of(core.absolute_path(folder) or folder).kind == "ext4"
-  if slow then
+  local kind = mounts.of(core.absolute_path(folder) or folder).kind
+  local in_memory = kind == "tmpfs" and host.uid ~= 0 -- root's /run/fcproc is meant to be one
+  if in_memory then
+    message = message .. "; it is a tmpfs, where disks and snapshots of VMs take memory"
+    if status == "ok" then status = "warn" end
+  elseif kind == "ext4" then
     message = message .. "; it is an ext4, where after thousands of VMs each costs up to 4 ms of CPU for the "
       .. "files that it makes, and 1.1 on a tmpfs (as root /run/fcproc)"
   end
@@ -204,7 +211,8 @@ function M.disk(host)
     message = message .. (", and only %d more files"):format(files)
     if status == "ok" then status = "warn" end
   end
-  fix = status ~= "ok" and "make room there, or choose a runtime_dir on another disk: consoles, "
+  fix = in_memory and "choose a runtime_dir on a disk, as ~/.local/state/fcproc"
+    or status ~= "ok" and "make room there, or choose a runtime_dir on another disk: consoles, "
     .. "snapshots and disks of VMs grow" or nil
   return status, message, fix
 end

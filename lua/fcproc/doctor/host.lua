@@ -1,6 +1,8 @@
 -- What doctor's checks look at the host with: files, commands, and who we are.
 
 local core = require "fcproc.core"
+local finally = require "fcproc.finally"
+local rootless = require "fcproc.manager.rootless"
 
 local M = {}
 
@@ -18,9 +20,6 @@ local ADMIN_FOLDERS = { "/usr/sbin/", "/sbin/", "/usr/local/sbin/" }
 ---@field uid integer  our effective user
 local Host = {}
 Host.__index = Host
-
-M.CAP_NET_ADMIN = 12
-M.CAP_SYS_ADMIN = 21
 
 ---A whole file, or nil when it can't be read.
 ---@param path string
@@ -75,13 +74,9 @@ function Host:program(name) -- luacheck: ignore self
   return nil, err
 end
 
----Have we a capability, by its number?
----@param bit integer
+---Is the network that of namespaces of an ordinary user's own?
 ---@return boolean
-function Host:capable(bit)
-  local set = tonumber((self:read("/proc/self/status") or ""):match("CapEff:%s*(%x+)") or "0", 16)
-  return set >> bit & 1 == 1
-end
+function Host:is_rootless() return self.config.privilege == "rootless" end
 
 ---The path or its nearest parent that exists.
 ---@param path string  absolute
@@ -96,17 +91,38 @@ function Host:existing(path) -- luacheck: ignore self
   end
 end
 
----A network namespace to try things in; it goes when it is closed.
----@return fcproc.Netns? netns
+---A new folder, of which remove_folder is the end.
+---@return string? path
 ---@return fcproc.Error? err
-function Host:scratch() -- luacheck: ignore self
-  return core.netns()
+function Host:make_folder()
+  local made, err = self:run_whole{ "mktemp", "-d", "-t", "fcproc-doctor.XXXXXX" }
+  if not made then return nil, err end
+  return (made.stdout:gsub("\n$", ""))
 end
 
----Is a network asked for? Who may make none himself has VMs without one, and asks by boot or uplink.
+---@param path string
+function Host:remove_folder(path) self:run_whole{ "rm", "-rf", "--", path } end
+
+---A network namespace to try things in, like the manager's; it goes when it is closed.
+---@param pasta string?  of a rootless one: its path, for an uplink
+---@return fcproc.Netns? netns
+---@return boolean|fcproc.Error|nil up  there was an uplink; or the error
+function Host:scratch(pasta)
+  if not self:is_rootless() then return core.netns() end
+  local folder, err = self:make_folder()
+  if not folder then return nil, err end
+  local removing <close> = finally(function() -- luacheck: ignore removing
+    self:remove_folder(folder)
+  end)
+  return rootless.scratch(folder, pasta, self.ctx)
+end
+
+---Is a network asked for? Who may make none on this host has VMs without one, and asks by boot, uplink or
+---privilege.
 ---@return boolean
 function Host:wants_network()
-  return self.opts.boot or self.opts.uplink ~= nil or self:capable(M.CAP_NET_ADMIN)
+  return self.opts.boot or self.opts.uplink ~= nil or self:is_rootless() and self.config.chosen
+    or rootless.may_make_links()
 end
 
 ---What is said of a network that can't be: a failure only of what was asked for.
@@ -122,13 +138,18 @@ end
 ---@param err fcproc.Error
 ---@return string status, string message, string fix
 function Host:no_scratch(what, err)
-  if self:capable(M.CAP_NET_ADMIN) then
+  if rootless.may_make_links() then
     return "warn", ("%s could not be tried: %s"):format(what, err.message),
       "run doctor as root once: a namespace to try in needs CAP_SYS_ADMIN"
   end
+  if self:is_rootless() then
+    local status, message = self:no_network(what .. " can't be made: there is no namespace for that")
+    return status, message, "see the check rootless"
+  end
   local status, message = self:no_network(("uid %d may not make %s, nor a namespace to try in: %s")
     :format(self.uid, what, err.message))
-  return status, message, "run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+  return status, message, "leave out privilege and netns, and give a runtime_dir: then they are in "
+    .. "namespaces of your own; or run as root"
 end
 
 ---@param manager fcproc.Manager

@@ -4,6 +4,7 @@
 
 local core = require "fcproc.core"
 local managers = require "fcproc.manager"
+local own = require "fcproc.doctor.rootless"
 local ports = require "fcproc.resources.ports"
 local ruleset = require "fcproc.doctor.ruleset"
 local upkeep = require "fcproc.resources.upkeep"
@@ -12,12 +13,15 @@ local M = {}
 
 local AS_ROOT = "run doctor as root, or with CAP_NET_ADMIN"
 
+-- Namespaces of a user's own that nobody has made yet: in there is nothing of anybody.
+local function is_unmade(host) return host:is_rootless() and not host.config.netns end
+
 -- ---- bridges ------------------------------------------------------------------------------
 
 ---@param host fcproc.DoctorHost
 function M.bridge(host)
   local netns <close>, err = host:scratch()
-  if not netns then return host:no_scratch("bridges and TAPs", err) end
+  if not netns then return host:no_scratch("bridges and TAPs", err --[[@as fcproc.Error]]) end
   local manager <close>, problem = managers.new{
     netns = netns, bridge_name = ("fcdoc%06x"):format(math.random(0, 0xffffff)),
     bridge_ip = "192.0.2.1", cidr = 24,
@@ -30,10 +34,15 @@ function M.bridge(host)
   end
   ok, err = manager:create_tap("fcdoctap", nil, host.ctx)
   if ok then ok, err = manager:delete_tap("fcdoctap", host.ctx) end
-  if not ok then return "fail", err.message, "modprobe tun; see the check tun" end
+  if not ok then
+    local status, message = "fail", err.message
+    if err.code == "permission" then status, message = host:no_network(message) end
+    return status, message, "modprobe tun; see the check tun"
+  end
   ok, err = manager:delete_bridge(host.ctx)
   if not ok then return "fail", err.message, AS_ROOT end
   return "ok", "a bridge with a TAP was made and deleted in a new network namespace"
+    .. (host:is_rootless() and " of your own" or "")
 end
 
 -- ---- nft ----------------------------------------------------------------------------------
@@ -55,10 +64,13 @@ function M.nft(host)
   if not nft then
     return bad, "there is no nft: guests can't be given the world by NAT", "apt-get install nftables"
   end
-  local ok, err = host:run({ nft, "list", "tables" }, { netns = host.config.netns })
-  if not ok then return bad, err.message, AS_ROOT end
+  local ok, err
+  if not is_unmade(host) then
+    ok, err = host:run({ nft, "list", "tables" }, { netns = host.config.netns })
+    if not ok then return bad, err.message, AS_ROOT end
+  end
   local netns <close>, problem = host:scratch()
-  if not netns then return host:no_scratch("NAT", problem) end
+  if not netns then return host:no_scratch("NAT", problem --[[@as fcproc.Error]]) end
   ok, err = host:run({ nft, "-f", "-" }, { netns = netns, input = NAT })
   if not ok then
     return bad, "masquerading can't be set up: " .. err.message,
@@ -82,6 +94,7 @@ end
 
 ---@param host fcproc.DoctorHost
 function M.forwarding(host)
+  if is_unmade(host) then return "ok", "namespaces of your own forward from their beginning on" end
   local name = bridge_family(host) == 6 and "net.ipv6.conf.all.forwarding" or "net.ipv4.ip_forward"
   local value = host:read_net("/proc/sys/" .. name:gsub("%.", "/"))
   if not value then
@@ -120,6 +133,7 @@ end
 
 ---@param host fcproc.DoctorHost
 function M.uplink(host)
+  if host:is_rootless() then return own.uplink(host) end
   local name = host.opts.uplink
   if name then
     local ok, err = core.check_ifname(name)
@@ -150,6 +164,7 @@ end
 ---@param host fcproc.DoctorHost
 function M.firewall(host)
   local bridge = host.config.bridge_name or "fcbr0"
+  if is_unmade(host) then return "ok", "in namespaces of your own nobody's firewall drops anything" end
   local nft = host:program("nft")
   if not nft then
     return "warn", "other people's firewall can't be looked at without nft", "apt-get install nftables"

@@ -21,6 +21,7 @@ local RECORD_LIMIT = 65536
 local NET_ADMIN = { [12] = "NET_ADMIN" }
 local END_LIMIT = 5 -- seconds for a holder to end
 local UPLINK_LIMIT = 5 -- seconds for pasta to set up its interface
+local NOT_OPENED = "the namespaces that were just made can't be opened"
 
 M.UPLINK = "uplink0" -- what it is called inside
 -- Nothing of the host's own loopback is for guests, neither by the gateway's address (--no-map-gw) nor
@@ -32,6 +33,12 @@ local PASTA = { "-f", "-q", "--config-net", "--no-map-gw", "-t", "none", "-u", "
 -- Its path; nil: it is not installed.
 function M.find_pasta() return core.find_executable("pasta") end
 
+-- The command; it writes its pid into the file, which is there, when its interface is set up.
+local function uplink_command(pasta, file)
+  core.write_file(file, "", 384) -- to be waited for
+  return table.move(PASTA, 1, #PASTA, 4, { pasta, "-P", file })
+end
+
 ---May this process make bridges and TAPs where it is?
 ---@return boolean
 function M.may_make_links()
@@ -42,7 +49,6 @@ end
 
 local function folder_of(config) return config.runtime_dir .. "/.fcproc/rootless" end
 
--- pasta writes its pid there when its interface is set up.
 local function pid_file(config) return folder_of(config) .. "/pasta.pid" end
 
 ---@class fcproc.Held  the namespaces as they were recorded
@@ -130,8 +136,7 @@ end
 local function hold(manager, join)
   local config, started = manager.config, core.now()
   local folder, pasta = folder_of(config), M.find_pasta()
-  local command = pasta and table.move(PASTA, 1, #PASTA, 4, { pasta, "-P", pid_file(config) }) or nil
-  core.write_file(pid_file(config), "", 384) -- there to be waited for
+  local command = pasta and uplink_command(pasta, pid_file(config))
   local holder <close>, err = core.hold_netns(folder .. "/alive", folder .. "/lock", join, command)
   if not holder then return nil, err end
   local path = ("/proc/%d/fd/"):format(holder:pid())
@@ -145,8 +150,7 @@ local function hold(manager, join)
   if not ok then
     if netns then netns:close() end
     holder:signal("KILL")
-    return nil, err or errors.new{ code = "system", op = "netns.hold",
-      message = "the namespaces that were just made can't be opened" }
+    return nil, err or errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
   end
   manager:_log(started, join and "the namespaces have a holder again" or "user and network namespace made",
     { holder = holder:pid(), netns = record.net, uplink = record.uplink })
@@ -179,7 +183,9 @@ function M.find(manager)
   end
   local member <close> = of_member(record)
   if not member then return nil end
-  return (hold(manager, member)) -- a VM has outlived it
+  netns = hold(manager, member) -- a VM has outlived it
+  manager.held_anew = netns and true
+  return netns
 end
 
 ---The same, and they are made when there are none.
@@ -229,6 +235,32 @@ function M.uplink(manager, ctx)
       .. "the next VM starts it anew"
   end
   return nil, errors.new{ code = "not_found", op = "nat.uplink", message = why }
+end
+
+---Namespaces to try something in: nothing of them is written down, and they go with the descriptor.
+---@param folder string  an empty one of ours, not needed any more afterwards
+---@param pasta string?  its path, for an uplink, which has gone again afterwards
+---@param ctx fcproc.Context?
+---@return fcproc.Netns? netns
+---@return boolean|fcproc.Error up  was there an uplink? Or the error, as ensure's
+function M.scratch(folder, pasta, ctx)
+  local file, path = folder .. "/pasta.pid", folder .. "/lock"
+  local held <close>, busy = core.lock_file(path)
+  if not held then return nil, busy end
+  local holder <close>, err = core.hold_netns(folder .. "/alive", path, nil,
+    pasta and uplink_command(pasta, file))
+  if not holder then return nil, err end
+  path = ("/proc/%d/fd/4"):format(holder:pid())
+  local netns, up = open_at(path, number_of(path)), false
+  if netns and pasta then
+    loop.complete(ctx, holder:wait_text_op(file, "\n", nil, UPLINK_LIMIT, ctx))
+    local net <close> = core.net(netns)
+    up = net ~= nil and net:link_exists(M.UPLINK) == true
+  end
+  holder:signal("KILL")
+  process.wait(holder, END_LIMIT, 0)
+  if netns then return netns, up end
+  return nil, errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
 end
 
 ---@class fcproc.RootlessState
