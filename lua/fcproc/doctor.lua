@@ -45,6 +45,7 @@ local checks = {
   { "uplink", network.uplink },
   { "firewall", network.firewall },
   { "nat", network.nat },
+  { "localnet", network.localnet },
   { "taps", network.taps },
   { "address", network.address },
   { "names", network.names },

@@ -42,7 +42,7 @@ describe("doctor", function()
       assert.is_true(check.took >= 0 and #check.message > 0)
       assert.are.equal(check.status ~= "ok", check.fix ~= nil, doctor.format(check))
     end
-    assert.are.equal("kvm tun rootless bridge nft forwarding uplink firewall nat taps address names "
+    assert.are.equal("kvm tun rootless bridge nft forwarding uplink firewall nat localnet taps address names "
       .. "cgroups binary jailer guest runtime disk reflink limits udev mounts systemd linger boot",
       table.concat(names, " "))
     local found = helper.by_name(checks)

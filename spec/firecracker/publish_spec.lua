@@ -3,10 +3,12 @@
 
 local cli = require "spec.support.cli"
 local guests = require "spec.support.guests"
+local helper = require "spec.support.doctor"
 local support = require "spec.support"
 local traffic = require "spec.support.traffic"
 local vms = require "spec.support.vms"
 local core = require "fcproc.core"
+local doctor = require "fcproc.doctor"
 local fcproc = require "fcproc"
 
 local must, fails = support.must, support.fails
@@ -40,15 +42,18 @@ describe("a VM's published port", function()
     local child <close> = vms.detach(vm)
     reached(world, "udp,127.0.0.1,5353")
     local again <close> = must(fcproc.vm.adopt(world.manager, "one"))
+    local function look() return helper.by_name(must(doctor.run(world.manager))).localnet end
     assert.are.same({ ECHO }, must(again:info()).ports)
     -- After a flush of all rules it is told, with what it means, and put back.
     guests.nft(world, "flush ruleset")
+    helper.expect(look(), "fail", "guests reach what listens at this host's loopback")
     localnet(world, 0)
     local told = must(again:info()).warnings[1].message
     assert.is_truthy(told:find("one can't reach the world, or can send under any address, or is not reached "
       .. "at its published ports; and guests may reach what listens at this host's loopback", 1, true), told)
     assert.are.equal(1, #must(fcproc.vm.ensure_nat(world.manager)))
     reached(world, "udp,127.0.0.1,5353")
+    helper.expect(look(), "ok", "is dropped")
     must(again:kill())
     must(child:wait(5))
     assert.are.equal(0, localnet(world))

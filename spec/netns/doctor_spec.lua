@@ -4,6 +4,10 @@
 local support = require "spec.support"
 local helper = require "spec.support.doctor"
 local doctor = require "fcproc.doctor"
+local guests = require "spec.support.guests"
+local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.resources.namespaces"
+local nat = require "fcproc.network.nat"
 local must = support.must
 
 local function look(world, opts)
@@ -29,7 +33,8 @@ describe("doctor, of the network", function()
     connect(world)
     sh(world, "sysctl -qw net.ipv4.ip_forward=1")
     local found = look(world, { uplink = "up0" })
-    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "nat", "taps", "address",
+    for _, name in ipairs{ "bridge", "nft", "forwarding", "uplink", "firewall", "nat", "localnet", "taps",
+      "address",
       "names", "limits" } do
       helper.expect(found[name], "ok", "")
       assert.is_nil(found[name].fix)
@@ -127,6 +132,45 @@ describe("doctor, of the network", function()
         stronger, weaker))
       helper.expect(found.udev, status, "udev")
     end
+  end)
+
+  it("fails where guests reach the host's loopback, and its fix keeps them from it", function()
+    local world <close> = support.bridged_world()
+    local localnet = "sysctl -qw net.ipv4.conf.%s.route_localnet=%d"
+    helper.expect(look(world).localnet, "ok", "none of this host's")
+    for _, name in ipairs{ "fcbr0", "all" } do
+      sh(world, localnet:format(name, 1))
+      local check = helper.expect(look(world).localnet, "fail", ("conf.%s.route_localnet is on"):format(name))
+      sh(world, check.fix)
+      helper.expect(look(world).localnet, "ok", "none of this host's")
+    end
+    sh(world, localnet:format("fcbr0", 1))
+    local rules = "table ip guard { chain c { type filter hook prerouting priority %s; %s drop; }; }"
+    for _, case in ipairs{ { -300, "iifname fcbr0 ip daddr 127.0.0.0/8", "ok" },
+      { 0, "iifname fcbr0 ip daddr 127.0.0.0/8", "fail" }, { -300, "iifname x ip daddr 127.0.0.0/8", "fail" },
+      { -300, "iifname fcbr0 ip daddr 127.0.0.0/16", "fail" },
+      { -300, "iifname fcbr0 ip daddr 127.0.0.0/8 tcp dport 22", "fail" } } do
+      sh(world, ("nft '%s'"):format(rules:format(case[1], case[2])))
+      helper.expect(look(world).localnet, case[3], "")
+      sh(world, "nft delete table ip guard")
+    end
+  end)
+
+  it("fails where ours is on, and a flush of all rules took what goes with it", function()
+    local net <close> = guests.network()
+    local _, entry = guests.add_guest(net, 5)
+    entry.ports = { { address = "127.0.0.1", port = 8080, protocol = "tcp", guest_port = 80 } }
+    must(nat.add(net.manager, entry))
+    local leases = must(lease.open(net.manager, true))
+    local name = must(leases:take_shared(("localnet-%d-fcbr0"):format(namespaces.of(net.manager)), "one"))
+    must(net.manager.net:sysctl("ipv4/conf/fcbr0/route_localnet", 1))
+    helper.expect(look(net).localnet, "ok", "is dropped")
+    guests.nft(net, "flush ruleset")
+    local check = helper.expect(look(net).localnet, "fail", "guests reach what listens")
+    assert.is_truthy(check.fix:find("^fcproc net up puts our rule back"), check.fix)
+    must(nat.put_back(net.manager, { entry }))
+    helper.expect(look(net).localnet, "ok", "is dropped")
+    must(leases:drop(name))
   end)
 
   it("fails for an address that no host can have, and warns where it leaves no room", function()

@@ -3,6 +3,7 @@
 -- returns its status, a message and perhaps a fix.
 
 local core = require "fcproc.core"
+local localnet = require "fcproc.resources.localnet"
 local managers = require "fcproc.manager"
 local own = require "fcproc.doctor.rootless"
 local ports = require "fcproc.resources.ports"
@@ -204,6 +205,37 @@ function M.nat(host)
   if #missing > 0 then return "fail", upkeep.explain(missing) end
   if count == 0 then return "ok", "no VM that runs has NAT" end
   return "ok", ("the kernel holds the NAT of the VMs that run, %d interfaces"):format(count)
+end
+
+-- With it guests reach what listens at the host's loopback alone, unless that is dropped before.
+---@param host fcproc.DoctorHost
+function M.localnet(host)
+  local bridge, on = host.config.bridge_name or "fcbr0", nil
+  if host:is_rootless() then return "ok", "ports of your own namespaces' VMs are published without it" end
+  for _, name in ipairs(has_link(host, bridge) and { bridge, "all" } or {}) do
+    local value = host:read_net(("/proc/sys/net/ipv4/conf/%s/route_localnet"):format(name))
+    on = on or value and value:find("^[1-9]") and name
+  end
+  if not on then return "ok", "guests' packets to a loopback address are none of this host's" end
+  local nft = host:program("nft")
+  local result, err = nil, nil
+  if nft then result, err = host:run({ nft, "-j", "list", "ruleset" }, { netns = host.config.netns }) end
+  local guarded = result and ruleset.guards_loopback(result.stdout, bridge)
+  if guarded then
+    return "ok", ("route_localnet is on, and what %s sends to 127.0.0.0/8 is dropped"):format(bridge)
+  end
+  local message = ("net.ipv4.conf.%s.route_localnet is on%s, and no rule drops what %s sends to 127.0.0.0/8")
+    :format(on, where(host), bridge)
+  if guarded == nil then
+    return "warn", message .. ", as far as can be seen: " .. (err and err.message or "there is no nft"),
+      AS_ROOT
+  end
+  message = message .. ": guests reach what listens at this host's loopback alone"
+  if on == bridge and host.config.runtime_dir and localnet.is_ours(host.manager) then
+    return "fail", message, "fcproc net up puts our rule back for VMs that run, as "
+      .. "fcproc.vm.ensure_nat(manager) does; where none does, fcproc reclaim switches route_localnet off"
+  end
+  return "fail", message, ("sysctl -w net.ipv4.conf.%s.route_localnet=0"):format(on)
 end
 
 -- Others may have taken a guest's TAP off the bridge, or down.

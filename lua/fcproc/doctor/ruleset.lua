@@ -1,5 +1,6 @@
--- Reads nft's ruleset in JSON for what drops the guests' forwarded packets. A packet must pass
--- the chains of every table at the hook, so that an accept elsewhere does not save it.
+-- Reads nft's ruleset in JSON for what drops the guests' packets: those that are forwarded, and those to the
+-- host's loopback. A packet must pass the chains of every table at the hook, so that an accept elsewhere does
+-- not save it.
 
 local cjson = require "cjson.safe"
 
@@ -61,6 +62,53 @@ local function fix_for(chain, names, bridge)
   local rule = "nft insert rule %s %s %s %s %s accept"
   return rule:format(chain.family, chain.table, place, "iifname", bridge) .. "; "
     .. rule:format(chain.family, chain.table, place, "oifname", bridge)
+end
+
+-- Does the rule drop, without another condition, what comes from the bridge for this host's loopback?
+local function drops_loopback(rule, bridge)
+  local from, to, drop = false, false, false
+  for _, expression in ipairs(rule.expr or {}) do
+    local match = type(expression.match) == "table" and expression.match
+    local left = match and type(match.left) == "table" and match.left.payload
+    local prefix = match and type(match.right) == "table" and match.right.prefix
+    if compares(expression, "iifname", bridge) then
+      from = true
+    elseif match and match.op == "==" and type(left) == "table" and left.protocol == "ip"
+      and left.field == "daddr" and type(prefix) == "table" and prefix.addr == "127.0.0.0"
+      and prefix.len == 8 then
+      to = true
+    elseif match then
+      return false
+    end
+    drop = drop or expression.drop ~= nil
+  end
+  return from and to and drop
+end
+
+local BEFORE_NAT = -100 -- priority dstnat
+
+---Is what the bridge's guests send to 127.0.0.0/8 dropped before it is this host's?
+---@param text string    what `nft -j list ruleset` printed
+---@param bridge string
+---@return boolean?  nil when the text is no ruleset
+function M.guards_loopback(text, bridge)
+  local decoded = cjson.decode(text)
+  local list = type(decoded) == "table" and decoded.nftables
+  if type(list) ~= "table" then return nil end
+  local asleep, early = {}, {}
+  local function table_of(object) return object.family .. " " .. object.table end
+  for _, item in ipairs(list) do
+    local chain = item.chain
+    if item.table and item.table.flags then
+      asleep[item.table.family .. " " .. item.table.name] = true -- dormant
+    elseif chain and chain.hook == "prerouting" and (chain.prio or 0) < BEFORE_NAT then
+      early[table_of(chain) .. " " .. chain.name] = chain.family == "ip" or chain.family == "inet"
+    elseif item.rule and early[table_of(item.rule) .. " " .. item.rule.chain]
+      and not asleep[table_of(item.rule)] and drops_loopback(item.rule, bridge) then
+      return true
+    end
+  end
+  return false
 end
 
 ---@class fcproc.Block

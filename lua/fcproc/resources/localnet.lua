@@ -124,17 +124,26 @@ function M.sweep(manager, leases)
   return true
 end
 
+---Is it, on the manager's bridge, for VMs that have or had such a port?
+---@param manager fcproc.Manager
+---@return boolean
+function M.is_ours(manager)
+  local bridge = manager.config.bridge_name
+  local leases = bridge and lease.open(manager)
+  return leases ~= nil and #leases:sharers(name_of(namespaces.of(manager), bridge)) > 0
+end
+
 ---Sets it again where a VM needs it, and somebody else has put it back.
 ---@param manager fcproc.Manager
 ---@return true?
 ---@return fcproc.Error? err
 function M.ensure(manager)
-  local bridge = manager.config.bridge_name
-  local leases = bridge and lease.open(manager)
-  if not leases or #leases:sharers(name_of(namespaces.of(manager), bridge)) == 0 then return true end
+  local leases = M.is_ours(manager) and lease.open(manager)
+  if not leases then return true end
+  local name = setting(manager.config.bridge_name)
   return locked(leases, function()
-    local value, err = manager.net:sysctl(setting(bridge))
-    if value == 0 then value, err = manager.net:sysctl(setting(bridge), 1) end
+    local value, err = manager.net:sysctl(name)
+    if value == 0 then value, err = manager.net:sysctl(name, 1) end
     if value then return true end
     return nil, err
   end)
