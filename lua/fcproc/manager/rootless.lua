@@ -183,9 +183,10 @@ function M.find(manager)
   end
   local member <close> = of_member(record)
   if not member then return nil end
-  netns = hold(manager, member) -- a VM has outlived it
+  netns, err = hold(manager, member) -- a VM has outlived it
   manager.held_anew = netns and true
-  return netns
+  if netns then return netns end
+  return nil, err -- not two pairs of namespaces
 end
 
 ---The same, and they are made when there are none.
