@@ -455,7 +455,7 @@ LINUX_SPECS := spec/linux $(patsubst %,spec/firecracker/%_spec.lua,find kill reu
 test-linux: SPECS = $(LINUX_SPECS)
 test-linux: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_LINUX)
 test-linux: deps
-	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4 $(LINUX)/debian/made
+	@$(MAKE) -s module test-programs $(LINUX)/guest.ext4 $(LINUX)/debian/made $(LINUX)/layers/made
 	@$(SPEC_ENV) sh spec/support/linux/run.sh $(LINUX_DIR) sh spec/support/run.sh $(LUA) $(SPECS)
 
 $(LINUX)/kernel/vmlinux: | module
@@ -465,8 +465,15 @@ $(LINUX)/kernel/vmlinux: | module
 $(LINUX)/guest.ext4: $(LINUX)/kernel/vmlinux $(wildcard spec/support/linux/* spec/support/linux/*/*)
 	sh spec/support/linux/prepare.sh images $(LINUX_DIR)
 
-$(LINUX)/debian/made: spec/support/linux/list-root.c | module build/bin/fcproc
+$(LINUX)/list-root: spec/support/linux/list-root.c
+	@mkdir -p $(@D)
+	musl-gcc -static -O2 -Wall -Wextra -idirafter /usr/include -o $@ $<
+
+$(LINUX)/debian/made: $(LINUX)/list-root | module build/bin/fcproc
 	sh spec/support/linux/prepare.sh debian $(LINUX_DIR)
+
+$(LINUX)/layers/made: spec/support/linux/layers.sh $(LINUX)/list-root | module build/bin/fcproc
+	unshare -n sh spec/support/linux/layers.sh $(LINUX_DIR)
 
 # C programs that specs run: hosts and interposers for what Lua can't reach.
 TEST_PROGRAMS := $(patsubst spec/support/%.c,$(BUILD)/%,$(wildcard spec/support/*.c))

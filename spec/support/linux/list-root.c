@@ -76,12 +76,39 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* Names of one inode have its first name. */
+static void put_links(const struct stat *st, const char *name)
+{
+    static struct {
+        ino_t ino;
+        char *name;
+    } first[MOST];
+    static size_t count;
+    size_t i = 0;
+
+    fprintf(out, " %llu", (unsigned long long)st->st_nlink);
+    if (st->st_nlink == 1)
+        return;
+    while (i < count && first[i].ino != st->st_ino)
+        i++;
+    if (i == MOST)
+        fail("too many links:", name);
+    if (i == count) {
+        first[count].ino = st->st_ino;
+        first[count++].name = strdup(name);
+    }
+    fputc('=', out);
+    put_name(first[i].name);
+}
+
 static void put_xattrs(const char *path)
 {
     char names[4096], value[MOST], *list[256] = { NULL };
     ssize_t len = llistxattr(path, names, sizeof(names));
     size_t count = 0;
 
+    if (len < 0)
+        fail("can't list the xattrs of", path);
     for (char *name = names; name < names + len && count < 256; name += strlen(name) + 1)
         list[count++] = name;
     qsort(list, count, sizeof(list[0]), by_name);
@@ -108,7 +135,7 @@ static void list(const char *path, size_t root)
     fprintf(out, " %o %u:%u %lld.%09ld", st.st_mode, st.st_uid, st.st_gid, (long long)st.st_mtim.tv_sec,
             st.st_mtim.tv_nsec);
     if (!S_ISDIR(st.st_mode))
-        fprintf(out, " %llu", (unsigned long long)st.st_nlink);
+        put_links(&st, path + root);
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
         fprintf(out, " %u,%u", major(st.st_rdev), minor(st.st_rdev));
     if (S_ISLNK(st.st_mode)) {
@@ -172,8 +199,7 @@ int main(int argc, char **argv)
     printf("list-root: all is listed\n");
     fflush(stdout);
     if (fork() == 0) {
-        execl("/bin/sh", "sh", "-c", "read -r v </etc/debian_version; echo \"Debian $v says hello\"",
-              (char *)NULL);
+        execl("/bin/sh", "sh", "-c", ". /etc/os-release; echo \"$PRETTY_NAME says hello\"", (char *)NULL);
         fail("can't execute", "/bin/sh");
     }
     wait(NULL);

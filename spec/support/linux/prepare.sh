@@ -100,11 +100,10 @@ debian)
   export PATH="$PWD/build/bin:$PATH"
   story=$(sed -n '/^## Debian, by mmdebstrap/,/^## An OCI/{/^```/,/^```/{/^```/d;p}}' doc/images.md)
   (cd "$dir/debian" && sh -euc "$story")
-  musl-gcc -static -O2 -Wall -Wextra -idirafter /usr/include -o "$dir/debian/list-root" "$sources/list-root.c"
   tar -x -p --numeric-owner --xattrs --xattrs-include='*' -f "$dir/debian/debian.tar" -C "$dir/debian/root"
-  "$dir/debian/list-root" "$dir/debian/root" "$dir/debian/list"
+  "$dir/list-root" "$dir/debian/root" "$dir/debian/list"
   fcproc --json image build "tar:$dir/debian/debian.tar" "$dir/debian/listed.ext4" \
-    --overlay "/list-root=$dir/debian/list-root" >"$dir/debian/report.json"
+    --overlay "/list-root=$dir/list-root" >"$dir/debian/report.json"
   rm -rf "$dir/debian/root" "$dir/debian/debian.ext4" "$dir/debian/debian.tar"
   touch "$dir/debian/made"
   ;;
