@@ -7,7 +7,7 @@
 set -u
 folder=$1
 shift
-limit=${FCPROC_LINUX_LIMIT:-600}
+limit=${FCPROC_LINUX_LIMIT:-1500}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
