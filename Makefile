@@ -494,11 +494,12 @@ $(BUILD)/attacker: $(BUILD)/%: spec/support/%.c
 $(BUILD)/init-test: spec/support/init-test.c csrc/agent/address.c csrc/agent/cmdline.c csrc/agent/init.h
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/agent $(SANITIZER) -o $@ $(filter %.c,$^)
 
-# Those of the image builds.
-IMAGE_PROGRAMS := $(BUILD)/oom-image
+# Those of the image builds. OURS: the calls of what is linked into them, and not of libraries, are theirs.
+IMAGE_PROGRAMS := $(BUILD)/oom-image $(BUILD)/oom-image-write
+OURS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup,--wrap=strndup
 
 $(IMAGE_PROGRAMS): $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc-image.a $(BUILD)/libfcproc.a
-	$(CC) $(CFLAGS) $(IMAGE_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< $(BUILD)/libfcproc-image.a \
+	$(CC) $(CFLAGS) $(IMAGE_CFLAGS) $(SANITIZER) -rdynamic $(OURS) -o $@ $< $(BUILD)/libfcproc-image.a \
 		$(BUILD)/libfcproc.a $(IMAGE_LIBS) -ldl
 
 $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $(CORE_OBJS) $(BINDING_OBJS)

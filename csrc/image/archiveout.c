@@ -38,11 +38,12 @@ static int archive_failed(struct writer *w, const char *path, size_t len)
 
     if (w->job->error.code != 0)
         return w->job->error.code;
-    if (sys_errno == ENOMEM)
+    /* It has no word for some of its own allocations, and for nothing else. */
+    if (sys_errno == ENOMEM || !text)
         return nomem(w);
     return image_error(&w->job->error, FCPROC_ERR_INVALID, w->job->op,
                        sys_errno > 0 ? sys_errno : 0, "can't write /%s: %s", SHOWN(path, len),
-                       text ? text : "libarchive does not say why");
+                       text);
 }
 
 /* libarchive loses its memory when it hears of an error in a header: it is told when it is freed, and
@@ -119,26 +120,56 @@ static int put_contents(struct writer *w, const struct inode *inode, const char 
 
 /* ---- entries ---- */
 
-static void set_holes(struct writer *w, const struct inode *inode)
+/* Here and below libarchive returns nothing when it has no memory, and would leave out what it was given:
+ * it is counted. */
+static int set_holes(struct writer *w, const struct inode *inode)
 {
-    uint64_t data = 0;
+    uint64_t data = 0, end = 0;
+    int n = 0;
 
     for (uint32_t i = 0; i < inode->n_extents; i++)
         data += inode->extents[i].len;
     if (w->format == ARCHIVE_CPIO || data == inode->size)
-        return;
-    for (uint32_t i = 0; i < inode->n_extents; i++)
-        archive_entry_sparse_add_entry(w->entry, (la_int64_t)inode->extents[i].at,
-                                       (la_int64_t)inode->extents[i].len);
-    if (data == 0)
+        return 0;
+    for (uint32_t i = 0; i < inode->n_extents; i++) {
+        const struct extent *x = &inode->extents[i];
+
+        archive_entry_sparse_add_entry(w->entry, (la_int64_t)x->at, (la_int64_t)x->len);
+        n += n == 0 || x->at != end; /* one that follows closely is joined */
+        end = x->at + x->len;
+    }
+    if (data == 0) {
         archive_entry_sparse_add_entry(w->entry, (la_int64_t)inode->size, 0);
+        n = 1;
+    }
+    return archive_entry_sparse_count(w->entry) < n ? nomem(w) : 0;
+}
+
+/* So many, of so many bytes? */
+static bool has_xattrs(struct archive_entry *entry, int n, uint64_t bytes)
+{
+    const char *name;
+    const void *value;
+    size_t len;
+
+    if (archive_entry_xattr_reset(entry) != n)
+        return false;
+    while (archive_entry_xattr_next(entry, &name, &value, &len) == ARCHIVE_OK)
+        bytes -= len;
+    return bytes == 0;
 }
 
 static int set_xattrs(struct writer *w, const struct inode *inode, const char *path, size_t len)
 {
+    uint64_t bytes = 0;
+    int n = 0;
+
     /* A cpio has none. */
-    if (inode->xattrs && w->format == ARCHIVE_CPIO && w->bare++ == 0)
+    if (inode->xattrs && w->format == ARCHIVE_CPIO && w->bare++ == 0) {
         w->first_bare = strndup(path, len);
+        if (!w->first_bare)
+            return nomem(w);
+    }
     for (const struct xattr *x = inode->xattrs; x && w->format == ARCHIVE_TAR; x = x->next) {
         char *name = strndup(x->data, x->name_len);
 
@@ -146,8 +177,10 @@ static int set_xattrs(struct writer *w, const struct inode *inode, const char *p
             return nomem(w);
         archive_entry_xattr_add_entry(w->entry, name, x->data + x->name_len, x->value_len);
         free(name);
+        n++;
+        bytes += x->value_len;
     }
-    return 0;
+    return has_xattrs(w->entry, n, bytes) ? 0 : nomem(w);
 }
 
 /* The number of an inode with several names; *ret_again: one of them is written already. */
@@ -227,8 +260,8 @@ static int set_entry(struct writer *w, struct inode *inode, const char *path, si
     if (r < 0 || *ret_again)
         return r;
     if (S_ISREG(inode->mode))
-        set_holes(w, inode);
-    return set_xattrs(w, inode, path, len);
+        r = set_holes(w, inode);
+    return r < 0 ? r : set_xattrs(w, inode, path, len);
 }
 
 static int write_entry(void *arg, const char *path, size_t len, const struct entry *entry,
@@ -304,7 +337,6 @@ static int set_up(struct writer *w, bool gzip)
 int archive_out(job_t *job, int fd, enum archive_format format, bool gzip)
 {
     struct writer w = { .job = job, .fd = fd, .format = format };
-    const char *first;
     int r;
 
     job_step(job, "writing");
@@ -319,10 +351,9 @@ int archive_out(job_t *job, int fd, enum archive_format format, bool gzip)
     if (r == 0)
         r = output_walk(job->tree, write_entry, &w, job->op, &job->error);
     w.ending = true;
-    first = w.first_bare ? w.first_bare : "";
     if (r == 0 && w.bare > 0)
         job_warn(job, "a cpio has no attributes: %llu files lose theirs, first /%s",
-                 (unsigned long long)w.bare, SHOWN(first, strlen(first)));
+                 (unsigned long long)w.bare, SHOWN(w.first_bare, strlen(w.first_bare)));
     if (r == 0 && (check(archive_write_close(w.archive)) < 0 || job->error.code != 0))
         r = archive_failed(&w, "", 0);
     w.giving_up = r < 0;

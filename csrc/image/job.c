@@ -54,6 +54,8 @@ static void *job_main(void *arg)
     if (plain) {
         (void)uselocale(plain);
         job->code = job->run(job);
+        if (job->code == 0 && job->lost_warning)
+            job->code = image_nomem(&job->error, job->op);
         (void)uselocale(LC_GLOBAL_LOCALE);
         freelocale(plain);
     } else {
@@ -102,8 +104,10 @@ void job_warn(job_t *job, const char *format, ...)
         return;
     len = strlen(text) + 1;
     w = malloc(sizeof(*w) + len);
-    if (!w)
+    if (!w) {
+        job->lost_warning = true;
         return;
+    }
     w->next = NULL;
     memcpy(w->text, text, len);
     *job->last_warning = w;

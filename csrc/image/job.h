@@ -39,6 +39,7 @@ struct fcproc_image_job {
     fcproc_error error;
     struct job_warning *warnings, **last_warning;
     size_t n_warnings; /* also those that are not kept */
+    bool lost_warning; /* there was no memory for one */
 };
 typedef struct fcproc_image_job job_t;
 
@@ -53,7 +54,8 @@ int job_start(job_t *job, fcproc_error *err);
 
 /* Between two blocks: 0, or FCPROC_ERR_CANCELLED. */
 int job_check(job_t *job);
-/* What the user should know, though the work goes on. Without memory it is only counted. */
+/* What the user should know, though the work goes on. Without memory for it the
+ * job ends as FCPROC_ERR_NOMEM: nothing is lost in silence. */
 void job_warn(job_t *job, const char *format, ...) IMAGE_PRINTF(2, 3);
 
 static inline void job_step(job_t *job, const char *step)

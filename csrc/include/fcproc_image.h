@@ -6,6 +6,9 @@
  * Errors, time, descriptors, forks, pointers and structs are as fcproc.h says. A tree, and the jobs of
  * it, belong to one thread at a time; a job itself works in a thread of its own, and until it is closed
  * every other call on its tree is FCPROC_ERR_BUSY.
+ * Memory that runs out is FCPROC_ERR_NOMEM, and nothing is left. libarchive and libext2fs mostly tell of
+ * their own, and then it is the same; but in places they end the process, or crash, when they get none:
+ * what must not fall with them builds in a process of its own.
  * Paths inside a tree are bytes without a NUL, absolute or not: both are from its root. Symbolic links on
  * the way are followed as in a chroot, never the last name.
  */

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * For oom-malloc.c: a malloc in libc's place that fails when told to and knows what is not freed,
- * and counts of what else can be left over.
+ * For programs that let malloc fail: one in libc's place that fails when told to and knows what is not
+ * freed, and counts of what else can be left over.
+ *
+ * With INTERPOSE_WRAPPED, and linked with OURS of the Makefile, only what is linked into the program fails,
+ * not the libraries that it loads. So it works beside a sanitizer, too, which has the allocator itself and
+ * tells what is not freed.
  */
 #ifndef FCPROC_INTERPOSER_H
 #define FCPROC_INTERPOSER_H
@@ -17,13 +21,6 @@
 #include "count.h"
 #include "fcproc.h"
 
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *block, size_t size);
-extern void __libc_free(void *block);
-
-enum { MOST_BLOCKS = 4096 };
-
 /* ---- the interposer: seen by all libraries in libc's place ---- */
 
 static pthread_t armed_thread;
@@ -31,35 +28,15 @@ static bool all_threads, all_later;
 static atomic_long left = -1; /* calls until one fails; negative: disarmed */
 static atomic_int failures;
 static atomic_bool tracking;
-static void *_Atomic blocks[MOST_BLOCKS];
 
 static bool concerns_us(void)
 {
     return all_threads || pthread_equal(pthread_self(), armed_thread);
 }
 
-#ifdef INTERPOSE_CALLER
-/* Only of what is linked into this program: not of the libraries that it loads. */
-extern const char __executable_start, etext;
-#define CALLER __builtin_return_address(0)
-
-static bool is_ours(const void *caller)
+static bool fails(void)
 {
-    return (const char *)caller >= &__executable_start && (const char *)caller < &etext;
-}
-#else
-#define CALLER NULL
-
-static bool is_ours(const void *caller)
-{
-    (void)caller;
-    return true;
-}
-#endif
-
-static bool fails(const void *caller)
-{
-    if (atomic_load(&left) < 0 || !concerns_us() || !is_ours(caller))
+    if (atomic_load(&left) < 0 || !concerns_us())
         return false;
     if (atomic_fetch_sub(&left, 1) > 0)
         return false;
@@ -69,6 +46,60 @@ static bool fails(const void *caller)
     errno = ENOMEM;
     return true;
 }
+
+#ifdef INTERPOSE_WRAPPED
+extern void *__real_malloc(size_t size);
+extern void *__real_calloc(size_t n, size_t size);
+extern void *__real_realloc(void *block, size_t size);
+extern char *__real_strdup(const char *text);
+extern char *__real_strndup(const char *text, size_t len);
+
+FCPROC_API void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+FCPROC_API void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+
+FCPROC_API void *__wrap_realloc(void *block, size_t size)
+{
+    return fails() ? NULL : __real_realloc(block, size);
+}
+
+FCPROC_API char *__wrap_strdup(const char *text)
+{
+    return fails() ? NULL : __real_strdup(text);
+}
+
+FCPROC_API char *__wrap_strndup(const char *text, size_t len)
+{
+    return fails() ? NULL : __real_strndup(text, len);
+}
+
+#define LIBC_FAILS() false
+#else
+#define LIBC_FAILS() fails()
+#endif
+
+#ifdef __SANITIZE_ADDRESS__
+extern int __lsan_do_recoverable_leak_check(void);
+
+static int blocks_left(void)
+{
+    return 0;
+}
+#else
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+extern void __libc_free(void *block);
+
+enum { MOST_BLOCKS = 4096 };
+
+static void *_Atomic blocks[MOST_BLOCKS];
 
 static void *track(void *block)
 {
@@ -94,19 +125,19 @@ static void forget(void *block)
 
 FCPROC_API void *malloc(size_t size)
 {
-    return fails(CALLER) ? NULL : track(__libc_malloc(size));
+    return LIBC_FAILS() ? NULL : track(__libc_malloc(size));
 }
 
 FCPROC_API void *calloc(size_t n, size_t size)
 {
-    return fails(CALLER) ? NULL : track(__libc_calloc(n, size));
+    return LIBC_FAILS() ? NULL : track(__libc_calloc(n, size));
 }
 
 FCPROC_API void *realloc(void *block, size_t size)
 {
     void *bigger;
 
-    if (fails(CALLER))
+    if (LIBC_FAILS())
         return NULL;
     forget(block); /* before another thread can be given it */
     bigger = __libc_realloc(block, size);
@@ -120,13 +151,6 @@ FCPROC_API void free(void *block)
     __libc_free(block);
 }
 
-static void disarm(void)
-{
-    atomic_store(&left, -1);
-}
-
-/* ---- what is left ---- */
-
 static int blocks_left(void)
 {
     int n = 0;
@@ -135,6 +159,14 @@ static int blocks_left(void)
         n += atomic_load(&blocks[i]) != NULL;
     return n;
 }
+#endif
+
+static void disarm(void)
+{
+    atomic_store(&left, -1);
+}
+
+/* ---- what is left ---- */
 
 /* A new thread takes the stack and the block of one that ended; only a second one at the same
  * time would add to what libc keeps. */

@@ -1,58 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lets malloc fail in libfcproc-image at the n-th of its own calls, for n = 0, 1, 2, ... until a call
- * succeeds without a failure: each ends as FCPROC_ERR_NOMEM, and no block or descriptor may be left. What
- * libarchive, zlib and libcrypto allocate does not fail: libarchive's strings end the process then.
+ * What memory that runs out does to image builds: how archives and folders become a tree.
  * oom-image FOLDER, which holds in/ (a folder), plain.tar, and the layers 1.tar.gz and 2.tar.gz
  */
-#include <pthread.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-
-#include "fcproc_image.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-int main(void)
-{
-    (void)puts("the sanitizer has the allocator: nothing to interpose\nok");
-    return 0;
-}
-#else
-
-#define INTERPOSE_CALLER
-#include "interposer.h"
-
-enum { MOST_FAILURES = 20000 };
-
-static const char *folder;
-static fcproc_error error;
-
-static const char *in_folder(const char *name)
-{
-    static char paths[4][4096];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-
-    (void)snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
-static int finish(int r, fcproc_image_job *job)
-{
-    if (r == 0 && job)
-        r = fcproc_image_job_wait(job, &error);
-    fcproc_image_job_close(job);
-    return r;
-}
-
-static int new_tree(fcproc_image_tree **ret)
-{
-    struct fcproc_image_limits limits = FCPROC_IMAGE_LIMITS_INIT;
-
-    limits.spool_folder = folder;
-    return fcproc_image_tree_new(&limits, ret, &error);
-}
+#include "oom-image.h"
 
 static int archive(fcproc_image_tree *tree, const char *name, bool layer)
 {
@@ -147,76 +98,15 @@ static int call_hash(void)
     return finish(r, job);
 }
 
-/* One attempt with the n-th allocation failing; -1: wrong; else how many failed. */
-static int attempt(const char *name, int (*call)(void), long n, int descriptors)
-{
-    int failed, r;
-
-    wait_until_alone();
-    error = (fcproc_error)FCPROC_ERROR_INIT;
-    atomic_store(&failures, 0);
-    atomic_store(&tracking, true);
-    atomic_store(&left, n);
-    r = call();
-    disarm();
-    atomic_store(&tracking, false);
-    failed = atomic_load(&failures);
-    wait_until_alone();
-    if (blocks_left() > 0 || count_descriptors() != descriptors) {
-        (void)printf("%s: failure at %ld leaves %d blocks, %d descriptors\n", name, n,
-                     blocks_left(), count_descriptors() - descriptors);
-        return -1;
-    }
-    if (r != (failed > 0 ? FCPROC_ERR_NOMEM : 0)) {
-        (void)printf("%s: failure at %ld ends as %s: %s\n", name, n, fcproc_code_name(r),
-                     error.message);
-        return -1;
-    }
-    return failed;
-}
-
-static int walk(const char *name, int (*call)(void))
-{
-    int descriptors;
-    long n;
-
-    for (int i = 0; i < 3; i++) /* in peace: caches fill */
-        if (call() < 0) {
-            (void)printf("%s: does not work: %s\n", name, error.message);
-            return 1;
-        }
-    wait_until_alone();
-    descriptors = count_descriptors();
-    for (n = 0; n < MOST_FAILURES; n++) {
-        int failed = attempt(name, call, n, descriptors);
-
-        if (failed < 0)
-            return 1;
-        if (failed == 0)
-            break;
-    }
-    (void)printf("%s, %s: %ld failures walked\n", name, all_later ? "all later" : "one", n);
-    return n == MOST_FAILURES;
-}
-
 int main(int argc, char **argv)
 {
-    int failed = 0;
+    static const struct walked list[] = { { "layers", call_layers, 40 },
+                                          { "plain", call_plain, 20 },
+                                          { "folder", call_folder, 20 },
+                                          { "hash", call_hash, 3 } };
 
-    (void)setvbuf(stdout, NULL, _IONBF, 0);
     if (argc != 2)
         return 2;
-    folder = argv[1];
-    armed_thread = pthread_self();
-    all_threads = true;
-    for (int mode = 0; mode < 2; mode++) {
-        all_later = mode;
-        failed |= walk("layers", call_layers);
-        failed |= walk("plain", call_plain);
-        failed |= walk("folder", call_folder);
-        failed |= walk("hash", call_hash);
-    }
-    (void)puts(failed ? "FAILED" : "ok");
-    return failed;
+    start(argv);
+    return WALK_ALL(list);
 }
-#endif
