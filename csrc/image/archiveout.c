@@ -227,6 +227,19 @@ static int set_links(struct writer *w, struct inode *inode, const char *name, bo
     return 0;
 }
 
+/* A cpio has 32 bits for the seconds, and libarchive would put there what fits. */
+static void set_time(struct writer *w, const struct inode *inode, const char *path, size_t len)
+{
+    int64_t at = inode->mtime;
+
+    if (w->format == ARCHIVE_CPIO && (at < 0 || at > CPIO_MOST)) {
+        job_warn(w->job, "/%s is dated out of a cpio's years 1970 to 2106: the nearest is taken",
+                 SHOWN(path, len));
+        at = at < 0 ? 0 : CPIO_MOST;
+    }
+    archive_entry_set_mtime(w->entry, at, (long)inode->mtime_ns);
+}
+
 static int set_entry(struct writer *w, struct inode *inode, const char *path, size_t len,
                      bool *ret_again)
 {
@@ -247,7 +260,7 @@ static int set_entry(struct writer *w, struct inode *inode, const char *path, si
     archive_entry_set_mode(w->entry, (mode_t)inode->mode);
     archive_entry_set_uid(w->entry, inode->uid);
     archive_entry_set_gid(w->entry, inode->gid);
-    archive_entry_set_mtime(w->entry, inode->mtime, (long)inode->mtime_ns);
+    set_time(w, inode, path, len);
     archive_entry_set_nlink(w->entry, 1);
     archive_entry_set_size(w->entry, S_ISREG(inode->mode) ? (la_int64_t)inode->size : 0);
     if (S_ISCHR(inode->mode) || S_ISBLK(inode->mode)) {

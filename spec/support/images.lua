@@ -87,6 +87,38 @@ function M.untar(tar)
   return found
 end
 
+-- ---- cpios ---------------------------------------------------------------------------------------
+
+local CPIO_FIELDS = { "ino", "mode", "uid", "gid", "nlink", "mtime", "size", "dev_major", "dev_minor", "major",
+  "minor", "name_size", "check" }
+local CPIO_KINDS = { [0x1] = "fifo", [0x2] = "char", [0x4] = "dir", [0x6] = "block", [0x8] = "file",
+  [0xA] = "symlink", [0xC] = "socket" }
+
+---What is in a cpio (newc), in its order: { name, kind, mode, ..., data }; Linux' buffer-format.rst has it.
+function M.uncpio(cpio)
+  local list, at = {}, 1
+  local function take(size)
+    local text = cpio:sub(at, at + size - 1)
+    at = at + size
+    at = at + (1 - at) % 4
+    return text
+  end
+  repeat
+    assert(cpio:sub(at, at + 5) == "070701", "no header at " .. at)
+    local entry = {}
+    for i, field in ipairs(CPIO_FIELDS) do
+      local digits = cpio:sub(at + 8 * i - 2, at + 8 * i + 5)
+      entry[field] = tonumber(assert(digits:match("^%x+$"), digits), 16)
+    end
+    entry.name = take(110 + entry.name_size):sub(111, -2)
+    entry.data = take(entry.size)
+    entry.kind, entry.mode = CPIO_KINDS[entry.mode >> 12], entry.mode & 4095
+    list[#list + 1] = entry
+  until entry.name == "TRAILER!!!"
+  list[#list] = nil
+  return list
+end
+
 function M.sha256(data) return imagecore.digest(data) end
 
 function M.gzip(data) return support.sh({ "gzip", "-nc" }, { input = data, output_limit = 1 << 30 }) end
