@@ -495,8 +495,9 @@ $(BUILD)/init-test: spec/support/init-test.c csrc/agent/address.c csrc/agent/cmd
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) -Icsrc/agent $(SANITIZER) -o $@ $(filter %.c,$^)
 
 # Those of the image builds. OURS: the calls of what is linked into them, and not of libraries, are theirs.
-IMAGE_PROGRAMS := $(BUILD)/oom-image $(BUILD)/oom-image-write
-OURS := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup,--wrap=strndup
+IMAGE_PROGRAMS := $(BUILD)/oom-image $(BUILD)/oom-image-write $(BUILD)/target-test
+OURS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup,--wrap=strndup
+$(BUILD)/target-test: OURS = -Wl,--wrap=openat
 
 $(IMAGE_PROGRAMS): $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc-image.a $(BUILD)/libfcproc.a
 	$(CC) $(CFLAGS) $(IMAGE_CFLAGS) $(SANITIZER) -rdynamic $(OURS) -o $@ $< $(BUILD)/libfcproc-image.a \

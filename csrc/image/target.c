@@ -3,6 +3,7 @@
  * The file that an image becomes. Until it is published it has no name, so that whatever ends the build
  * leaves nothing; then it has its own at once, and is on the disk. All by the folder's descriptor.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/file.h>
@@ -12,7 +13,9 @@
 
 static const char OPEN[] = "image.target", PUBLISH[] = "image.publish";
 
-enum { TEMPORARY_SIZE = 32 };
+static const char PREFIX[] = ".fcproc-target-";
+
+enum { TEMPORARY_SIZE = sizeof(PREFIX) + 16 };
 
 struct fcproc_image_target {
     pid_t maker;
@@ -58,8 +61,58 @@ static int random_name(char name[TEMPORARY_SIZE])
 
     if (getrandom(&number, sizeof(number), 0) != sizeof(number))
         return -errno;
-    (void)snprintf(name, TEMPORARY_SIZE, ".fcproc-%016llx", (unsigned long long)number);
+    (void)snprintf(name, TEMPORARY_SIZE, "%s%016llx", PREFIX, (unsigned long long)number);
     return 0;
+}
+
+/* What a builder that was killed has left: it is ours, and nobody has its lock. A program that the builder
+ * started has it, too. */
+static void remove_dead(int folder, const char *name)
+{
+    cleanup_fd int fd = openat(folder, name,
+                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+        flock(fd, LOCK_EX | LOCK_NB) == 0)
+        (void)unlinkat(folder, name, 0);
+}
+
+static void sweep(int folder)
+{
+    int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+
+    if (!dir) {
+        close_fd(&fd);
+        return;
+    }
+    while ((entry = readdir(dir)) != NULL)
+        if (strncmp(entry->d_name, PREFIX, sizeof(PREFIX) - 1) == 0)
+            remove_dead(folder, entry->d_name);
+    (void)closedir(dir);
+}
+
+/* A file with a name that nobody takes for a dead builder's. */
+static int make_temporary(target_t *t)
+{
+    for (;;) {
+        struct stat st;
+        int r = random_name(t->temporary);
+
+        if (r == 0)
+            t->fd = openat(t->folder, t->temporary,
+                           O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (r < 0 || t->fd < 0)
+            return r < 0 ? r : -errno;
+        /* Where there are no locks nobody sweeps; else a sweep may have met it before its lock. */
+        if (flock(t->fd, LOCK_EX | LOCK_NB) < 0 ? errno != EWOULDBLOCK
+                                                : fstat(t->fd, &st) == 0 && st.st_nlink > 0)
+            return 0;
+        (void)unlinkat(t->folder, t->temporary, 0);
+        close_fd(&t->fd);
+    }
 }
 
 static int open_file(target_t *t)
@@ -72,12 +125,8 @@ static int open_file(target_t *t)
     /* open(2): EOPNOTSUPP; and EISDIR where nobody knows the flag. */
     if (errno != EOPNOTSUPP && errno != EISDIR)
         return -errno;
-    r = random_name(t->temporary);
-    if (r == 0)
-        t->fd = openat(t->folder, t->temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                       0666);
-    if (r == 0 && t->fd < 0)
-        r = -errno;
+    sweep(t->folder);
+    r = make_temporary(t);
     if (r < 0)
         t->temporary[0] = '\0';
     return r;
@@ -204,8 +253,12 @@ static int publish_name(target_t *t)
 {
     int r;
 
-    if (t->temporary[0])
-        return renameat(t->folder, t->temporary, t->folder, t->name) < 0 ? -errno : 0;
+    if (t->temporary[0]) {
+        r = renameat(t->folder, t->temporary, t->folder, t->name) < 0 ? -errno : 0;
+        if (r == 0)
+            (void)flock(t->fd, LOCK_UN);
+        return r;
+    }
     r = give_name(t, t->name);
     return r == -EEXIST ? replace(t) : r;
 }

@@ -312,7 +312,9 @@ FCPROC_API struct fcproc_image_versions fcproc_image_versions(void);
 /* A file that has no name until it is whole. */
 typedef struct fcproc_image_target fcproc_image_target;
 
-/* In the path's folder, less the umask. FCPROC_ERR_CONFLICT: what has the name is no regular file. */
+/* In the path's folder, less the umask. FCPROC_ERR_CONFLICT: what has the name is no regular file. Where
+ * there is no O_TMPFILE it is .fcproc-target-* until then, and locked: those of the same user that nobody
+ * has locked, which killed builders left, are removed. */
 FCPROC_CHECKED int fcproc_image_target_open(const char *path, fcproc_image_target **ret,
                                             fcproc_error *err);
 FCPROC_API int fcproc_image_target_fd(const fcproc_image_target *target);

@@ -63,6 +63,11 @@ describe("a target", function()
     assert.is_true(whole < KILLS or KILLS < 100, "none was killed before its end")
   end)
 
+  it("is made without what dead builders have left beside it, where there is no O_TMPFILE", function()
+    local dir <close> = support.folder()
+    assert.are.equal("ok\n", support.sh{ os.getenv("FCPROC_SPEC_BUILD") .. "/target-test", dir.path })
+  end)
+
   it("is as it was where the disk is full or may not be written, and what it lacks is told", function()
     local dir <close> = support.folder()
     local layout = images.layout(dir:file("layout"))

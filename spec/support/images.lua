@@ -89,8 +89,8 @@ end
 
 -- ---- cpios ---------------------------------------------------------------------------------------
 
-local CPIO_FIELDS = { "ino", "mode", "uid", "gid", "nlink", "mtime", "size", "dev_major", "dev_minor", "major",
-  "minor", "name_size", "check" }
+local CPIO_FIELDS = { "ino", "mode", "uid", "gid", "nlink", "mtime", "size", "dev_major", "dev_minor",
+  "major", "minor", "name_size", "check" }
 local CPIO_KINDS = { [0x1] = "fifo", [0x2] = "char", [0x4] = "dir", [0x6] = "block", [0x8] = "file",
   [0xA] = "symlink", [0xC] = "socket" }
 
