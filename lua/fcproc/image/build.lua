@@ -281,10 +281,10 @@ end
 
 -- A copy beside it first: it appears whole.
 local function copy_out(path, target, ctx)
-  local new = ("%s.new"):format(target)
-  core.remove_file(new)
+  local new = ("%s.fcproc-%016x"):format(target:match("^.*/") or "./", math.random(0))
   local done, err = loop.complete(ctx, core.copy_file(path, new, "reflink", PUBLIC, nil, ctx))
   local ok = done
+  if ok then ok, err = loop.complete(ctx, core.sync(new, ctx)) end
   if ok then ok, err = core.rename(new, target, true) end
   if ok then return true end
   core.remove_file(new)
