@@ -100,6 +100,7 @@ static int put_content(struct tree *tree, struct inode *inode, const struct fcpr
             return image_error(err, FCPROC_ERR_INVALID, op, 0,
                                "the symbolic link %s needs a target of 1 to %d bytes",
                                SHOWN(path, strlen(path)), TREE_PATH_MOST);
+        inode->mode = S_IFLNK | 0777; /* Linux has no other */
         inode->target = tree_bytes(tree, node->target, len);
         inode->size = len;
         return inode->target ? 0 : image_nomem(err, op);
