@@ -548,7 +548,7 @@ describe("fcproc run in the foreground", function()
     contains(err, "its time is up")
     assert_clean(world)
     local reader <close> = support.must(fcproc.spawn({ "sh", "-c",
-      ("mkfifo '%s/pipe'; head -n 1 <>'%s/pipe' >'%s/first'"):format(world.folder.path,
+      ("mkfifo '%s/pipe'; exec head -n 1 <>'%s/pipe' >'%s/first'"):format(world.folder.path,
         world.folder.path, world.folder.path) }))
     support.eventually("the pipe has its reader", function()
       return fcproc.runner():run{ "test", "-e", world.folder:file("first") }

@@ -272,6 +272,29 @@ describe("a build", function()
     local err = fails("conflict", fcproc.image.verify(dir:file("disk")))
     assert.is_truthy(err.message:find("e2fsck", 1, true))
     fails("not_found", fcproc.image.verify(dir:file("nowhere")))
+    fails("unsupported", fcproc.image.verify(dir:file("a.tar")))
+    must(fcproc.image.build(dir:file("a.tar"), dir:file("packed"), { format = "squashfs" }))
+    assert.are.same({ "size" }, must(fcproc.image.verify(dir:file("packed"))).checked)
+    local packed = support.read_file(dir:file("packed"))
+    for _, kept in ipairs{ 50, 200 } do
+      support.write_file(dir:file("packed"), packed:sub(1, kept))
+      fails("conflict", fcproc.image.verify(dir:file("packed")))
+    end
+  end)
+
+  it("is made of no disk, of nothing, and not of its own target", function()
+    support.write_file(dir:file("a.tar"), BASE)
+    must(fcproc.image.build(dir:file("a.tar"), dir:file("disk")))
+    support.write_file(dir:file("zeros"), ("\0"):rep(20000))
+    for _, source in ipairs{ "disk", "zeros" } do
+      for _, prefix in ipairs{ "", "tar:" } do
+        local err = fails("invalid", fcproc.image.build(prefix .. dir:file(source), dir:file("new")))
+        assert.is_truthy(err.message:find("no file in it", 1, true), err.message)
+      end
+    end
+    support.sh{ "ln", dir:file("a.tar"), dir:file("same") }
+    fails("conflict", fcproc.image.build(dir:file("a.tar"), dir:file("same")))
+    nothing_but(dir, "a.tar", "disk", "same", "zeros")
   end)
 
   it("tells before it what is in a source", function()

@@ -146,6 +146,8 @@ describe("what will hurt", function()
     assert.are.equal("", (told({ ["/sbin/init"] = elf(183) }, platforms.parse("arm64"))))
     assert.are.equal("missing_interpreter", (told{ ["/sbin/init"] = "#!/a\n", ["/a"] = "#!/b\n" }))
     told{ ["/sbin/init"] = "#!/sbin/init\n" } -- and ends
+    _, _, warnings = told{ ["/sbin/init"] = link"x\27[2J\nfcproc: all is well" }
+    assert.is_truthy(warnings[1].message:find([[x\x1b[2J\nfcproc: all is well]], 1, true))
   end)
 
   it("is a getty on a console that is not there, or none on the one that is", function()

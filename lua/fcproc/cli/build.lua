@@ -60,6 +60,10 @@ function M.build(cli)
   if not overlay then return nil, err end
   local journal
   if args.no_journal then journal = false end
+  if args.manifest and args.manifest == args.target then
+    return nil, errors.new{ code = "invalid", op = "image.build", path = args.target,
+      message = ("%s can't be both the target and its manifest"):format(errors.quoted(args.target, 200)) }
+  end
   local bar <close>, tell = progress.new(cli.output)
   local report
   report, err = images.build(args.source, args.target, {

@@ -348,6 +348,12 @@ function M.build(source, target, options, ctx)
   else
     local build <close>, problem = open(source, options, folder_of(target), ctx)
     if not build then return nil, problem end
+    local from, to = build.source.path and core.stat(build.source.path, true), core.stat(target, true)
+    if from and to and from.dev == to.dev and from.ino == to.ino then
+      return nil, errors.new{ code = "conflict", op = "image.build", path = target,
+        message = ("%s is the source, and would be replaced by what is built of it"):format(
+          errors.quoted(target, 200)) }
+    end
     report, err = build:write(target)
   end
   if not report then return nil, err end

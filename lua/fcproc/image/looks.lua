@@ -27,7 +27,7 @@ Look.__index = Look
 
 function Look:_warn(name, path, fix, format, ...)
   table.insert(self.warnings, { name = name, path = path, fix = fix,
-    message = errors.shown(format:format(...)) })
+    message = errors.shown((format:format(...):gsub("\n", "\\n"))) }) -- one line: names may hold more
 end
 
 -- What a path leads to inside the tree: nil when it leads nowhere.

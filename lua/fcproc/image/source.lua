@@ -183,12 +183,22 @@ end
 ---@field digest string?       of an archive
 ---@field warnings string[]
 
+-- An ext4 begins with zeros, as the end of a tar does; and so does what was never written.
+local function check_not_empty(self, facts)
+  if facts.entries ~= 0 then return true end
+  return nil, errors.new{ code = "invalid", op = "image.source", path = self.path,
+    message = ("%s: there is no file in it: it is no archive, or an empty one"):format(
+      errors.quoted(self.name, 200)) }
+end
+
 ---The tree of what is in it. It is the caller's then.
 ---@param opts fcproc.SourceOptions
 ---@return table? tree
 ---@return fcproc.SourceFacts|fcproc.Error facts
 function Source:fill(opts)
   if self.tree then
+    local ok, why = check_not_empty(self, self.facts)
+    if not ok then return nil, why end
     local tree = self.tree
     self.tree = nil
     return tree, { digest = self.facts.digest, warnings = self.facts.warnings or {} }
@@ -204,6 +214,11 @@ function Source:fill(opts)
     local options = place_of(self.path)
     options.digest = self.digest
     facts, err = archives.run(opts, tree:read_archive(options))
+    if facts then
+      local ok
+      ok, err = check_not_empty(self, facts)
+      if not ok then return nil, err end
+    end
   else
     local layers, warnings = fill_layers(self, tree, opts)
     if not layers then return nil, warnings end

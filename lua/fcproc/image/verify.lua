@@ -24,7 +24,7 @@ local CLEAN, UNCORRECTED = 0, 4 -- of e2fsck
 ---@field path string
 ---@field format string   "ext4", "squashfs", "other"
 ---@field digest string?
----@field checked string[]  "e2fsck", "digest", "store"
+---@field checked string[]  "e2fsck", "digest", "store"; of a squashfs alone "size": it is not cut
 
 local function damaged(path, format, ...)
   return nil, errors.new{ code = "conflict", op = "image.verify", path = path,
@@ -60,12 +60,25 @@ local function check_ext4(path, ctx)
     tail.last_line(failure.stdout or "") or "it does not say how")
 end
 
+-- It has no sums: only how long it must be is known (bytes_used in its superblock).
+local function check_squashfs(path)
+  local size, head = core.disk_look(path, HEAD)
+  if not size then return nil, head end
+  if #head < 96 then return damaged(path, "its squashfs is cut") end
+  local used = string.unpack("<I8", head, 41)
+  if used < 96 or used > size then
+    return damaged(path, "its squashfs is cut: of %d bytes there are %d", used, size)
+  end
+  return true
+end
+
 ---Checks a disk that was built: its file system, and whether it still is what it was.
 ---@param ref string  a path, or a name in the store
 ---@param options fcproc.VerifyOptions?
 ---@param ctx fcproc.Context?
 ---@return fcproc.VerifyReport? report
----@return fcproc.Error? err  ERR_CONFLICT: it is damaged, or another; ERR_NOT_FOUND
+---@return fcproc.Error? err  ERR_CONFLICT: it is damaged, or another; ERR_NOT_FOUND; ERR_UNSUPPORTED: there
+---                           is nothing to check it by
 function M.verify(ref, options, ctx)
   options_of.argument(ref, "string", "image.verify", "ref")
   options_of.check(options, KNOWN, "image.verify")
@@ -98,6 +111,17 @@ function M.verify(ref, options, ctx)
     ok, err = check_ext4(path, ctx)
     if not ok then return nil, err end
     checked[#checked + 1] = "e2fsck"
+  end
+  if format == "squashfs" and #checked == 0 then
+    local ok
+    ok, err = check_squashfs(path)
+    if not ok then return nil, err end
+    checked[1] = "size"
+  end
+  if #checked == 0 then
+    return nil, errors.new{ code = "unsupported", op = "image.verify", path = path,
+      message = ("%s is no disk, and by itself there is nothing to compare it with: give what its build told "
+        .. "(--manifest FILE, digest = ...)"):format(errors.quoted(path, 200)) }
   end
   return { path = path, format = format, digest = digest, checked = checked }
 end
