@@ -25,10 +25,13 @@ local M = {}
 local known = { overlay = "string|integer|boolean", copy = "string", root = "boolean", pull = "boolean",
   store = "string|table", id = "string", rate_limit = "table", io_engine = "string", cache_type = "string" }
 
--- What a guest can mount, by its first bytes.
-local function is_file_system(head)
-  return head:sub(1081, 1082) == "\x53\xef" or head:sub(1, 4) == "hsqs"
-    or head:sub(1025, 1028) == "\xe2\xe1\xf5\xe0"
+---Which file system a disk has that a guest can mount, by its first 2048 bytes.
+---@param head string
+---@return ("ext4"|"squashfs"|"erofs")?
+function M.file_system(head)
+  if head:sub(1081, 1082) == "\x53\xef" then return "ext4" end
+  if head:sub(1, 4) == "hsqs" then return "squashfs" end
+  if head:sub(1025, 1028) == "\xe2\xe1\xf5\xe0" then return "erofs" end
 end
 
 local HEAD = 2048
@@ -43,7 +46,7 @@ local function of_path(path)
   if not absolute then return nil, err end
   local size, head = core.disk_look(absolute, HEAD)
   if not size then return nil, head end
-  if is_file_system(head) then return { path = absolute } end
+  if M.file_system(head) then return { path = absolute } end
   return invalid("%s holds no file system that a guest can mount: build an image of it (fcproc image build)",
     errors.quoted(path, 200))
 end

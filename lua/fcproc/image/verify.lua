@@ -2,6 +2,7 @@
 
 local archives = require "fcproc.image.archive"
 local core = require "fcproc.core"
+local disks = require "fcproc.image.disk"
 local errors = require "fcproc.error"
 local imagecore = require "fcproc.imagecore"
 local loop = require "fcproc.loop"
@@ -34,9 +35,8 @@ end
 local function format_of(path)
   local size, head = core.disk_look(path, HEAD)
   if not size then return nil, head end
-  if head:sub(1081, 1082) == "\x53\xef" then return "ext4" end
-  if head:sub(1, 4) == "hsqs" then return "squashfs" end
-  return "other"
+  local format = disks.file_system(head)
+  return format ~= "erofs" and format or "other" -- which nothing here can check
 end
 
 local function find_e2fsck()
