@@ -36,7 +36,7 @@ local function format_of(path)
   local size, head = core.disk_look(path, HEAD)
   if not size then return nil, head end
   local format = disks.file_system(head)
-  return format ~= "erofs" and format or "other" -- which nothing here can check
+  return format ~= "erofs" and format or "other", size, head -- "other": which nothing here can check
 end
 
 local function find_e2fsck()
@@ -61,9 +61,7 @@ local function check_ext4(path, ctx)
 end
 
 -- It has no sums: only how long it must be is known (bytes_used in its superblock).
-local function check_squashfs(path)
-  local size, head = core.disk_look(path, HEAD)
-  if not size then return nil, head end
+local function check_squashfs(path, size, head)
   if #head < 96 then return damaged(path, "its squashfs is cut") end
   local used = string.unpack("<I8", head, 41)
   if used < 96 or used > size then
@@ -94,9 +92,8 @@ function M.verify(ref, options, ctx)
     if not ok then return nil, err end
     path, checked[1] = entry.path, "store"
   end
-  local format
-  format, err = format_of(path)
-  if not format then return nil, err end
+  local format, size, head = format_of(path)
+  if not format then return nil, size end
   local digest
   if options.digest then
     local hashed
@@ -114,7 +111,7 @@ function M.verify(ref, options, ctx)
   end
   if format == "squashfs" and #checked == 0 then
     local ok
-    ok, err = check_squashfs(path)
+    ok, err = check_squashfs(path, size, head)
     if not ok then return nil, err end
     checked[1] = "size"
   end
