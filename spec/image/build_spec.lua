@@ -258,6 +258,18 @@ describe("a build", function()
     assert.are_not.equal(first.key, must(fcproc.image.build(dir:file("a.tar"), nil, options)).key)
     local verified = must(fcproc.image.verify("base:1", { store = dir:file("store") }))
     assert.are.same({ "store", "e2fsck" }, verified.checked)
+    -- What is damaged there is built anew, and that is told.
+    options.journal = nil
+    assert.is_nil(must(fcproc.image.build(dir:file("a.tar"), nil, options)).mended)
+    local whole = support.read_file(first.target)
+    support.sh{ "sh", "-c", "printf x | dd status=none bs=1 seek=70000 conv=notrunc of=" .. first.target }
+    local err = fails("conflict", fcproc.image.verify("base:1", { store = dir:file("store") }))
+    assert.is_truthy(err.message:find("build it again, which replaces it", 1, true), err.message)
+    local mended = must(fcproc.image.build(dir:file("a.tar"), nil, options))
+    assert.is_true(mended.made)
+    assert.is_truthy(mended.mended:find("is not what it was", 1, true), mended.mended)
+    assert.is_true(whole == support.read_file(first.target))
+    must(fcproc.image.verify("base:1", { store = dir:file("store") }))
     fails("invalid", fcproc.image.build(dir:file("a.tar"), nil, { name = "../x", store = dir:file("store") }))
     fails("invalid", fcproc.image.build(dir:file("a.tar"), nil))
   end)

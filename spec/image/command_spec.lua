@@ -7,6 +7,8 @@ local fcproc = require "fcproc"
 local images = require "spec.support.images"
 local support = require "spec.support"
 
+local must = support.must
+
 local NOBODY = 65534
 local LONG = ("n"):rep(255)
 
@@ -64,6 +66,28 @@ describe("fcproc image", function()
     assert.is_truthy(out:find("init +/sbin/init\n") and out:find("\nbad_init: ", 1, true), out)
   end)
 
+  it("makes a store when there is something for it, wherever that is said to be", function()
+    local path = own("deep/store")
+    assert.is_truthy(works{ "image", "--store", path, "list" }:find("^IMAGE"))
+    works{ "image", "--store", path, "prune", "--all" }
+    for _, args in ipairs{ { "verify", "web" }, { "inspect", "web" }, { "build", "web", own("x") } } do
+      assert.are.equal(3, run{ "image", "--store", path, table.unpack(args) }.status)
+    end
+    assert.is_nil(core.stat(own("deep")))
+    local here = must(core.absolute_path("."))
+    local done = run{ "image", "--store", "no/store", "verify", "web" }
+    assert.is_truthy(done.err:find(here .. "/no/store", 1, true), done.err)
+    local args = { "image", "--store", path, "build", world.folder:file("root.tar"), "--name", "web" }
+    works(args)
+    assert.is_truthy(works(args):find("which the store had", 1, true))
+    local target = cjson.decode((works{ "--json", "image", "--store", path, "list" }))[1].path
+    support.write_file(target, "damaged")
+    local out = works(args)
+    assert.is_truthy(out:find("in the place of one: .* is damaged: its disk.ext4 has 7 bytes"), out)
+    out = works{ "image", "--store", path, "verify", "web" }
+    assert.is_truthy(out:find("whole (store, e2fsck)", 1, true), out)
+  end)
+
   it("says the same as JSON", function()
     local source = world.folder:file("root.tar")
     local text = works{ "--json", "image", "build", source, own("x.tar"), "--format", "tar" }
@@ -90,7 +114,7 @@ describe("fcproc image", function()
     assert.are.equal(2, run{ "image", "build", source }.status)
     assert.are.equal(3, run{ "image", "build", "no-such-name", own("x") }.status)
     assert.are.equal(124, run{ "--timeout", "0", "image", "build", source, own("x") }.status)
-    assert.are.equal(".local\n", support.sh{ "ls", "-A", world.folder:file("own") })
+    assert.are.equal("", support.sh{ "ls", "-A", world.folder:file("own") })
   end)
 
   it("reads names in any locale as the bytes that they are", function()
@@ -127,7 +151,7 @@ describe("fcproc image", function()
   it("shows how far it is at a terminal, and nothing of that elsewhere", function()
     local argv = { "python3", "spec/support/terminal.py", "--", support.lua, "lua/bin/fcproc",
       "image", "build", world.folder:file("root.tar"), world.folder:file("disk") }
-    local shown = support.must(fcproc.runner():run(argv, { env = cli.env(world) })).stdout
+    local shown = must(fcproc.runner():run(argv, { env = cli.env(world) })).stdout
     assert.is_truthy(shown:find("\r\27[Kreading", 1, true), shown)
     assert.is_truthy(shown:find("\r\27[Kfcproc: warning: ", 1, true), shown) -- the line has gone
     local _, err = works{ "image", "build", world.folder:file("root.tar"), own("disk") }

@@ -31,11 +31,48 @@ describe("a store", function()
     support.before_each()
     dir = support.folder()
     store = must(stores.open(dir:file("store")))
+    must(store:prepare())
   end)
 
   after_each(function()
     getmetatable(dir).__close(dir)
     support.after_each()
+  end)
+
+  it("is made when something comes into it, and not by who looks", function()
+    local path = dir:file("none/store")
+    local none = must(stores.open(path))
+    assert.are.same({}, must(none:list()))
+    assert.are.same({}, must(none:tags()))
+    assert.are.equal(0, must(none:prune{ all = true }).bytes)
+    assert.is_false(none:untag("one"))
+    fails("not_found", none:find("one"))
+    fails("not_found", fcproc.image.verify("one", { store = path }))
+    fails("not_found", disks.disk("one", { store = path }))
+    assert.is_nil(core.stat(dir:file("none")))
+    must(none:make("aaaa1111", building"one"))
+    assert.are.equal(1, #must(must(stores.open(path)):list()))
+    fails("invalid", stores.open"")
+    local here = must(core.absolute_path("."))
+    assert.are.equal(here .. "/no/store", must(stores.open"no/store").path)
+    assert.are.equal(here .. "/no", must(stores.open"./no").path)
+  end)
+
+  it("is called a store in what is said of it", function()
+    support.sh{ "mkdir", "-m", "777", dir:file("open") }
+    for _, path in ipairs{ dir:file("open/store"), "/proc/1/store", "/dev/null/store" } do
+      local none, err = stores.open(path)
+      if none then err = select(2, none:make("aaaa1111", building"one")) end
+      assert.is_truthy(err)
+      assert.is_nil(err.message:find("runtime", 1, true), err.message)
+    end
+    support.write_file(dir:file("open/file"), "x")
+    support.sh{ "chmod", "755", dir:file("open") }
+    support.sh{ "chmod", "777", store.path }
+    for _, path in ipairs{ dir:file("open/file"), "/etc", store.path } do
+      local err = fails("conflict", stores.open(path))
+      assert.is_nil(err.message:find("runtime", 1, true), err.message)
+    end
   end)
 
   -- Nothing of a build, and no lock, is left.
@@ -184,7 +221,6 @@ describe("a store", function()
       local err = fails("conflict", store:find("one"))
       assert.is_truthy(err.message:find(text, 1, true), err.message)
       assert.are.equal("conflict", must(store:list())[1].err.code)
-      fails("conflict", store:make("aaaa1111", building"one"))
       support.write_file(entry.folder .. "/image.json", json)
     end
     local function saying(from, to)
@@ -213,6 +249,56 @@ describe("a store", function()
     damage("had 2048", function() support.write_file(entry.path, text:sub(2)) end)
     must(prune.prune(store))
     assert.are.equal("", names_in(store:at("images")))
+  end)
+
+  it("has what is damaged built anew, in its place, for who needs it", function()
+    local entry = must(store:make("aaaa1111", building"one"))
+    must(store:tag("one", "aaaa1111"))
+    local user, path = dir:file("vm"), entry.folder .. "/image.json"
+    support.sh{ "mkdir", user }
+    must(users.add({ { path = entry.path, read_only = true } }, user))
+    local json, whole = support.read_file(path), support.read_file(entry.path)
+    local stood = core.stat(entry.folder).ino
+    local function damage(text, fn, thorough)
+      fn()
+      local built = 0
+      local function build(folder)
+        built = built + 1
+        return building"one"(folder)
+      end
+      local tasks = {}
+      for i = 1, thorough and 3 or 1 do
+        tasks[i] = function(ctx) return must(store:make("aaaa1111", build, ctx, thorough)).mended or "" end
+      end
+      local said = {}
+      for i, result in ipairs(fcproc.run(tasks)) do said[i] = result[1] end
+      assert.is_truthy(table.concat(said):find(text, 1, true), table.concat(said))
+      assert.are.equal(1, built)
+      assert.are.equal(whole, support.read_file(entry.path))
+      must(entries.verify(must(store:find("one"))))
+      assert.are.same({ user }, users.list(entry.folder))
+      assert.are.equal(stood, core.stat(entry.folder).ino)
+      assert_quiet()
+    end
+    damage("had 2048", function() support.write_file(entry.path, "x") end)
+    damage("is no JSON", function() support.write_file(path, "") end)
+    damage("it has no image.json", function() os.remove(path) end)
+    damage("no file disk.ext4 any more", function()
+      os.remove(entry.path)
+      support.sh{ "mkdir", "-p", entry.path .. "/x" }
+    end)
+    damage("somebody else may write", function() support.sh{ "chmod", "666", entry.path } end)
+    local other = disk_text("two")
+    support.write_file(entry.path, other)
+    assert.is_nil(must(store:make("aaaa1111", building"one")).mended) -- by its looks it is whole
+    assert.is_nil(must(store:make("aaaa1111", building"one")).mended)
+    damage("is not what it was", function() end, true)
+    support.write_file(entry.path, "x")
+    local failure = select(2, core.stat("/nowhere"))
+    assert.are.equal(failure, fails("not_found", store:make("aaaa1111", function() return nil, failure end)))
+    assert.are.equal("x", support.read_file(entry.path)) -- a build that fails changes nothing
+    support.write_file(path, (json:gsub('"format":1', '"format":2')))
+    fails("unsupported", store:make("aaaa1111", building"one"))
   end)
 
   it("is pruned of what nobody needs, and of nothing else", function()

@@ -69,6 +69,7 @@ local M = {}
 ---@field target string         the file
 ---@field key string?           in the store
 ---@field made boolean          false: the store had it
+---@field mended string?        what was wrong with the one in the store, in whose place this one is
 ---@field digest string?        of the file: "sha256:..."
 ---@field format string
 ---@field bytes integer        of the target
@@ -269,13 +270,13 @@ local function into_store(self, store, name)
     report, why = self:write(folder .. "/" .. file)
     if not report then return nil, why end
     return { kind = report.format, file = file, source = source.name, digest = digest, platform = platform }
-  end, self.opts.ctx)
+  end, self.opts.ctx, true)
   if not entry then return nil, err end
   local ok
   ok, err = store:tag(name, key, self.opts.ctx)
   if not ok then return nil, err end
   report = report or report_of(entry, platform)
-  report.target, report.key, report.name = entry.path, entry.key, name
+  report.target, report.key, report.name, report.mended = entry.path, entry.key, name, entry.mended
   return report
 end
 
@@ -297,7 +298,9 @@ local function build_into_store(source, target, options, ctx)
   if not ok then return nil, err end
   local store = options.store
   if type(store) ~= "table" then store, err = stores.open(store) end
-  if not store then return nil, err end
+  ok = store
+  if store then ok, err = store:prepare() end
+  if not ok then return nil, err end
   local build <close>, problem = open(source, options, store:at("partial"), ctx)
   if not build then return nil, problem end
   local report

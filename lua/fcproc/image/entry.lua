@@ -45,6 +45,7 @@ end
 ---@field blobs string[]?    the digests of what it was built of, which the store keeps with it
 ---@field folder string      where it is: not written down
 ---@field path string        and the file that counts
+---@field mended string?      what was wrong with the one that it has just replaced: not written down
 
 local known = { kind = "object", open = true, fields = {
   format = required{ kind = "integer", min = 1 }, key = required(text(100, "^[%w][%w_-]*$", "is no key")),
@@ -58,9 +59,10 @@ local known = { kind = "object", open = true, fields = {
 } }
 
 local function damaged(folder, format, ...)
+  local again = folder:find("/kernel%-[^/]*$") and "keep it again (fcproc image kernel --default FILE)"
+    or "build it again"
   return nil, errors.new{ code = "conflict", op = "image.store", path = folder, message =
-    ("%s is damaged: %s; fcproc image prune removes it, then build it again"):format(folder,
-    errors.shown(format:format(...))) }
+    ("%s is damaged: %s; %s, which replaces it"):format(folder, errors.shown(format:format(...)), again) }
 end
 
 ---Reads one, and looks whether its files are there.

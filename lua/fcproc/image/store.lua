@@ -29,6 +29,7 @@ local PAUSE = 0.2    -- seconds between two looks at a lock whose holder may hav
 
 ---@class fcproc.ImageStore
 ---@field path string
+---@field package ready boolean?  its folders are there, and were judged
 local Store = {}
 Store.__index = Store
 M.Store = Store
@@ -45,32 +46,62 @@ function M.default_path()
     message = "there is no HOME to have images in: say where the store is (store = PATH, --store PATH)" }
 end
 
----Opens a store, and makes it where there is none.
----@param path string?  absolute; default: /var/lib/fcproc/images of root, else
----                     ~/.local/share/fcproc/images
----@return fcproc.ImageStore? store
----@return fcproc.Error? err  ERR_PERMISSION: it is somebody else's; ERR_CONFLICT: others may write there,
----                           or a link or a file is in the way
-function M.open(path)
-  local err
-  if path == nil then path, err = M.default_path() end
-  if not path then return nil, err end
-  local made
-  made, err = core.socket_dir(path)
-  if made == nil then return nil, err end
-  local ok
-  ok, err = core.check_dir(path)
+-- Its folders are made, and judged. What judges them is made for runtime folders.
+local function prepare(path)
+  local made, err = core.socket_dir(path)
+  local ok = made ~= nil or nil
+  if ok then ok, err = core.check_dir(path) end
   for _, name in ipairs(ok and FOLDERS or {}) do
     local folder = path .. "/" .. name
     if ok and not core.stat(folder) then ok, err = core.make_dir(folder, PRIVATE_DIR) end
     if ok ~= nil then ok, err = core.check_dir(folder) end
     if not ok then break end
   end
-  if not ok then
-    err.message = err.message:gsub("the runtime folder", "the store")
-    return nil, err
+  if ok then return true end
+  err.message = err.message:gsub("the runtime folder", "the store"):gsub("runtime_dir", "store")
+  return nil, err
+end
+
+---Opens a store. Where there is none, one is made when the first image comes into it.
+---@param path string?  default: /var/lib/fcproc/images of root, else ~/.local/share/fcproc/images
+---@return fcproc.ImageStore? store
+---@return fcproc.Error? err  ERR_PERMISSION: it is somebody else's; ERR_CONFLICT: others may write there,
+---                           or a link or a file is in the way
+function M.open(path)
+  local err
+  if path == nil then path, err = M.default_path() end
+  if path == "" then
+    return nil, errors.new{ code = "invalid", op = "image.store", message = "the store's path is empty" }
   end
-  return setmetatable({ path = path }, Store)
+  if path and path:sub(1, 1) ~= "/" then
+    local here
+    here, err = core.absolute_path(".")
+    path = here and ("%s/%s"):format(here, (path:gsub("^%./+", "")))
+  end
+  if not path then return nil, err end
+  local store = setmetatable({ path = path }, Store)
+  if not store:exists() then return store end
+  local ok
+  ok, err = store:prepare()
+  return ok and store, err
+end
+
+---Is there one already?
+---@return boolean
+function Store:exists()
+  if self.ready then return true end
+  local stat, err = core.stat(self.path)
+  return stat ~= nil or err.code ~= "not_found" -- what can't be looked at is judged as if it were there
+end
+
+---From now on there is one.
+---@return true?
+---@return fcproc.Error? err  as fcproc.image.store's
+function Store:prepare()
+  if self.ready then return true end
+  local ok, err = prepare(self.path)
+  self.ready = ok
+  return ok, err
 end
 
 ---Where things of a kind are in it.
@@ -114,6 +145,8 @@ end
 
 -- Holds a lock of the store. Meanwhile something may come that makes it needless: then there is none.
 function Store:_hold(name, wanted, ctx)
+  local ready, unusable = self:prepare()
+  if not ready then return nil, unusable end
   local path = self:at("locks", name)
   while true do
     local ok, err = loop.check(ctx)
@@ -175,6 +208,7 @@ end
 ---@return boolean? removed
 ---@return fcproc.Error? err  ERR_CANCELLED, ERR_DEADLINE, or as the file system has it
 function Store:untag(name, ctx)
+  if not self:exists() then return false end
   return self:_with_tags(ctx, function() return self:_forget(name) end)
 end
 
@@ -185,6 +219,7 @@ function Store:_forget(name) return core.remove_file(self:at("tags", encoded(nam
 ---@return table<string, string[]>? tags  those of each key, in order
 ---@return fcproc.Error? err  ERR_PERMISSION, or as the file system has it
 function Store:tags()
+  if not self:exists() then return {} end
   local list, err = core.list_dir(self:at("tags"))
   if not list then return nil, err end
   local tags = {}
@@ -269,6 +304,7 @@ end
 ---@return fcproc.StoredImage[]? images
 ---@return fcproc.Error? err  ERR_PERMISSION, or as the file system has it; of a damaged one err is in it
 function Store:list()
+  if not self:exists() then return {} end
   local tags, err = self:tags()
   local items
   if tags then items, err = core.list_dir(self:at("images")) end
@@ -297,6 +333,7 @@ end
 ---@return fcproc.Error? err  ERR_CANCELLED, ERR_DEADLINE, or as the file system has it
 function Store:prune(opts, ctx)
   options.check(opts, { all = "boolean", dry_run = "boolean" }, "store:prune")
+  if not self:exists() then return { removed = {}, kept = {}, bytes = 0 } end
   return prune.prune(self, opts, ctx)
 end
 
@@ -311,6 +348,26 @@ function Store:keep_kernel(kernel, opts, ctx)
 end
 
 -- ---- making --------------------------------------------------------------------------------
+
+-- Puts what was built in the place of what is damaged, file by file: the folder stays, with who needs it. A
+-- crash between two leaves what is damaged still, and is mended likewise.
+local function replace(partial, folder, ctx)
+  local list, err = core.list_dir(partial)
+  if not list then return nil, err end
+  table.sort(list, function(a, b) return a.name ~= entries.FILE and b.name == entries.FILE end)
+  for _, item in ipairs(list) do
+    local at, ok = folder .. "/" .. item.name, true
+    local there = core.stat(at)
+    if item.type == "file" then
+      if there and there.type == "dir" then ok, err = core.remove_tree(at) end
+      if ok then ok, err = core.rename(partial .. "/" .. item.name, at, true) end
+    elseif not there then
+      ok, err = core.rename(partial .. "/" .. item.name, at, false)
+    end
+    if not ok then return nil, err end
+  end
+  return entries.sync(folder, ctx)
+end
 
 -- Builds it in a folder that nobody else knows.
 function Store:_build(key, build, ctx)
@@ -329,34 +386,54 @@ function Store:_build(key, build, ctx)
   for name, value in pairs(facts) do entry[name] = value end
   ok, err = entries.write(partial, entry, ctx)
   if ok then ok, err = core.make_dir(partial .. "/" .. users.NAME, PRIVATE_DIR) end
-  if ok then ok, err = core.rename(partial, folder, false) end
-  if not ok then return nil, err end
-  whole = true
-  ok, err = entries.sync(self:at("images"), ctx)
+  if ok and core.stat(folder) then
+    ok, err = replace(partial, folder, ctx)
+  elseif ok then
+    ok, err = core.rename(partial, folder, false)
+    whole = ok
+  end
+  if ok then ok, err = entries.sync(self:at("images"), ctx) end
   if not ok then return nil, err end
   return self:entry(key)
 end
 
----What has the key; made first when it is not there: once, however many ask at the same time.
+-- What is there, if it is whole: by its looks, or by all that is in it.
+function Store:_look(key, thorough, ctx)
+  local entry, err = self:entry(key)
+  local ok = entry
+  if entry and thorough then ok, err = entries.verify(entry, ctx) end
+  if ok then return entry end
+  return nil, err
+end
+
+---What has the key; made first when it is not there, or damaged: once, however many ask at the same time.
 ---@param key string
 ---@param build fun(folder: string, ctx: fcproc.Context?): table?, fcproc.Error?  makes the files in the
 ---             folder, and tells of them: kind, file (the name of the one that counts), source, ...
 ---@param ctx fcproc.Context?
----@return fcproc.StoreEntry?
----@return fcproc.Error? err  of the build; ERR_CONFLICT: what is there is damaged
-function Store:make(key, build, ctx)
+---@param thorough boolean?  what is there is read, and compared with what it was
+---@return fcproc.StoreEntry? entry  mended: what was wrong with the one that was there
+---@return fcproc.Error? err  of the build; ERR_UNSUPPORTED: a newer fcproc's
+function Store:make(key, build, ctx, thorough)
   ctx = loop.context(ctx)
   while true do
-    local entry, err = self:entry(key)
-    if entry or err.code ~= "not_found" then return entry, err end
+    local entry, err = self:_look(key, thorough, ctx)
+    if entry then return entry end
+    local damaged = err.code == "conflict"
+    if not damaged and err.code ~= "not_found" then return nil, err end
     local lock
-    lock, err = self:_hold(key, self:at("images", key), ctx)
+    lock, err = self:_hold(key, not damaged and self:at("images", key) or nil, ctx)
     if lock == nil then return nil, err end
     if lock then
       local _ <close> = finally(function() lock:remove() end)
-      entry, err = self:entry(key) -- it came while we did
-      if not entry and err.code == "not_found" then entry, err = self:_build(key, build, ctx) end
+      local mended
+      entry, err = self:_look(key, thorough, ctx) -- it came while we did
+      if not entry and (err.code == "not_found" or err.code == "conflict") then
+        mended = err.code == "conflict" and err.message or nil
+        entry, err = self:_build(key, build, ctx)
+      end
       if not entry then room.tell(err, self.path) end
+      if entry then entry.mended = mended end
       return entry, err
     end
   end
