@@ -133,8 +133,8 @@ static int flush_entries(struct flush *f, struct nl_sock *s)
     if (f->place.user_fd < 0) {
         r = nl_connect(s, NETLINK_NETFILTER);
     } else {
-        r = inside_open(&f->place, INSIDE_NETFILTER, &fd, 1);
-        r = r < 0 ? -NLE_FAILURE : nl_socket_set_fd(s, NETLINK_NETFILTER, fd);
+        fd = inside_open(&f->place, INSIDE_NETFILTER);
+        r = fd < 0 ? -NLE_FAILURE : nl_socket_set_fd(s, NETLINK_NETFILTER, fd);
     }
 
     if (r >= 0)

@@ -5,13 +5,11 @@
  */
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/netlink.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
 #include "private.h"
-
-enum { PATIENCE_MS = 10000, REPORT_SIZE = 256 };
 
 static int open_tun_here(void *arg)
 {
@@ -21,13 +19,12 @@ static int open_tun_here(void *arg)
     return *ret < 0 ? -errno : 0;
 }
 
-/* What came with the one message; or its errno, which is told in its text. */
-static int receive(int fd, int *fds, int n)
+int inside_take(int fd)
 {
-    char text[REPORT_SIZE] = "";
+    char text[ROOTLESS_REPORT] = "";
     union {
         struct cmsghdr head;
-        char space[CMSG_SPACE(INSIDE_MOST * sizeof(int))];
+        char space[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec io = { .iov_base = text, .iov_len = sizeof(text) - 1 };
     struct msghdr message = { .msg_iov = &io,
@@ -36,34 +33,33 @@ static int receive(int fd, int *fds, int n)
                               .msg_controllen = sizeof(control.space) };
     struct cmsghdr *head;
     ssize_t len;
+    long sys_errno;
     int came;
 
-    if (fcproc_poll(&fd, NULL, 1, PATIENCE_MS, NULL) < 0)
-        return -EIO;
     do
         len = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (len < 0 && errno == EINTR);
-    if (len <= 0)
-        return len < 0 && errno != EAGAIN ? -errno : -EIO;
+    if (len < 0)
+        return -errno;
+    if (len == 0)
+        return -ENODATA;
     head = CMSG_FIRSTHDR(&message);
-    if (!head || head->cmsg_type != SCM_RIGHTS) {
-        long sys_errno = strtol(text, NULL, 10);
-
-        if (message.msg_flags & MSG_CTRUNC)
-            return -EMFILE;
-        return sys_errno > 0 && sys_errno < 4096 ? (int)-sys_errno : -EIO;
+    if (head && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(sizeof(int))) {
+        memcpy(&came, CMSG_DATA(head), sizeof(came));
+        return came;
     }
-    came = (int)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    if (came > n)
-        came = n; /* there is no room for more */
-    memcpy(fds, CMSG_DATA(head), (size_t)came * sizeof(int));
-    return came;
+    if (message.msg_flags & MSG_CTRUNC)
+        return -EMFILE;
+    sys_errno = strtol(text, NULL, 10);
+    return sys_errno > 0 && sys_errno < 4096 ? (int)-sys_errno : -EIO;
 }
 
-static int ask(const struct place *place, const char *kind, int *fds, int n)
+int inside_start(const struct place *place, enum inside first, int tuns)
 {
+    static const char *const names[] = { "tun", "route", "netfilter" };
     char program[PATH_MAX], count[16];
-    const char *const argv[] = { program, "descriptors", "3", "4", "5", kind, count, NULL };
+    const char *const argv[] = { program,      "descriptors", "3",   "4",   "5",
+                                 names[first], "1",           "tun", count, NULL };
     const char *const envp[] = { NULL };
     struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
     struct fcproc_fd_map map[3] = { { .to = 3 },
@@ -75,7 +71,7 @@ static int ask(const struct place *place, const char *kind, int *fds, int n)
 
     if (rootless_program(program, "netns.open", &err) < 0)
         return -ENOENT;
-    (void)snprintf(count, sizeof(count), "%d", n);
+    (void)snprintf(count, sizeof(count), "%d", tuns);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     map[0].from = pair[1];
@@ -85,19 +81,27 @@ static int ask(const struct place *place, const char *kind, int *fds, int n)
     spec.n_fds = ELEMENTS(map);
     r = fcproc_spawn(&spec, &process, &err);
     close_fd(&pair[1]);
-    r = r < 0 ? -(err.sys_errno ? err.sys_errno : EIO) : receive(pair[0], fds, n);
-    close_fd(&pair[0]);
+    /* That nothing more comes: then all of them are nowhere else. */
+    r = r < 0 ? -(err.sys_errno ? err.sys_errno : EIO) : rootless_wait(pair[0], POLLRDHUP);
     process_abandon(process);
+    if (r == 0)
+        return pair[0];
+    close_fd(&pair[0]);
     return r;
 }
 
-int inside_open(const struct place *place, enum inside kind, int *fds, int n)
+int inside_open(const struct place *place, enum inside kind)
 {
-    static const char *const names[] = { "tun", "route", "netfilter" };
-    int r;
+    cleanup_fd int queue = inside_start(place, kind, 0);
+    int r = queue < 0 ? queue : inside_take(queue);
 
-    if (place->user_fd >= 0)
-        return ask(place, names[kind], fds, n);
-    r = place->net_fd >= 0 ? thread_call(place->net_fd, open_tun_here, fds) : open_tun_here(fds);
-    return r < 0 ? r : 1;
+    return r == -ENODATA ? -EIO : r;
+}
+
+int tun_open(const struct place *place)
+{
+    int fd, r;
+
+    r = place->net_fd >= 0 ? thread_call(place->net_fd, open_tun_here, &fd) : open_tun_here(&fd);
+    return r < 0 ? r : fd;
 }

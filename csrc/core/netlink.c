@@ -34,22 +34,24 @@ static int connect_to(void *arg)
 }
 
 /* One of a user's own namespace comes from there. */
-static int socket_connect(const struct place *place, struct nl_sock *s)
+static int socket_connect(fcproc_net *net, struct nl_sock *s, int tuns)
 {
+    const struct place *place = &net->place;
     int fd, r;
 
     if (place->user_fd < 0)
         return place->net_fd < 0 ? connect_here(s) : thread_call(place->net_fd, connect_to, s);
-    r = inside_open(place, INSIDE_ROUTE, &fd, 1);
-    if (r < 0)
-        return r;
+    net->tuns = inside_start(place, INSIDE_ROUTE, tuns);
+    fd = net->tuns < 0 ? net->tuns : inside_take(net->tuns);
+    if (fd < 0)
+        return fd == -ENODATA ? -EIO : fd;
     r = nl_socket_set_fd(s, NETLINK_ROUTE, fd);
     if (r < 0)
         close_fd(&fd);
     return r < 0 ? -ENOMEM : 0;
 }
 
-int netlink_open(const struct place *place, struct nl_sock **ret)
+int netlink_open(fcproc_net *net, int tuns)
 {
     struct nl_sock *s = nl_socket_alloc();
     int one = 1;
@@ -57,7 +59,7 @@ int netlink_open(const struct place *place, struct nl_sock **ret)
 
     if (!s)
         return -ENOMEM;
-    r = socket_connect(place, s);
+    r = socket_connect(net, s, tuns);
     if (r == 0 && nl_socket_set_msg_buf_size(s, RECEIVE_BUFFER) < 0)
         r = -ENOMEM;
     if (r < 0) {
@@ -71,7 +73,7 @@ int netlink_open(const struct place *place, struct nl_sock **ret)
     (void)setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
     /* Lets the kernel filter dumps (by master, by interface) in place of us. */
     (void)setsockopt(fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
-    *ret = s;
+    net->socket = s;
     return 0;
 }
 
@@ -241,9 +243,10 @@ FCPROC_API int fcproc_net_open(const fcproc_netns *ns, fcproc_net **ret, fcproc_
 
     if (net) {
         net->pid = getpid();
+        net->tuns = -EBADF;
         r = place_copy(ns ? &ns->place : &here, &net->place);
         if (r == 0)
-            r = netlink_open(&net->place, &net->socket);
+            r = netlink_open(net, TUNS_AT_ONCE);
     }
     if (r < 0) {
         fcproc_net_close(net);
@@ -257,8 +260,7 @@ void net_close_all(fcproc_net *net)
 {
     if (net->socket)
         nl_socket_free(net->socket);
-    while (net->n_tuns > 0)
-        close_fd(&net->tuns[--net->n_tuns]);
+    close_fd(&net->tuns);
     place_close(&net->place);
 }
 

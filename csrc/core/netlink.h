@@ -17,8 +17,7 @@ struct fcproc_net {
     pid_t pid; /* whose answers come there */
     struct nl_sock *socket;
     struct place place;
-    int tuns[INSIDE_MOST]; /* of a user's own namespace: opened there, and not used yet */
-    int n_tuns;
+    int tuns; /* of a user's own namespace: a queue of those that were opened there; else negative */
     struct {
         char name[IF_NAMESIZE];
         int ifindex;
@@ -44,8 +43,10 @@ struct link_info {
 
 typedef int (*netlink_each)(const struct nlmsghdr *message, void *arg);
 
-/* Opens the socket in the place. */
-int netlink_open(const struct place *place, struct nl_sock **ret);
+/* Opens the socket in its place, of a user's own namespace with a queue of so many descriptors for TAPs. */
+int netlink_open(fcproc_net *net, int tuns);
+/* To open them takes a process, so several are opened at once. */
+enum { TUNS_AT_ONCE = 16 };
 /* Closes what is open of it, for one that is no object of its own. */
 void net_close_all(fcproc_net *net);
 /* A message with an ifinfomsg; NULL when memory ran out. */

@@ -269,13 +269,21 @@ int place_copy(const struct place *from, struct place *ret);
 void place_close(struct place *place);
 /* The program that enters a user's own namespaces; buf holds PATH_MAX bytes. 0 or a code. */
 int rootless_program(char *buf, const char *op, fcproc_error *err);
+/* Waits for what poll tells of the program's end of the conversation, through signals. 0 or -errno. */
+int rootless_wait(int fd, int events);
 /* Waits for the program's one line: 0: "0 ready"; an errno, with what failed in buf; -1: it has ended, or
  * says nothing. */
 int rootless_report(int fd, char *buf, size_t size);
 enum { ROOTLESS_REPORT = 512 };
 enum inside { INSIDE_TUN, INSIDE_ROUTE, INSIDE_NETFILTER };
-enum { INSIDE_MOST = 16 };
-/* Opens up to n descriptors of the kind in the place, in one go; how many (1 at least), or -errno. */
-int inside_open(const struct place *place, enum inside kind, int *fds, int n);
+/* Of a user's own namespace: a queue of descriptors that a program has opened there, the first of that kind
+ * and as many of /dev/net/tun; -errno. They are in no table, ours or another's, until they are taken. */
+int inside_start(const struct place *place, enum inside first, int tuns);
+/* The next one; -ENODATA: that was all; or why there is none. */
+int inside_take(int queue);
+/* One; or -errno. */
+int inside_open(const struct place *place, enum inside kind);
+/* /dev/net/tun in a place that we may enter ourselves; or -errno. */
+int tun_open(const struct place *place);
 
 #endif

@@ -213,7 +213,8 @@ static void work_bridge(struct removal *job, fcproc_net *net)
 static void removal_run(struct work *work)
 {
     struct removal *job = (struct removal *)work;
-    struct fcproc_net net = { .place = PLACE_INIT };
+    struct fcproc_net net = { .place = PLACE_INIT, .tuns = -EBADF };
+    int tuns = job->remove == work_taps ? (int)(job->n < HELD_AT_ONCE ? job->n : HELD_AT_ONCE) : 0;
     int r = 0;
 
     if (job->place.user_fd >= 0)
@@ -221,7 +222,7 @@ static void removal_run(struct work *work)
     else
         r = enter_netns(job->place.net_fd); /* with this thread */
     if (r == 0)
-        r = netlink_open(&net.place, &net.socket);
+        r = netlink_open(&net, tuns);
     if (r < 0)
         work->code = error_errno(&work->error, work->error.op, -r, "can't open a netlink socket");
     else

@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
@@ -43,15 +44,31 @@ int rootless_program(char *buf, const char *op, fcproc_error *err)
                      FCPROC_ROOTLESS_PATH);
 }
 
-int rootless_report(int fd, char *buf, size_t size)
+int rootless_wait(int fd, int events)
 {
     enum { PATIENCE_MS = 10000 };
+    int64_t until = now_ns() / NS_PER_MS + PATIENCE_MS;
+
+    for (int64_t left = PATIENCE_MS; left > 0; left = until - now_ns() / NS_PER_MS) {
+        struct pollfd p = { .fd = fd, .events = (short)events };
+        int r = poll(&p, 1, (int)left);
+
+        if (r > 0)
+            return 0;
+        if (r < 0 && errno != EINTR)
+            return -errno;
+    }
+    return -ETIMEDOUT;
+}
+
+int rootless_report(int fd, char *buf, size_t size)
+{
     char *what;
     long sys_errno;
     ssize_t n;
 
     *buf = '\0';
-    if (fcproc_poll(&fd, NULL, 1, PATIENCE_MS, NULL) < 0)
+    if (rootless_wait(fd, POLLIN) < 0)
         return -1;
     n = recv(fd, buf, size - 1, MSG_DONTWAIT);
     if (n <= 0)

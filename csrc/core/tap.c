@@ -18,23 +18,21 @@ enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
 
 /* ---- holding ---- */
 
-/* The namespace is that of whoever opens the device. To open one in a user's own takes a process, so
- * several are opened at once. */
+/* The namespace is that of whoever opens the device. */
 static int open_tun(fcproc_net *net)
 {
-    int fd, r;
+    int fd = -ENODATA;
 
-    if (net->place.user_fd < 0) {
-        r = inside_open(&net->place, INSIDE_TUN, &fd, 1);
-        return r < 0 ? r : fd;
-    }
-    if (net->n_tuns == 0) {
-        r = inside_open(&net->place, INSIDE_TUN, net->tuns, INSIDE_MOST);
-        if (r < 0)
-            return r;
-        net->n_tuns = r;
-    }
-    return take_fd(&net->tuns[--net->n_tuns]);
+    if (net->place.user_fd < 0)
+        return tun_open(&net->place);
+    if (net->tuns >= 0)
+        fd = inside_take(net->tuns);
+    if (fd != -ENODATA)
+        return fd;
+    close_fd(&net->tuns);
+    net->tuns = inside_start(&net->place, INSIDE_TUN, TUNS_AT_ONCE - 1);
+    fd = net->tuns < 0 ? net->tuns : inside_take(net->tuns);
+    return fd == -ENODATA ? -EIO : fd;
 }
 
 int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)

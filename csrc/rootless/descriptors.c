@@ -7,9 +7,10 @@
 
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
-enum { MOST = 128 }; /* of SCM_MAX_FD's 253 */
+enum { MOST = 128 };
 
 static int open_netlink(int protocol)
 {
@@ -35,36 +36,64 @@ static int open_one(const char *kind)
     return fd;
 }
 
-int descriptors_main(int argc, char **argv)
+/* In a message of its own, and none of ours any more: on the way it is in nobody's table, so that it is
+ * open in no child that starts meanwhile. False: as many of the user's are on their way as may be. */
+static bool hand_out(int fd)
 {
     union {
         struct cmsghdr head;
-        char space[CMSG_SPACE(MOST * sizeof(int))];
+        char space[CMSG_SPACE(sizeof(int))];
     } control = { 0 };
     struct iovec text = { .iov_base = "", .iov_len = 1 };
-    struct msghdr message = { .msg_iov = &text, .msg_iovlen = 1, .msg_control = control.space };
-    struct cmsghdr *head = &control.head;
-    int count;
+    struct msghdr message = { .msg_iov = &text,
+                              .msg_iovlen = 1,
+                              .msg_control = control.space,
+                              .msg_controllen = sizeof(control.space) };
+    bool sent;
 
-    if (argc != 5) {
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+    sent = sendmsg(report_fd, &message, MSG_NOSIGNAL) >= 0;
+    if (!sent && errno != ETOOMANYREFS)
+        fail("can't hand a descriptor out");
+    (void)close(fd);
+    return sent;
+}
+
+int descriptors_main(int argc, char **argv)
+{
+    struct rlimit limit;
+    int sent = 0;
+
+    if (argc < 5) {
         errno = EINVAL;
         fail("too few arguments");
     }
     report_fd = descriptor(argv[0]);
-    count = descriptor(argv[4]);
-    if (count < 1 || count > MOST) {
-        errno = EINVAL;
-        fail("%d descriptors are too many", count);
+    /* Which is how many may be on their way, too. */
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
     enter_namespaces(descriptor(argv[1]), descriptor(argv[2]));
-    message.msg_controllen = CMSG_SPACE((size_t)count * sizeof(int));
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN((size_t)count * sizeof(int));
-    for (int i = 0; i < count; i++) {
-        int fd = open_one(argv[3]);
+    for (int at = 3; at + 1 < argc; at += 2) {
+        int count = descriptor(argv[at + 1]);
 
-        memcpy(CMSG_DATA(head) + (size_t)i * sizeof(int), &fd, sizeof(fd));
+        if (count < 0 || count > MOST) {
+            errno = EINVAL;
+            fail("%d descriptors are too many", count);
+        }
+        while (count-- > 0) {
+            if (hand_out(open_one(argv[at])))
+                sent++;
+            else if (sent == 0)
+                fail("can't hand a descriptor out");
+            else
+                return 0;
+        }
     }
-    return sendmsg(report_fd, &message, MSG_NOSIGNAL) < 0;
+    /* All are handed out, and nowhere but there: its end tells it, which is sooner than ours. */
+    return shutdown(report_fd, SHUT_WR) < 0;
 }

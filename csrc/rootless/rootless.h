@@ -31,7 +31,7 @@ void drop_rights(void);
 /* Each is a subcommand, with the arguments after its name. */
 int enter_main(int argc, char **argv);       /* USER NET ALIVE plain|jail COMMAND... */
 int jail_main(int argc, char **argv);        /* FOLDER [--ro|--rw|--device PATH]... -- COMMAND... */
-int descriptors_main(int argc, char **argv); /* SOCKET USER NET KIND COUNT */
+int descriptors_main(int argc, char **argv); /* SOCKET USER NET [KIND COUNT]... */
 int hold_main(int argc, char **argv);        /* FIFO LOCK make|join [UPLINK...] */
 int relay_main(int argc, char **argv);       /* GUEST PROTOCOL,ADDRESS,PORT,GUEST_PORT... */
 

@@ -1,19 +1,23 @@
 -- One measurement of `make bench`, in a process of its own, so that its CPU time and its peak memory
 -- are its own: a fleet from nothing to running and to gone. Prints what bench-bare-vms prints.
 --
---     fleet.lua FOLDER FIRECRACKER N [BRIDGE|- [sigkill|ctrl_alt_del [ROUNDS]]]
+--     fleet.lua FOLDER FIRECRACKER N [BRIDGE|- [sigkill|ctrl_alt_del [ROUNDS [KIND]]]]
+--
+-- KIND: rootless, in namespaces of the user's own; jailer, each by Firecracker's, under a uid of its own.
 
 local fcproc = require "fcproc"
 
 collectgarbage("generational") -- as the README says of scripts that start fleets
 
 local folder, firecracker, n, bridge = arg[1], arg[2], tonumber(arg[3]), arg[4]
-local step, rounds = arg[5] or "sigkill", tonumber(arg[6]) or 1
+local step, rounds, kind = arg[5] or "sigkill", tonumber(arg[6]) or 1, arg[7]
+local FIRST_UID = 200000
 if bridge == "-" then bridge = nil end
 local manager <close> = assert(fcproc.new{
   runtime_dir = folder, firecracker_bin = firecracker, bridge_name = bridge,
-  bridge_ip = bridge and "172.30.0.1", cidr = bridge and 24,
+  bridge_ip = bridge and "172.30.0.1", cidr = bridge and 24, privilege = kind == "rootless" and kind or nil,
 })
+if kind == "rootless" then assert(manager:ensure_bridge()) end -- the others' is there
 local vm = fcproc.vm -- loaded before the clock starts, as the C program is
 
 local function memory()
@@ -23,7 +27,11 @@ local function memory()
 end
 
 local specs = {}
-for i = 1, n do specs[i] = { id = "v" .. i, network = bridge and true or nil } end
+for i = 1, n do
+  local uid = FIRST_UID + i
+  specs[i] = { id = "v" .. i, network = bridge and true or nil,
+    jailer = kind == "jailer" and { uid = uid, gid = uid } or nil }
+end
 
 -- What starting this process has set in motion settles first, here as in bare C: it makes the first
 -- VM's start 2 ms slower or faster.

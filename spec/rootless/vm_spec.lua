@@ -90,6 +90,31 @@ describe("an ordinary user", function()
   end)
 end)
 
+describe("an ordinary user's TAP", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is free for its VMM as soon as it is made, however slowly what opened its device ends", function()
+    rootless.run[[
+      local manager <close> = world()
+      must(manager:ensure_bridge())
+      local ready = home .. "/ready"
+      local tracer <close> = must(fcproc.spawn({ "python3", "spec/support/slowexit.py",
+        tostring(support.own_pid()), "0.2", ready }))
+      support.eventually("it is traced", function() return core.stat(ready) end)
+      -- More than are opened at once.
+      for i = 1, 20 do
+        local name = "tap" .. i
+        must(manager:create_tap(name))
+        -- Made right in place, as its VMM would have it: busy as long as another has it open.
+        equal(false, must(manager:create_tap(name)).created)
+      end
+      must(tracer:signal("KILL"))
+      must(tracer:wait(5))
+    ]]
+  end)
+end)
+
 describe("a VMM that was broken into", function()
   before_each(support.before_each)
   after_each(support.after_each)
