@@ -94,8 +94,7 @@ function M.main(argv, out, err)
   if ok then return to:finish(result) end
   -- lua.c's Ctrl-C is an error that comes from anywhere; closing variables have run.
   if type(result) == "string" and result:find("interrupted!", 1, true) then
-    to:note("interrupted")
-    return output.INTERRUPTED
+    return to:finish(to:fail(errors.new{ code = "cancelled", op = "cli", message = "interrupted" }))
   end
   if errors.is_error(result) then return to:finish(to:fail(result)) end
   to:note("a mistake in fcproc: %s", tostring(result))

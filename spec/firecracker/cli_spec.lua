@@ -531,14 +531,20 @@ describe("fcproc run in the foreground", function()
 
   it("leaves nothing when it is interrupted while it starts", function()
     local world <close> = cli.world()
-    for _ = 1, 5 do
-      local run <close> = cli.start(world, { "run", "--id", "a", "--net", "-v" })
-      support.eventually("it has begun", function()
-        return (support.read_file(run.err) or ""):find("state=preparing", 1, true)
-      end)
-      run.process:signal("INT")
-      assert.are.equal(130, run:wait())
-      assert_clean(world)
+    for _, word in ipairs{ "--net", "--json", "-d" } do
+      for _ = 1, 2 do
+        local run <close> = cli.start(world, { "run", "--id", "a", "--net", "-v", word })
+        support.eventually("it has begun", function()
+          return (support.read_file(run.err) or ""):find("state=preparing", 1, true)
+        end)
+        run.process:signal("TERM")
+        assert.are.equal(143, run:wait())
+        if word == "--json" then
+          assert.are.equal(15, cjson.decode(support.read_file(run.out)).error.signal)
+        end
+        contains(support.read_file(run.err), "interrupted")
+        assert_clean(world)
+      end
     end
   end)
 

@@ -4,6 +4,7 @@ local cjson = require "cjson"
 local cli = require "spec.support.cli"
 local core = require "fcproc.core"
 local fcproc = require "fcproc"
+local imagecore = require "fcproc.imagecore"
 local images = require "spec.support.images"
 local support = require "spec.support"
 
@@ -146,6 +147,39 @@ describe("fcproc image", function()
     assert.are.equal("Latin-1", found["caf\xe9"].data)
     assert.are.equal("long", found[LONG].data)
     assert.are.equal("caf\xe9", found.link.target)
+  end)
+
+  it("ends by a signal as by its context's end, with nothing left, and tells it", function()
+    local store = world.folder:file("store")
+    for name, number in pairs{ TERM = 15, HUP = 1, INT = 2, QUIT = 3 } do
+      local pipe <close> = must(imagecore.pipe())
+      local build <close> = cli.start(world, { "--json", "image", "--store", store, "build", "tar:-",
+        world.folder:file("copy"), "--name", "web" }, { stdin = pipe:reader() })
+      support.eventually("it builds", function()
+        return #(core.list_dir(store .. "/partial") or {}) > 0
+      end)
+      must(build.process:signal(name))
+      assert.are.equal(128 + number, build:wait())
+      local err = cjson.decode(support.read_file(build.out)).error
+      assert.are.same({ "cancelled", "interrupted by SIG" .. name, number }, { err.code, err.message,
+        err.signal })
+      assert.are.equal("fcproc: interrupted by SIG" .. name .. " (cancelled)\n", support.read_file(build.err))
+      for _, folder in ipairs{ "partial", "images", "tags" } do
+        assert.are.equal(0, #must(core.list_dir(store .. "/" .. folder)), folder)
+      end
+      assert.are.equal(0, #must(core.list_dir(store .. "/locks")))
+    end
+    -- One that it was started to ignore stays ignored.
+    local pipe <close> = must(imagecore.pipe())
+    local build <close> = cli.start(world, { "image", "build", "tar:-", world.folder:file("copy") },
+      { stdin = pipe:reader(), before = { "nohup" } })
+    support.eventually("it builds", function()
+      local status = support.read_file(("/proc/%d/status"):format(build.process:pid()))
+      return tonumber(status:match("SigBlk:%s*(%x+)"), 16) & 1 << 14 ~= 0 -- it waits for SIGTERM
+    end)
+    must(build.process:signal("HUP"))
+    must(build.process:signal("TERM"))
+    assert.are.equal(143, build:wait())
   end)
 
   it("shows how far it is at a terminal, and nothing of that elsewhere", function()

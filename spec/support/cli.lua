@@ -72,15 +72,15 @@ function M.fails(world, status, ...)
   return done.out, done.err
 end
 
----Starts it and goes on. out and err are files; closing kills it. opts: stdout; before, a command that
----executes it, such as { "nohup" }.
+---Starts it and goes on. out and err are files; closing kills it. opts: stdin, stdout, env; before, a command
+---that executes it, such as { "nohup" }.
 function M.start(world, args, opts)
   M.count = (M.count or 0) + 1
   local started = { out = world.folder:file("out" .. M.count), err = world.folder:file("err" .. M.count) }
   local argv = table.move(opts and opts.before or {}, 1, 9, 1, {})
   table.move(argv_of(args), 1, #args + 2, #argv + 1, argv)
-  started.process = support.must(fcproc.spawn(argv, { env = M.env(world),
-    netns = world.netns, stdout = opts and opts.stdout or { file = started.out },
+  started.process = support.must(fcproc.spawn(argv, { env = M.env(world, opts and opts.env),
+    netns = world.netns, stdin = opts and opts.stdin, stdout = opts and opts.stdout or { file = started.out },
     stderr = { file = started.err } }))
   ---Its exit status.
   function started:wait()

@@ -3,6 +3,7 @@
 local boots = require "fcproc.image.boot"
 local build = require "fcproc.cli.build"
 local output = require "fcproc.cli.output"
+local signals = require "fcproc.cli.signals"
 local sizes = require "fcproc.image.size"
 local stores = require "fcproc.image.store"
 
@@ -140,16 +141,20 @@ local commands = { kernel = do_kernel, initrd = do_initrd, build = build.build, 
   verify = build.verify }
 local of_stores = { list = do_list, prune = do_prune }
 
----fcproc image COMMAND
----@param cli fcproc.Cli
----@return true?
----@return fcproc.Error? err
-function M.image(cli)
+local function run(cli)
   local name = cli.args.image_command
   if commands[name] then return commands[name](cli) end -- these may do without a store
   local store, err = stores.open(cli.args.store)
   if not store then return nil, err end
   return of_stores[name](cli, store)
+end
+
+---fcproc image COMMAND
+---@param cli fcproc.Cli
+---@return true?
+---@return fcproc.Error? err
+function M.image(cli)
+  return signals.ending(cli, run)
 end
 
 return M

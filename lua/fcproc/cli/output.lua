@@ -8,7 +8,7 @@ local json = require "fcproc.json"
 
 local M = {}
 
-M.WRONG_USE, M.INTERRUPTED = 2, 130
+M.WRONG_USE, M.INTERRUPTED, M.SIGNALLED = 2, 130, 128
 
 -- By the error's code; what is not here is 1.
 M.statuses = {
@@ -42,6 +42,7 @@ end
 ---@param err fcproc.Error
 ---@return integer
 function M.status_of(err)
+  if err.code == "cancelled" and err.signal then return M.SIGNALLED + err.signal end
   return M.statuses[err.code] or 1
 end
 

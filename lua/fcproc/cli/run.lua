@@ -12,12 +12,13 @@ local keyboard = require "fcproc.cli.keys"
 local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
+local signals = require "fcproc.cli.signals"
 local specs = require "fcproc.cli.spec"
 local vms = require("fcproc").vm
 
 local M = {}
 
-local HUP, INT, QUIT, PIPE, TERM = 1, 2, 3, 13, 15
+local INT, PIPE = signals.INT, signals.PIPE
 local FAILED = 1
 local LIST = { kind = "list" }
 
@@ -100,20 +101,6 @@ end
 
 -- ---- in the foreground ---------------------------------------------------------------------
 
--- A signal that we were started to ignore (nohup) stays ignored.
-local function ignored()
-  local text = core.read_file("/proc/self/status") or ""
-  return tonumber(text:match("SigIgn:%s*(%x+)") or "0", 16)
-end
-
-local function wanted_signals()
-  local mask, list = ignored(), { INT, PIPE } -- lua.c has set SIGINT's in any case
-  for _, number in ipairs{ HUP, QUIT, TERM } do
-    if mask & (1 << (number - 1)) == 0 then list[#list + 1] = number end
-  end
-  return list
-end
-
 -- With the VM until it ends by itself, or the context does.
 local function accompany(cli, vm, ctx)
   local to = cli.output
@@ -176,9 +163,9 @@ local function work(cli, state)
 end
 
 -- Waits for signals until its context ends.
-local function watch(state, signals, ctx)
+local function watch(state, numbers, ctx)
   while true do
-    local got, number = loop.complete(ctx, core.wait_signal(signals, nil, ctx))
+    local got, number = loop.complete(ctx, core.wait_signal(numbers, nil, ctx))
     if not got then return end
     state.interrupt(number)
   end
@@ -199,9 +186,10 @@ local function interrupt(cli, state, number)
 end
 
 local function foreground(cli, keys)
-  local signals = wanted_signals()
+  local numbers = signals.wanted()
+  numbers[#numbers + 1] = PIPE
   -- From here on no signal ends us in the middle of something.
-  local first, err = core.wait_signal(signals, 0)
+  local first, err = core.wait_signal(numbers, 0)
   if not first then return nil, err end
   first:close()
   local patience <close> = context.new{ timeout = cli.args.timeout }
@@ -209,12 +197,11 @@ local function foreground(cli, keys)
   local state = { patience = patience, urgent = urgent, keys = keys }
   function state.interrupt(number) interrupt(cli, state, number) end
   local status, failure = console.watched(nil, function() return work(cli, state) end,
-    function(ctx) watch(state, signals, ctx) end,
+    function(ctx) watch(state, numbers, ctx) end,
     console.reader(cli, function() patience:cancel() end))
   if status then return status end
   if state.signal and failure.code == "cancelled" then
-    cli.output:note("interrupted; nothing is left")
-    return 128 + state.signal
+    failure.signal, failure.message = state.signal, "interrupted; nothing is left"
   end
   return nil, failure
 end
@@ -222,7 +209,7 @@ end
 local function run(cli)
   local keys, err = keyboard.open(cli.args)
   if keys == nil then return nil, err end
-  if cli.args.detach then return detached(cli) end
+  if cli.args.detach then return signals.ending(cli, detached) end
   if cli.args.paused then
     return nil, errors.new{ code = "invalid", op = "cli.run",
       message = "--paused needs --detach: in the foreground nobody could resume it" }
