@@ -94,6 +94,9 @@ static int finish(struct archive_job *a)
         r = image_error(&a->job.error, FCPROC_ERR_INVALID, a->job.op, 0,
                         "%s is cut: it ends without the two blocks of zeros that end a tar",
                         SHOWN(a->name, strlen(a->name)));
+    /* Some builders write every layer so. */
+    if (r == 0 && a->reader.unmarked && !a->layer)
+        job_warn(&a->job, "%s has no end mark: it may be cut", s->name);
     a->result.packed_bytes = s->packed;
     a->result.bytes = s->plain;
     a->result.entries = atomic_load(&a->job.entries);

@@ -272,10 +272,13 @@ static int l_tree_seal(lua_State *L)
 
     if (fcproc_image_seal(image_check_tree(L, 1), &sealed, &err) < 0)
         return image_fail(L, &err);
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 5);
     set_integer(L, "entries", (lua_Integer)sealed.entries);
     set_integer(L, "inodes", (lua_Integer)sealed.inodes);
     set_integer(L, "bytes", (lua_Integer)sealed.bytes);
+    set_integer(L, "apparent", (lua_Integer)sealed.apparent);
+    lua_pushstring(L, sealed.largest);
+    lua_setfield(L, -2, "largest");
     return 1;
 }
 

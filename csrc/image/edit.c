@@ -219,6 +219,8 @@ FCPROC_API int fcproc_image_seal(fcproc_image_tree *handle, struct fcproc_image_
         ret->entries = tree->n_entries;
         ret->inodes = tree->n_inodes;
         ret->bytes = tree->content_bytes;
+        ret->apparent = tree->apparent_bytes;
+        ret->largest = tree->largest_size > 0 ? tree->largest : NULL;
     }
     return 0;
 }

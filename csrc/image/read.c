@@ -94,6 +94,7 @@ int reader_open(struct reader *r, job_t *job, int fd, const struct window *windo
     r->tree = job->tree;
     r->filler = (struct filler){ .tree = job->tree, .op = job->op, .err = &job->error };
     code = stream_open(&r->stream, job, fd, window, name, job->tree->limit_ratio, hashes);
+    r->stream.ratio_from = job->tree->ratio_from;
     return code < 0 ? code : reader_start(r);
 }
 
@@ -111,7 +112,6 @@ static int check_end(struct reader *r)
 {
     if (archive_read_header_position(r->archive) < archive_filter_bytes(r->archive, 0))
         return 0;
-    job_warn(r->job, "%s has no end mark: it may be cut", r->stream.name);
     r->unmarked = true;
     return 0;
 }

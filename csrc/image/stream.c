@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 
 enum { IN_SIZE = 128 << 10, OUT_SIZE = 256 << 10 };
-#define RATIO_FROM ((uint64_t)1 << 30)
 
 static int failed(struct stream *s, int code)
 {
@@ -339,12 +338,13 @@ int stream_next(struct stream *s, const void **ret, size_t *ret_len)
     if (r < 0)
         return r;
     s->plain += *ret_len;
-    if (s->kind >= STREAM_GZIP && s->plain > RATIO_FROM && s->plain / s->ratio > s->packed)
-        return failed(s,
-                      image_error(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
-                                  "%s unpacks to more than %llu times its size, which is a "
-                                  "bomb's way: if it is none, raise the limit of the ratio",
-                                  SHOWN(s->name, strlen(s->name)), (unsigned long long)s->ratio));
+    if (s->kind >= STREAM_GZIP && s->plain > s->ratio_from && s->plain / s->ratio > s->packed)
+        return failed(
+            s, image_error(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
+                           "%s unpacks to more than %llu times its size, which is a "
+                           "bomb's way: if it is none, raise limits.ratio, or say how much it "
+                           "may be (--max-size)",
+                           SHOWN(s->name, strlen(s->name)), (unsigned long long)s->ratio));
     if (s->hashes && s->kind >= STREAM_GZIP && digest_add(&s->plain_digest, *ret, *ret_len) < 0)
         return failed(s, image_nomem(&s->job->error, s->job->op));
     return 0;

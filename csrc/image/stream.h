@@ -25,13 +25,13 @@ struct stream {
     bool seekable;       /* a regular file, */
     uint64_t base, size; /* of which this begins at base and has so many bytes */
     enum stream_kind kind;
-    uint64_t ratio; /* the limit */
-    bool hashes;    /* both digests are taken */
-    char *in;       /* what was read last: */
-    size_t in_len;  /* so many bytes, */
-    size_t in_at;   /* up to here taken */
-    bool in_end;    /* nothing comes any more */
-    char *out;      /* of gzip */
+    uint64_t ratio, ratio_from; /* the limit, and from how many unpacked bytes on it counts */
+    bool hashes;                /* both digests are taken */
+    char *in;                   /* what was read last: */
+    size_t in_len;              /* so many bytes, */
+    size_t in_at;               /* up to here taken */
+    bool in_end;                /* nothing comes any more */
+    char *out;                  /* of gzip */
     z_stream gzip;
     bool gzip_member; /* inside one */
     struct archive *other;

@@ -62,9 +62,12 @@ struct bytes *tree_bytes(struct tree *tree, const void *data, size_t len)
 
 /* ---- the tree itself ---- */
 
-enum { DEFAULT_ENTRIES = 2000000, DEFAULT_RATIO = 1100 };
-#define DEFAULT_BYTES  ((uint64_t)1 << 40)
-#define DEFAULT_MEMORY ((uint64_t)1 << 30)
+/* deflate makes 1,032 bytes of one at the most, and what is no bomb rarely 20. */
+enum { DEFAULT_ENTRIES = 2000000, DEFAULT_RATIO = 200 };
+#define DEFAULT_BYTES      ((uint64_t)1 << 40)
+#define DEFAULT_MEMORY     ((uint64_t)1 << 30)
+#define DEFAULT_RATIO_FROM ((uint64_t)8 << 30) /* a file of zeros is no bomb */
+#define RATIO_FROM         ((uint64_t)1 << 30)
 
 int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc_error *err)
 {
@@ -82,6 +85,7 @@ int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc
     tree->limit_bytes = limits && limits->bytes ? limits->bytes : DEFAULT_BYTES;
     tree->limit_memory = limits && limits->memory ? limits->memory : DEFAULT_MEMORY;
     tree->limit_ratio = limits && limits->ratio ? limits->ratio : DEFAULT_RATIO;
+    tree->ratio_from = limits && limits->ratio ? RATIO_FROM : DEFAULT_RATIO_FROM;
     if (getrandom(tree->key, sizeof(tree->key), 0) != (ssize_t)sizeof(tree->key))
         r = image_errno(err, op, errno, "no random bytes");
     if (r == 0 && limits && limits->spool_folder) {
@@ -458,16 +462,23 @@ static int count_inode(void *arg, const char *path, size_t len, const struct ent
 {
     struct tree *tree = arg;
 
-    (void)path;
-    (void)len;
     (void)entry;
     if (inode->mark)
         return 0;
     inode->mark = 1;
     tree->n_inodes++;
-    if (S_ISREG(inode->mode))
-        for (uint32_t i = 0; i < inode->n_extents; i++)
-            tree->content_bytes += inode->extents[i].len;
+    if (!S_ISREG(inode->mode))
+        return 0;
+    for (uint32_t i = 0; i < inode->n_extents; i++)
+        tree->content_bytes += inode->extents[i].len;
+    if (inode->size > INT64_MAX - tree->apparent_bytes)
+        tree->apparent_bytes = INT64_MAX;
+    else
+        tree->apparent_bytes += inode->size;
+    if (inode->size > tree->largest_size) {
+        tree->largest_size = inode->size;
+        memcpy(tree->largest, path, len + 1);
+    }
     return 0;
 }
 

@@ -102,10 +102,14 @@ struct tree {
     uint64_t spool_size;
     int spool_folder; /* descriptor, or -EBADF */
     char *spool_path;
-    uint64_t n_entries;     /* names, without the root */
-    uint64_t n_inodes;      /* with the root; right once it is sealed */
-    uint64_t content_bytes; /* without holes, each inode's once; right once it is sealed */
+    uint64_t n_entries;      /* names, without the root */
+    uint64_t n_inodes;       /* with the root; right once it is sealed */
+    uint64_t content_bytes;  /* without holes, each inode's once; right once it is sealed */
+    uint64_t apparent_bytes; /* the same with them, */
+    uint64_t largest_size;   /* and of whom the most are; "": of nobody */
+    char largest[TREE_PATH_MOST + 1];
     uint64_t limit_entries, limit_bytes, limit_ratio, limit_memory;
+    uint64_t ratio_from;               /* unpacked bytes, from which on the ratio counts */
     uint64_t memory;                   /* of the arena */
     uint64_t read_entries, read_bytes; /* of all that was read, for the limits */
     uint64_t key[2];                   /* of the table's hash */

@@ -110,9 +110,9 @@ struct fcproc_image_limits {
     size_t struct_size;
     uint64_t entries; /* names in all that is read; 0: 2,000,000 */
     uint64_t bytes;   /* of contents; 0: 1 TiB */
-    uint64_t
-        ratio; /* of unpacked to packed bytes, beyond the first GiB; 0: 1,100, as much as gzip can */
-    uint64_t memory;          /* for names, xattrs and all but contents; 0: 1 GiB */
+    uint64_t ratio;   /* of unpacked to packed bytes, beyond the first GiB; 0: 200, beyond the
+                         first 8 GiB */
+    uint64_t memory;  /* for names, xattrs and all but contents; 0: 1 GiB */
     const char *spool_folder; /* where contents go that can't stay where they are; NULL: nowhere */
 };
 #define FCPROC_IMAGE_LIMITS_INIT                             \
@@ -251,11 +251,14 @@ FCPROC_CHECKED ssize_t fcproc_image_read(fcproc_image_tree *tree, const char *pa
 struct fcproc_image_sealed {
     size_t struct_size;
     uint64_t entries, inodes;
-    uint64_t bytes; /* of contents without their holes */
+    uint64_t bytes;      /* of contents without their holes, */
+    uint64_t apparent;   /* and with them; INT64_MAX: that, or more */
+    const char *largest; /* the largest file's path, without a slash before it; NULL: all are empty.
+                            It lasts as long as the tree */
 };
-#define FCPROC_IMAGE_SEALED_INIT                    \
-    {                                               \
-        sizeof(struct fcproc_image_sealed), 0, 0, 0 \
+#define FCPROC_IMAGE_SEALED_INIT                             \
+    {                                                        \
+        sizeof(struct fcproc_image_sealed), 0, 0, 0, 0, NULL \
     }
 
 /* Sorts it. From then on it does not change any more, and can be written. */

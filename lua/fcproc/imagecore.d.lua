@@ -37,7 +37,7 @@ function Job:close() end
 ---@class fcproc.TreeLimits
 ---@field entries integer?  names in all that is read (2,000,000)
 ---@field bytes integer?    of contents (1 TiB)
----@field ratio integer?    of unpacked to packed bytes, beyond the first GiB (1,100)
+---@field ratio integer?    of unpacked to packed bytes, beyond the first GiB (200, beyond the first 8 GiB)
 ---@field memory integer?   for names, xattrs and all but contents (1 GiB)
 ---@field spool_folder string?  where contents go that can't stay where they are, in a file without a name
 
@@ -185,8 +185,15 @@ function Tree:resolve(path) end
 ---@return string?, fcproc.Error?
 function Tree:read(path, limit) end
 
+---@class fcproc.SealedTree
+---@field entries integer
+---@field inodes integer
+---@field bytes integer     of contents without their holes,
+---@field apparent integer  and with them
+---@field largest string?   the largest file's path, without a slash before it; nil: all are empty
+
 ---Sorts it. From then on it does not change, and can be written.
----@return { entries: integer, inodes: integer, bytes: integer }?, fcproc.Error?
+---@return fcproc.SealedTree?, fcproc.Error?
 function Tree:seal() end
 
 ---What it needs in an ext4 file system of blocks of 4096 bytes and inodes of 256, besides what mke2fs puts

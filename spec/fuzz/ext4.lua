@@ -115,20 +115,20 @@ local function main()
     local given = { format = "ext4", time = random(0, 2000000000), journal = random(2) == 1,
       room = pick{ nil, "1MiB", random(0, 300) * MIB } }
     local path = dir:file("disk")
-    local written, err = output.write(tree, path, {}, given)
+    local written, err = output.write(tree, path, given)
     if not written then
       assert(err.code == "invalid" and err.message:find("attributes"), err) -- more than a block
     else
       check(path)
       local tar <close> = must(imagecore.tree{ spool_folder = dir.path })
-      must(output.write(tree, again, {}, { format = "tar" }))
+      must(output.write(tree, again, { format = "tar" }))
       must(jobs.run(must(tar:read_archive{ path = again })))
       must(tar:seal())
       local wanted, got = described(tree, "/", {}), described(tar, "/", {})
       for i = 1, math.max(#wanted, #got) do
         assert(wanted[i] == got[i], ("%s became %s"):format(wanted[i], got[i]))
       end
-      must(output.write(tar, dir:file("disk2"), {}, given))
+      must(output.write(tar, dir:file("disk2"), given))
       support.sh{ "cmp", path, dir:file("disk2") }
     end
     must(core.remove_tree(host))

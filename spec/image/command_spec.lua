@@ -112,6 +112,10 @@ describe("fcproc image", function()
       assert.is_truthy(cjson.decode(done.out).error.message)
     end
     assert.are.equal(2, run{ "image", "build", source, own("x"), "--format", "qcow2" }.status)
+    for _, size in ipairs{ "10", "10x" } do
+      assert.are.equal(2, run{ "image", "build", source, own("x"), "--max-size", size }.status)
+      assert.are.equal(2, run{ "image", "inspect", source, "--max-size", size }.status)
+    end
     assert.are.equal(2, run{ "image", "build", source }.status)
     assert.are.equal(3, run{ "image", "build", "no-such-name", own("x") }.status)
     assert.are.equal(124, run{ "--timeout", "0", "image", "build", source, own("x") }.status)

@@ -54,7 +54,7 @@ end
 local function write(tree, path, options, ctx)
   local given = { format = "ext4", time = TIME }
   for name, value in pairs(options or {}) do given[name] = value end
-  return output.write(tree, path, {}, given, ctx)
+  return output.write(tree, path, given, ctx)
 end
 
 local function check(path)
@@ -167,7 +167,7 @@ describe("a disk", function()
       assert(tree:put("/dev/null", { kind = "char", major = 1, minor = 3 }))
       assert(tree:seal())
       for _, format in ipairs{ "ext4", "tar", "initrd", "squashfs" } do
-        assert(output.write(tree, arg[1] .. "." .. format, {}, { format = format, time = 1700000000 }))
+        assert(output.write(tree, arg[1] .. "." .. format, { format = format, time = 1700000000 }))
       end
     ]]
     support.write_file(dir:file("build.lua"), script)
@@ -213,7 +213,7 @@ describe("a disk", function()
       local tree = must(imagecore.tree())
       must(jobs.run(must(tree:read_folder{ path = dir .. "/t" })))
       must(tree:seal())
-      local result = must(output.write(tree, dir .. "/disk", {}, { format = "ext4" }))
+      local result = must(output.write(tree, dir .. "/disk", { format = "ext4" }))
       assert(result.warnings[1]:find("/0 has 65001 names") and result.warnings[1]:find("2 files"),
         result.warnings[1])
       support.sh{ "e2fsck", "-fn", dir .. "/disk" }
@@ -369,7 +369,7 @@ describe("a target", function()
       must(tree:put("/data", { kind = "file", from = dir .. "/data" }))
       must(tree:seal())
       for _, format in ipairs{ "ext4", "tar", "squashfs" } do
-        local value, err = output.write(tree, dir .. "/full/x", {}, { format = format, time = 1 })
+        local value, err = output.write(tree, dir .. "/full/x", { format = format, time = 1 })
         assert(not value)
         if format ~= "squashfs" then
           assert(err.code == "system" and err.errno == 28 and err.message:find("MiB are free on its disk"),
@@ -377,13 +377,13 @@ describe("a target", function()
         end
         assert(err.path == dir .. "/full/x")
         assert(#core.list_dir(dir .. "/full") == 0)
-        value, err = output.write(tree, dir .. "/ro/x", {}, { format = format, time = 1 })
+        value, err = output.write(tree, dir .. "/ro/x", { format = format, time = 1 })
         assert(not value and err.errno == 30 and err.path == dir .. "/ro/x", tostring(err))
         local ctx = must(fcproc.context())
         ctx:cancel()
-        fails("cancelled", output.write(tree, dir .. "/x", {}, { format = format, time = 1 }, ctx))
+        fails("cancelled", output.write(tree, dir .. "/x", { format = format, time = 1 }, ctx))
         local late = must(fcproc.context())
-        value, err = output.write(tree, dir .. "/x", {}, { format = format, time = 1 }, late,
+        value, err = output.write(tree, dir .. "/x", { format = format, time = 1 }, late,
           function(progress) late:cancel() end)
         assert(value or err.code == "cancelled", tostring(err))
         assert(value or not core.stat(dir .. "/x"))
@@ -400,7 +400,7 @@ describe("a target", function()
       local tree = assert(imagecore.tree())
       for i = 1, 8 do assert(tree:put("/" .. i, { kind = "file", from = arg[1] .. "/data" })) end
       assert(tree:seal())
-      while true do assert(output.write(tree, arg[1] .. "/disk", {}, { format = "ext4", time = 1 })) end
+      while true do assert(output.write(tree, arg[1] .. "/disk", { format = "ext4", time = 1 })) end
     ]])
     for i = 1, 4 do
       local builder <close> = must(fcproc.spawn{ support.lua, dir:file("build.lua"), dir.path })

@@ -57,7 +57,7 @@ describe("what is built", function()
     must(tree:put("/socket", { kind = "socket", mode = 384 }))
     for path, node in pairs(more or {}) do must(tree:put(path, node)) end
     must(tree:seal())
-    return must(output.write(tree, dir:file("out"), {}, { format = format, time = TIME })).warnings
+    return must(output.write(tree, dir:file("out"), { format = format, time = TIME })).warnings
   end
 
   it("as an initrd is a cpio of all that was put in", function()

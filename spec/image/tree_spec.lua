@@ -39,7 +39,8 @@ describe("a tree", function()
     assert.are.equal(6, must(tree:stat("/")).nlink)
 
     local sealed = must(tree:seal())
-    assert.are.same({ entries = 11, inodes = 12, bytes = 5 }, sealed)
+    assert.are.same({ entries = 11, inodes = 12, bytes = 5, apparent = 5,
+      largest = "etc/hostname" }, sealed)
     fails("invalid", tree:put("/x", { kind = "dir" }))
     must(tree:stat("/etc"))
   end)

@@ -15,6 +15,13 @@ local MANIFEST = { fields = { edits = LIST } }
 local LISTS = { fields = { edits = LIST, warnings = LIST, notes = LIST, layers = LIST, manifest = MANIFEST } }
 local PUBLIC = 420 -- 0644
 
+-- Who says how much it may be needs no other guard against bombs.
+local function limits_of(args)
+  if not args.max_size then return nil end
+  local most, err = sizes.parse(args.max_size, "--max-size")
+  return most and { bytes = most, apparent = most, ratio = math.maxinteger }, err
+end
+
 local function warn(cli, warnings, notes)
   for _, warning in ipairs(warnings) do
     cli.output:note("warning: %s: %s", warning.message, warning.fix)
@@ -59,6 +66,9 @@ function M.build(cli)
   local args = cli.args
   local overlay, err = overlay_of(args.overlay)
   if not overlay then return nil, err end
+  local limits
+  limits, err = limits_of(args)
+  if err then return nil, err end
   local journal
   if args.no_journal then journal = false end
   if args.manifest and args.manifest == args.target then
@@ -71,7 +81,7 @@ function M.build(cli)
     format = args.format, size = args.size, room = args.room, platform = args.platform, name = args.name,
     store = args.store, overlay = overlay, remove = args.remove, as_is = args.as_is,
     authfile = args.authfile, policy = args.policy, tls_verify = not args.no_tls_verify,
-    journal = journal, digest = args.manifest and true or nil, progress = tell,
+    limits = limits, journal = journal, digest = args.manifest and true or nil, progress = tell,
   }, cli.ctx)
   bar:close()
   if not report then return nil, err end
@@ -113,9 +123,12 @@ end
 ---@return fcproc.Error? err
 function M.inspect(cli)
   local args = cli.args
+  local limits, err = limits_of(args)
+  if err then return nil, err end
   local bar <close>, tell = progress.new(cli.output)
-  local facts, err = images.inspect(args.source, { platform = args.platform, authfile = args.authfile,
-    policy = args.policy, tls_verify = not args.no_tls_verify, progress = tell }, cli.ctx)
+  local facts
+  facts, err = images.inspect(args.source, { platform = args.platform, authfile = args.authfile,
+    policy = args.policy, tls_verify = not args.no_tls_verify, limits = limits, progress = tell }, cli.ctx)
   bar:close()
   if not facts then return nil, err end
   cli.output:result(facts, LISTS, inspect_text)

@@ -253,7 +253,9 @@ local function add_host(parser, command)
   command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
 end
 
-local function add_registry(command)
+local function add_reading(command)
+  command:option("--max-size", "How much it may hold, holes and all; default: 1TiB of an archive, 64GiB with "
+    .. "holes in a squashfs or an initrd."):argname("<size>")
   command:option("--platform", "As linux/arm64; default: this host's."):argname("<os/arch>")
   command:option("--authfile", "Credentials for registries, as skopeo login writes them."):argname("<file>")
   command:option("--policy", "skopeo's policy.json: which images are trusted."):argname("<file>")
@@ -276,13 +278,13 @@ local function add_image_builds(image, command)
   build:flag("--as-is", "Without what a microVM needs: mount points, resolv.conf, an empty machine-id.")
   build:option("--manifest", "Write what it was made of into this file."):argname("<file>")
   build:option("--name", "A name for it in the store."):argname("<tag>")
-  add_registry(build)
+  add_reading(build)
   local verify = command(image, "verify", "Is a disk that was built whole? Nothing is changed.")
   verify:argument("ref", "Its path, or its name in the store.")
   verify:option("--manifest", "What build --manifest wrote: it is still that very file."):argname("<file>")
   local inspect = command(image, "inspect", "What is in an image, and what will hurt when it is booted.")
   inspect:argument("source", "As of build.")
-  add_registry(inspect)
+  add_reading(inspect)
 end
 
 local function add_images(parser, command)

@@ -57,7 +57,9 @@ local M = {}
 ---@class fcproc.ImageLimits
 ---@field entries integer?  names in all that is read
 ---@field bytes integer?    of contents
----@field ratio integer?    of unpacked to packed bytes
+---@field apparent integer? of contents with their holes, which a squashfs and an initrd have as zeros
+---@field ratio integer?    of unpacked to packed bytes, beyond the first GiB
+---@field memory integer?   for names, attributes and all but contents
 
 ---@class fcproc.ImageProgress
 ---@field step string
@@ -92,7 +94,8 @@ local KNOWN = {
   authfile = "string", policy = "string", tls_verify = "boolean", progress = "function", ea_inode = "boolean",
   label = "string", uuid = "string", name = "string", store = "string|table", digest = "boolean",
 }
-local LIMITS = { entries = "integer", bytes = "integer", ratio = "integer" }
+local LIMITS = { entries = "integer", bytes = "integer", apparent = "integer", ratio = "integer",
+  memory = "integer" }
 
 -- Days since 1970 of a date of the Gregorian calendar.
 local function days(year, month, day)
@@ -187,6 +190,7 @@ Build.__close = core.uninterruptible(Build.close)
 
 local function output_of(options, time)
   return { format = options.format or "ext4", size = options.size, room = options.room,
+    limits = options.limits,
     journal = options.journal, time = time, ea_inode = options.ea_inode, label = options.label,
     uuid = options.uuid }
 end
@@ -210,7 +214,7 @@ function Build:write(target)
   sealed, err = tree:seal()
   if not sealed then return nil, err end
   local result
-  result, err = outputs.write(tree, target, sealed, output_of(options, time), opts.ctx, opts.progress)
+  result, err = outputs.write(tree, target, output_of(options, time), opts.ctx, opts.progress)
   if not result then return nil, err end
   local manifest = manifests.new(source_facts(source, facts), options, result.tools)
   manifest.edits, manifest.result = made, { format = result.format, bytes = result.bytes }

@@ -24,6 +24,8 @@ local TARGET = "/proc/self/fd/" .. TARGET_FD
 local COMPRESSOR = "zstd" -- that kernels from 4.14 on may know, and any host unpacks fast
 local ENOSPC, EPIPE = 28, 32
 local MIB = 1 << 20
+local BYTES = 1 << 40
+local APPARENT = 64 << 30 -- a hole costs nothing to who sends one, and here all that is read
 
 local UUID = "^" .. ("%x"):rep(8) .. ("%-" .. ("%x"):rep(4)):rep(3) .. "%-" .. ("%x"):rep(12) .. "$"
 
@@ -36,6 +38,7 @@ local UUID = "^" .. ("%x"):rep(8) .. ("%-" .. ("%x"):rep(4)):rep(3) .. "%-" .. (
 ---@field ea_inode boolean?       attributes of more than a block, which Linux 4.13 began to read
 ---@field label string?
 ---@field uuid string?            default: made of what is in the tree
+---@field limits fcproc.ImageLimits?  bytes and apparent count
 
 ---@class fcproc.ImageResult
 ---@field format string
@@ -234,6 +237,19 @@ function writers.squashfs(tree, path, target, output, ctx, progress)
   return written, err
 end
 
+-- In an ext4 and a tar holes stay holes; the rest has them as zeros.
+local function check_amount(sealed, output, target)
+  local holes = output.format ~= "ext4" and output.format ~= "tar"
+  local limits = output.limits or {}
+  local amount = holes and sealed.apparent or sealed.bytes
+  local limit = holes and (limits.apparent or APPARENT) or (limits.bytes or BYTES)
+  if amount <= limit then return true end
+  return fail("invalid", target, "what is to be in it has %d bytes%s, and the limit is %d; the largest is "
+    .. "/%s: leave it out (remove, --remove), or raise the limit (limits.%s, --max-size)", amount,
+    holes and (" with its holes, which are zeros in its format %s"):format(output.format) or "", limit,
+    sealed.largest, holes and "apparent" or "bytes")
+end
+
 -- ---- the whole -------------------------------------------------------------------------------
 
 ---Is the target one that can be made so? Before anything is read for it.
@@ -289,17 +305,20 @@ local function explained(err, target)
   return err
 end
 
----Writes a sealed tree.
+---Writes a tree, which is sealed then.
 ---@param tree fcproc.Tree
 ---@param target string
----@param sealed table  as Tree:seal told
 ---@param output fcproc.ImageOutput
 ---@param ctx fcproc.Context?
 ---@param progress fun(progress: fcproc.JobProgress)?
 ---@return fcproc.ImageResult? result
 ---@return fcproc.Error? err
-function M.write(tree, target, sealed, output, ctx, progress) -- luacheck: ignore sealed
+function M.write(tree, target, output, ctx, progress)
   local ok, err = M.check(target, output)
+  local sealed
+  if ok then sealed, err = tree:seal() end
+  ok = sealed
+  if ok then ok, err = check_amount(sealed, output, target) end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local tools
