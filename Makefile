@@ -60,7 +60,7 @@ IMAGE := error tree place source filler digest job stream layer read archive fol
 	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target unpack
 IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
-LUA_FILES := init alias api context error finally guest hash json loop mounts options process rights runner tail \
+LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs rights runner tail \
 	waiters \
 	manager manager/binary manager/config manager/identity manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \

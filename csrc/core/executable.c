@@ -48,7 +48,8 @@ FCPROC_API int fcproc_find_executable(const char *name, char *buf, size_t size, 
 
             if (r == 0)
                 return 0;
-            if (r == -EACCES)
+            /* In a folder that we may not search it is none of ours. */
+            if (r == -EACCES && faccessat(AT_FDCWD, buf, F_OK, AT_EACCESS) == 0)
                 refused = EACCES;
         }
         relative = relative || *p != '/';

@@ -20,6 +20,7 @@ local M = {}
 ---@field umask integer?
 ---@field uid integer?
 ---@field gid integer?
+---@field session boolean?     a session of its own: the terminal's Ctrl-C is not for it
 
 ---@class fcproc.RunResult
 ---@field status integer  0
@@ -35,6 +36,7 @@ Runner.__index = Runner
 local run_options = {
   input = "string", env = "table", cwd = "string", timeout = "number", output_limit = "integer",
   netns = "fcproc.netns", umask = "integer", uid = "integer", gid = "integer",
+  session = "boolean",
 }
 
 local ERROR_OUTPUT = 2000 -- bytes of stderr in an error

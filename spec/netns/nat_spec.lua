@@ -602,6 +602,16 @@ describe("NAT on a host that can't", function()
     end }
   end
 
+  it("runs nft and ip beyond the reach of the terminal's Ctrl-C, which is for us", function()
+    local seen, real = {}, fcproc.runner()
+    local world <close> = support.bridged_world{ runner = { run = function(_, argv, opts, ctx)
+      seen[argv[1]] = opts.session
+      return real:run(argv, opts, ctx)
+    end } }
+    must(nat.check(world.manager, "fcbr1"))
+    assert.are.same({ true, true }, { seen.nft, seen.ip })
+  end)
+
   it("says that nft is not installed, and how to get it", function()
     local world <close> = support.bridged_world{ runner = pretending{ nft = { "no-such-nft" } } }
     for _, err in ipairs{ fails("not_found", nat.add(world.manager, entry_of(5, { uplink = false }) )),

@@ -19,14 +19,15 @@ describe("for an ordinary user", function()
     ]], rootless.NETWORK)
   end)
 
-  it("the command runs VMs with a network, shows them, and takes all away", function()
+  it("the command runs VMs with a network, shows them, and takes all away, with a user's PATH", function()
     rootless.run(([[
       local function cli(...)
-        return must(fcproc.runner():run({ support.lua, %q, "--firecracker", firecracker, ... })).stdout
+        return must(fcproc.runner():run({ "env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/games",
+          support.lua, %q, "--firecracker", firecracker, ... })).stdout
       end
       equal("a\n", cli("run", "--id", "a", "--net", "--nat", "auto", "--detach"))
       check(cli("ps"):find("\na +running"), "not seen")
-      check(cli("net", "show"):find("in use", 1, true), "no TAP")
+      check(cli("net", "show"):find("in use.*uplink0"), "no TAP, or no NAT")
       check(core.stat(home .. "/.local/state/fcproc/a/vm.json"), "another folder")
       cli("stop", "a")
       equal("fcbr0 is gone\n", cli("net", "down"))

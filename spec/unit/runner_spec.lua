@@ -57,6 +57,14 @@ describe("runner:run", function()
     assert.is_truthy(err.message:find("was ended by signal 9", 1, true))
   end)
 
+  it("gives a command a session of its own, if it is asked to", function()
+    local say = { "sh", "-c", "cut -d ' ' -f 1,6 /proc/$$/stat" }
+    local pid, session = must(runner:run(say, { session = true })).stdout:match("(%d+) (%d+)")
+    assert.are.equal(pid, session)
+    pid, session = must(runner:run(say)).stdout:match("(%d+) (%d+)")
+    assert.are_not.equal(pid, session)
+  end)
+
   it("tells that there is no such command", function()
     local err = fails("not_found", runner:run{ "no-such-command", "x" })
     assert.is_truthy(err.message:find("'no-such-command' is not on PATH", 1, true))
@@ -168,8 +176,8 @@ describe("runner:run", function()
   end)
 
   it("tells wrong use, and names the options that are known", function()
-    raises("unknown option 'timout'; known: cwd, env, gid, input, netns, output_limit, timeout, "
-      .. "uid, umask", runner.run, { "true" }, { timout = 1 })
+    raises("unknown option 'timout'; known: cwd, env, gid, input, netns, output_limit, session, "
+      .. "timeout, uid, umask", runner.run, { "true" }, { timout = 1 })
     raises("unknown option 'end_signal'", runner.run_sudo, { "true" }, { end_signal = 9 })
     raises("option 'input' must be a string, not a number", runner.run, { "true" }, { input = 5 })
     raises("argv must be a table, not a string", runner.run, "true")

@@ -251,6 +251,26 @@ describe("a spawn that fails", function()
     assert.is_nil(find("/usr/bin:/bin"):find("relative", 1, true))
   end)
 
+  it("passes over folders of PATH that the user may not search", function()
+    local dir <close> = support.folder()
+    support.sh{ "chmod", "755", dir.path }
+    support.sh{ "mkdir", "-m", "700", dir:file("closed") }
+    for name, mode in pairs{ ["closed/sh"] = "755", ["closed/tool"] = "755", mine = "700" } do
+      support.write_file(dir:file(name), "#!/bin/sh\n")
+      support.sh{ "chmod", mode, dir:file(name) }
+    end
+    support.write_file(dir:file("script.lua"), [[
+      local core = require "fcproc.core"
+      for _, name in ipairs{ "sh", "tool", "mine" } do
+        local path, err = core.find_executable(name)
+        print(path or err.code)
+      end
+    ]])
+    assert.are.equal("/usr/bin/sh\nnot_found\npermission\n", support.sh{ "env",
+      ("PATH=%s/closed:%s:/usr/bin"):format(dir.path, dir.path), "setpriv", "--reuid", "65534",
+      "--clear-groups", must(core.find_executable(support.lua)), dir:file("script.lua") })
+  end)
+
   it("drops the user first: what only root may execute fails", function()
     local dir <close> = support.folder()
     support.sh{ "cp", "/bin/true", dir:file("mine") }

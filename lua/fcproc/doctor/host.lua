@@ -9,9 +9,6 @@ local M = {}
 local COMMAND_TIMEOUT = 10       -- seconds: a check never hangs on a command
 local MOST_OUTPUT = 64 * 1024 * 1024
 
--- Where administration programs are when a user's PATH leaves them out.
-local ADMIN_FOLDERS = { "/usr/sbin/", "/sbin/", "/usr/local/sbin/" }
-
 ---@class fcproc.DoctorHost
 ---@field manager fcproc.Manager
 ---@field config table
@@ -58,20 +55,6 @@ function Host:run_whole(argv)
   local own <close>, err = core.context(nil, COMMAND_TIMEOUT)
   if not own then return nil, err end
   return self.manager.runner:run(argv, nil, own)
-end
-
----A program of the administrator: its path, and whether PATH leads there.
----@param name string
----@return string? path
----@return boolean|fcproc.Error on_path
-function Host:program(name) -- luacheck: ignore self
-  local path, err = core.find_executable(name)
-  if path then return path, true end
-  for _, folder in ipairs(ADMIN_FOLDERS) do
-    path = core.find_executable(folder .. name)
-    if path then return path, false end
-  end
-  return nil, err
 end
 
 ---Is the network that of namespaces of an ordinary user's own?

@@ -7,6 +7,7 @@ local localnet = require "fcproc.resources.localnet"
 local managers = require "fcproc.manager"
 local own = require "fcproc.doctor.rootless"
 local ports = require "fcproc.resources.ports"
+local programs = require "fcproc.programs"
 local ruleset = require "fcproc.doctor.ruleset"
 local upkeep = require "fcproc.resources.upkeep"
 
@@ -38,7 +39,7 @@ function M.bridge(host)
   if not ok then
     local status, message = "fail", err.message
     if err.code == "permission" then status, message = host:no_network(message) end
-    return status, message, "modprobe tun; see the check tun"
+    return status, message, "see the check tun"
   end
   ok, err = manager:delete_bridge(host.ctx)
   if not ok then return "fail", err.message, AS_ROOT end
@@ -61,7 +62,7 @@ table ip fcproc_doctor {
 function M.nft(host)
   -- Without it VMs run, and reach their host.
   local bad = host.opts.uplink and "fail" or "warn"
-  local nft, on_path = host:program("nft")
+  local nft = programs.find("nft")
   if not nft then
     return bad, "there is no nft: guests can't be given the world by NAT", "apt-get install nftables"
   end
@@ -76,9 +77,6 @@ function M.nft(host)
   if not ok then
     return bad, "masquerading can't be set up: " .. err.message,
       "modprobe nft_masq nft_chain_nat (kernel: CONFIG_NFT_MASQ, CONFIG_NFT_NAT)"
-  end
-  if not on_path then
-    return "warn", nft .. " works, but its folder is not on PATH", "PATH=$PATH:" .. nft:match("(.*)/")
   end
   return "ok", nft .. " works; a masquerading table was made in a new network namespace"
 end
@@ -157,7 +155,7 @@ end
 -- The old iptables, which nft does not show.
 local function legacy_drop(host)
   local names = host:read_net("/proc/net/ip_tables_names") or ""
-  local program = names:find("filter", 1, true) and host:program("iptables-legacy")
+  local program = names:find("filter", 1, true) and programs.find("iptables-legacy")
   local result = program and host:run({ program, "-S", "FORWARD" }, { netns = host.config.netns })
   return result and result.stdout:find("-P FORWARD DROP", 1, true) ~= nil
 end
@@ -166,7 +164,7 @@ end
 function M.firewall(host)
   local bridge = host.config.bridge_name or "fcbr0"
   if is_unmade(host) then return "ok", "in namespaces of your own nobody's firewall drops anything" end
-  local nft = host:program("nft")
+  local nft = programs.find("nft")
   if not nft then
     return "warn", "other people's firewall can't be looked at without nft", "apt-get install nftables"
   end
@@ -217,7 +215,7 @@ function M.localnet(host)
     on = on or value and value:find("^[1-9]") and name
   end
   if not on then return "ok", "guests' packets to a loopback address are none of this host's" end
-  local nft = host:program("nft")
+  local nft = programs.find("nft")
   local result, err = nil, nil
   if nft then result, err = host:run({ nft, "-j", "list", "ruleset" }, { netns = host.config.netns }) end
   local guarded = result and ruleset.guards_loopback(result.stdout, bridge)

@@ -9,6 +9,7 @@ local jobs = require "fcproc.image.jobs"
 local layout = require "fcproc.image.layout"
 local loop = require "fcproc.loop"
 local process = require "fcproc.process"
+local programs = require "fcproc.programs"
 local sizes = require "fcproc.image.size"
 local tail = require "fcproc.tail"
 
@@ -60,13 +61,10 @@ local PROGRAMS = {
     version = "%(squashfs%-tools%-ng%) (%d[%w.%-]*)" },
 }
 
--- Those of e2fsprogs are not on everybody's PATH.
 local function find(program)
-  for _, folder in ipairs{ "", "/usr/sbin/", "/sbin/", "/usr/local/sbin/" } do
-    local path, err = core.find_executable(folder .. program.name)
-    if path then return path end
-    if folder == "" and err.code ~= "not_found" then return nil, err end
-  end
+  local path, err = programs.find(program.name)
+  if path then return path end
+  if err.code ~= "not_found" then return nil, err end
   return fail("not_found", nil, "there is no %s here, which is needed for this format (Debian: %s)",
     program.name, program.package)
 end
@@ -74,7 +72,7 @@ end
 -- Runs one to its end. Its environment is this and no more: none of the user's settings changes the bytes.
 local function run(argv, fds, variables, ctx)
   variables.PATH, variables.LC_ALL = "/usr/sbin:/usr/bin:/sbin:/bin", "C"
-  local spec = process.spec(argv, { fds = fds, env = variables })
+  local spec = process.spec(argv, { fds = fds, env = variables, session = true })
   local done, result = loop.complete(ctx, core.command(spec, ctx))
   if not done then return nil, result end
   return result
@@ -222,7 +220,8 @@ function writers.squashfs(tree, path, target, output, ctx, progress)
   local closing <close> = job -- luacheck: ignore closing
   local command
   command, err = core.command(process.spec({ program, "-q", "-f", "-s", "-c", COMPRESSOR, TARGET }, {
-    stdin = pipe:reader(), fds = { [TARGET_FD] = target:fd() }, env = { PATH = "/usr/bin:/bin", LC_ALL = "C",
+    session = true, stdin = pipe:reader(), fds = { [TARGET_FD] = target:fd() },
+    env = { PATH = "/usr/bin:/bin", LC_ALL = "C",
       SOURCE_DATE_EPOCH = tostring(output.time or 0) } }), ctx)
   pipe:close()
   local done, result = loop.complete(ctx, command, err)

@@ -109,7 +109,7 @@ function M.pull(ref, opts)
   local layout, failed = make(opts.folder)
   if not layout then return nil, failed end
   if opts.progress then opts.progress{ step = "fetching", bytes = 0, total = 0, entries = 0 } end
-  local done, err = runner.new():run(arguments(ref, opts, layout.path), nil, opts.ctx)
+  local done, err = runner.new():run(arguments(ref, opts, layout.path), { session = true }, opts.ctx)
   if done then return layout end
   layout:close()
   return nil, explained(ref, err)

@@ -4,6 +4,7 @@
 local core = require "fcproc.core"
 local loop = require "fcproc.loop"
 local process = require "fcproc.process"
+local programs = require "fcproc.programs"
 local errors = require "fcproc.error"
 local sizes = require "fcproc.image.size"
 
@@ -19,10 +20,8 @@ local FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,l
   .. "dir_nlink,extra_isize,metadata_csum,64bit"
 
 local function find_mke2fs()
-  for _, name in ipairs{ "mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs" } do
-    local path = core.find_executable(name)
-    if path then return path end
-  end
+  local path = programs.find("mke2fs")
+  if path then return path end
   return nil, errors.new{ code = "not_found", op = "image.scratch",
     message = "mke2fs is not installed, which formats a VM's own disk: apt install e2fsprogs" }
 end
@@ -51,7 +50,7 @@ local function format(path, bytes, ctx)
   if not made then return nil, err end
   local spec = process.spec({ mke2fs, "-q", "-F", "-b", "4096", "-I", "256", "-m", "0", "-O", FEATURES, "-E",
     "lazy_itable_init=0,root_owner=0:0", "-L", "overlay", path, bytes // 1024 .. "k" },
-    { timeout = TIMEOUT, env = { MKE2FS_CONFIG = "/dev/null", LC_ALL = "C" } })
+    { timeout = TIMEOUT, session = true, env = { MKE2FS_CONFIG = "/dev/null", LC_ALL = "C" } })
   local done, result = loop.complete(ctx, core.command(spec, ctx))
   if not done then return nil, result end
   if result.status == 0 then return true end

@@ -7,6 +7,7 @@ local errors = require "fcproc.error"
 local imagecore = require "fcproc.imagecore"
 local loop = require "fcproc.loop"
 local options_of = require "fcproc.options"
+local programs = require "fcproc.programs"
 local runner = require "fcproc.runner"
 local tail = require "fcproc.tail"
 
@@ -40,10 +41,8 @@ local function format_of(path)
 end
 
 local function find_e2fsck()
-  for _, folder in ipairs{ "", "/usr/sbin/", "/sbin/" } do
-    local path = core.find_executable(folder .. "e2fsck")
-    if path then return path end
-  end
+  local path = programs.find("e2fsck")
+  if path then return path end
   return nil, errors.new{ code = "not_found", op = "image.verify",
     message = "an ext4 disk is checked by e2fsck, which is not installed (Debian: e2fsprogs)" }
 end
@@ -52,7 +51,7 @@ end
 local function check_ext4(path, ctx)
   local program, err = find_e2fsck()
   if not program then return nil, err end
-  local done, failure = runner.new():run({ program, "-fn", "--", path }, nil, ctx)
+  local done, failure = runner.new():run({ program, "-fn", "--", path }, { session = true }, ctx)
   if done then return true end
   if failure.code ~= "exit_status" or not failure.status then return nil, failure end
   if failure.status & UNCORRECTED == CLEAN then return nil, failure end

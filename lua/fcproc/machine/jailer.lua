@@ -116,7 +116,7 @@ end
 ---@param ctx fcproc.Context?
 ---@return string? version  nil: it does not say
 function M.version(path, ctx)
-  local spec = process.spec({ path, "--version" }, { timeout = ANSWER_LIMIT })
+  local spec = process.spec({ path, "--version" }, { timeout = ANSWER_LIMIT, session = true })
   local done, result = loop.complete(ctx, core.command(spec, ctx))
   return done and result.stdout:match("^Jailer v(%d+%.%d+%.%d+[%w.-]*)") or nil
 end

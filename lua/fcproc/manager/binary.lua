@@ -43,7 +43,7 @@ end
 
 -- What it prints when it is asked for something about itself.
 local function ask(path, option, ctx)
-  local spec = process.spec({ path, option }, { timeout = ANSWER_LIMIT })
+  local spec = process.spec({ path, option }, { timeout = ANSWER_LIMIT, session = true })
   local done, result = loop.complete(ctx, core.command(spec, ctx))
   if not done then return nil, result end
   return result

@@ -4,6 +4,7 @@
 local cjson = require "cjson.safe"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
+local programs = require "fcproc.programs"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -18,6 +19,28 @@ end
 
 -- Debian packages of the commands used here.
 local package_of = { nft = "nftables", ip = "iproute2", ss = "iproute2" }
+
+local function not_installed(op, name, cause)
+  return errors.new{ code = "not_found", op = op, cause = cause,
+    message = ("%s is not installed: apt install %s"):format(name, package_of[name]) }
+end
+
+---Is nft there? Who gives a manager a runner of his own knows himself.
+---@param manager fcproc.Manager
+---@param op string
+---@return true?
+---@return fcproc.Error? err  ERR_NOT_FOUND, ERR_PERMISSION
+function M.is_installed(manager, op)
+  local path, err = programs.find("nft")
+  if path or manager.config.runner then return true end
+  return nil, err.code == "not_found" and not_installed(op, "nft", err) or err
+end
+
+-- By its path, when PATH does not lead there.
+local function located(argv)
+  local path, on_path = programs.find(argv[1])
+  return path and not on_path and { path, table.unpack(argv, 2) } or argv
+end
 
 ---Runs a command in the manager's namespace.
 ---@param manager fcproc.Manager
@@ -34,14 +57,13 @@ function M.command(manager, op, argv, input, ctx, outside)
     local open, closed = manager:_check_open(op)
     if not open then return nil, closed end
   end
-  local result, err = loop.theirs(manager.runner.run, manager.runner, argv,
-    { netns = not outside and manager.config.netns or nil, input = input, output_limit = OUTPUT_LIMIT }, ctx)
+  local result, err = loop.theirs(manager.runner.run, manager.runner, located(argv),
+    { netns = not outside and manager.config.netns or nil, input = input, output_limit = OUTPUT_LIMIT,
+      session = true }, ctx)
   if result then return result.stdout end
   local code, message = err.code
-  if code == "not_found" and package_of[argv[1]] then
-    message = ("%s is not installed, or its folder (/usr/sbin) is not on PATH: apt install %s")
-      :format(argv[1], package_of[argv[1]])
-  elseif code == "exit_status" then
+  if code == "not_found" and package_of[argv[1]] then return nil, not_installed(op, argv[1], err) end
+  if code == "exit_status" then
     message = ("%s refused: %s"):format(argv[1], words(err))
     if message:find("not permitted", 1, true) then
       code, message = "permission", message .. "; it needs root or CAP_NET_ADMIN"
