@@ -55,6 +55,7 @@ local BOOTED_LIMIT = 1 -- seconds for the log to say that the VM runs, then the 
 local EXIT_LIMIT = 1   -- seconds for a process that has closed its socket to end
 local LOG_TAIL = 4096  -- bytes in which its last words are
 local ASK_LIMIT = 2    -- seconds for a program to say whether it is a Firecracker
+local JAIL_FAILED = 127 -- the status of what makes a rootless jail, if it can't
 local STATE_LIMIT = 2  -- seconds to read the state again after a request whose effect is unknown
 
 function Machine:__tostring()
@@ -127,9 +128,20 @@ local function jailer_words(self, exit)
   return tail.jailer_words(errors.shown(tail.lines(outputs.of(self.files, "console"))))
 end
 
+-- The words of what makes a rootless jail, the same.
+local function jail_words(self, exit)
+  if not exit or exit.status ~= JAIL_FAILED or not self.files.console then return nil end
+  return tail.lines(outputs.of(self.files, "console")):match("fcproc%-rootless: ([^\n]+)")
+end
+
 -- How it ended, in a message; and whether that was for want of a right.
 local function explain_end(self, step, exit, output)
-  local words = jailer_words(self, exit)
+  local words = jail_words(self, exit)
+  if words then
+    return ("%s: the jail failed: %s"):format(step, errors.shown(words)),
+      words:find("Permission denied", 1, true) or words:find("not permitted", 1, true)
+  end
+  words = jailer_words(self, exit)
   if words then
     return ("%s: the jailer failed: %s%s"):format(step, words, remedies.of(words)), is_denied(words)
   end

@@ -95,7 +95,11 @@ local function net_down(cli)
   local manager = cli.manager
   local ok, err = manager:delete_bridge(cli.ctx)
   if ok and manager.config.privilege == "rootless" then ok, err = rootless.down(manager, cli.ctx) end
-  if ok == nil then return nil, err end
+  if ok == nil then
+    if err.code == "busy" then err.message = err.message .. ": `fcproc net show` names their VMs, and "
+      .. "`fcproc stop` ends those" end
+    return nil, err
+  end
   cli.output:result({ bridge = cli.args.bridge }, nil, function(b)
     return b.bridge .. " is gone\n"
   end)

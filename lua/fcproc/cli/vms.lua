@@ -156,11 +156,10 @@ local function stop_command(cli, ladder)
     cli.output:progress("stopping %s", #ids > 8 and #ids .. " VMs" or table.concat(ids, " "))
   end
   local results, status, list = vms.stop_ids(cli.manager, ids, ladder, cli.ctx), 0, {}
-  if cli.args.all then -- whose manager was faster
-    for i = #results, 1, -1 do
-      local failure = results[i].err
-      if failure and failure.code == "not_found" then table.remove(results, i) end
-    end
+  for i = cli.args.all and #results or 0, 1, -1 do
+    local failure, folder = results[i].err, journals.folder(cli.manager, results[i].id)
+    local faster = failure and failure.code == "not_found" and not core.stat(folder) -- its manager was
+    if faster then table.remove(results, i) end
   end
   for i, result in ipairs(results) do
     list[i] = { id = result.id, report = result.report and report_text.plain(result.report),

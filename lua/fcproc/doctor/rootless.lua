@@ -71,6 +71,9 @@ function M.uplink(host)
     return bad, "pasta was not installed when the namespaces were made, so they have no uplink",
       "end their VMs, then fcproc net down: the next VM makes new ones"
   end
+  if not core.tun_check("/dev/net/tun") then
+    return bad, "pasta, which gives guests their uplink, needs /dev/net/tun itself", "see the check tun"
+  end
   local up, err
   if state and host.config.netns then
     up, err = rootless.uplink(host.manager, host.ctx)

@@ -232,8 +232,9 @@ function M.uplink(manager, ctx)
       local ok, ended = loop.check(ctx)
       if not ok then return nil, ended or err end
     end
-    why = "pasta gives the guests no uplink: has this host a default route? `fcproc net down` ends it, and "
-      .. "the next VM starts it anew"
+    local opens, reason = core.tun_check("/dev/net/tun")
+    why = opens and "pasta gives the guests no uplink: has this host a default route? `fcproc net down` ends "
+      .. "it, and the next VM starts it anew" or "pasta gives the guests no uplink: " .. reason.message
   end
   return nil, errors.new{ code = "not_found", op = "nat.uplink", message = why }
 end

@@ -292,9 +292,10 @@ local function remove_network(there, group, leases, ctx, left)
   end
 end
 
--- Their namespace is not to be found: it went with the last that held it, or who does is not seen.
+-- Their namespace is not to be found: it went with the last that held it, or who does is not seen. A
+-- rootless one goes with its VMs and managers, and nothing of it is anybody else's.
 local function note_unseen(group, left, err)
-  if not err and processes.all_seen() then return end
+  if not err and (processes.all_seen() or group[1].record.confined) then return end
   for _, journal in ipairs(group) do
     local names = {}
     for _, tap in ipairs(journal.record.taps or {}) do

@@ -122,11 +122,11 @@ function Check:deny(place, format, ...)
 end
 
 ---What went wrong on the way, which is no mistake in the spec; the first is told, and alone.
----@param place string
+---@param place string  "": its message says enough
 ---@param err fcproc.Error
 ---@return nil
 function Check:fail(place, err)
-  err.message = ("%s: %s"):format(place, err.message)
+  if place ~= "" then err.message = ("%s: %s"):format(place, err.message) end
   self.failure = self.failure or err
 end
 

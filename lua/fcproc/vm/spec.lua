@@ -10,6 +10,8 @@ local disks = require "fcproc.resources.disks"
 local errors = require "fcproc.error"
 local guest = require "fcproc.guest"
 local jailer = require "fcproc.machine.jailer"
+local loop = require "fcproc.loop"
+local nft = require "fcproc.network.nft"
 local publish = require "fcproc.vm.publish"
 local rootless = require "fcproc.vm.rootless"
 local schema = require "fcproc.vm.schema"
@@ -638,10 +640,19 @@ local function enter(check, manager, spec, plan)
   if inside == nil then return check:add("network", "%s", err.message) end
   local ok = true
   if inside and spec.network then ok, err = manager:_enter() end
-  if not ok then check:deny("privilege", "%s", err.message) end
+  if not ok then check:fail("", err) end
   if inside and spec.jailer then
     check:deny("jailer", "needs root; a rootless VMM is in a jail of its own kind without it")
   end
+end
+
+-- NAT is nft's, and so are ports of this host; those of a rootless VM a relay serves.
+local function check_nft(check, manager, plan)
+  local needed = #plan.ports > 0 and not plan.inside
+  for _, interface in ipairs(plan.network) do needed = needed or interface.nat end
+  local ok, err = true, nil
+  if needed then ok, err = nft.is_installed(manager, check.op) end
+  if not ok then check:fail("", err) end
 end
 
 ---Checks a spec whole.
@@ -651,7 +662,8 @@ end
 ---@param ctx fcproc.Context?
 ---@param fleet fcproc.Fleet?  default: one VM alone
 ---@return fcproc.VmPlan? plan
----@return fcproc.Error? err  ERR_INVALID with problems: { {place, text}, ... }
+---@return fcproc.Error? err  ERR_INVALID with problems: { {place, text}, ... }; what the context's end, or
+---                            the host, kept from being checked, alone
 function M.plan(manager, spec, restoring, ctx, fleet)
   fleet = fleet or {}
   local check = schema.checker("vm." .. (restoring and "restore" or "launch"))
@@ -675,6 +687,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
     return uplink, reason
   end)
   plan.ports = publish.check(check, manager, spec)
+  check_nft(check, manager, plan)
   check_hooks(check, spec.hooks)
   if spec.stdin and plan.jailer and plan.jailer.daemonize then
     check:add("stdin", "a jailer with daemonize closes it: there is no console then")
@@ -690,12 +703,11 @@ function M.plan(manager, spec, restoring, ctx, fleet)
     check_addressed(check, manager, plan)
     publish.check_guest(check, plan)
   end
-  if check:failed() then return nil, check:error() end
-  if not restoring then
-    boot.check_version(check, manager, plan, ctx)
-    if check:failed() then return nil, check:error() end
-  end
-  return plan
+  if not restoring and not check:failed() then boot.check_version(check, manager, plan, ctx) end
+  if not check:failed() then return plan end
+  -- What was asked meanwhile has not answered, and that is no mistake in the spec.
+  local on, over = loop.check(ctx)
+  return nil, on and check:error() or over
 end
 
 ---The configuration, as for --config-file.

@@ -1,0 +1,115 @@
+-- What an ordinary user is told when his host lacks something, and that nothing is left of what he tried.
+
+local rootless = require "spec.support.rootless"
+local support = require "spec.support"
+
+support.need_root()
+support.need_kvm()
+
+-- A host without administration programs.
+local NO_NFT = [[sh -ec 'mount -t tmpfs none /usr/sbin; mount -t tmpfs none /sbin; exec "$@"' sh]]
+
+-- With some devices and no other; $0 is their list.
+local function with_devices(list)
+  return ([[sh -ec 'mount -t tmpfs -o mode=755 none /mnt; mkdir /mnt/net
+for device in $0; do : >/mnt/$device; mount --bind /dev/$device /mnt/$device; done
+mount --move /mnt /dev; exec "$@"' "%s"]]):format(list)
+end
+
+local NOTHING = [[
+local function nothing_left()
+  for _, path in ipairs{ home .. "/run", home .. "/run/.host/leases" } do
+    for _, entry in ipairs(core.list_dir(path) or {}) do
+      check(entry.name:sub(1, 1) == ".", path .. " has " .. entry.name)
+    end
+  end
+end
+]]
+
+describe("an ordinary user is told", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("that nft is missing, before anything is made", function()
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("not_found", fcproc.vm.launch(manager, { network = { nat = true } }))
+      equal("nft is not installed: apt install nftables", err.message)
+      nothing_left()
+      -- Ports are a relay's.
+      local vm <close> = must(fcproc.vm.launch(manager,
+        { network = true, publish = { "127.85.0.1:8080:80" } }))
+      must(vm:kill())
+      nothing_left()
+    ]], rootless.NETWORK .. " " .. NO_NFT)
+  end)
+
+  it("which device is missing, by its name", function()
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("exit_status", fcproc.vm.launch(manager, { network = true }))
+      equal("start: the jail failed: can't put /dev/kvm into the jail: No such file or directory",
+        err.message:match("[^\n]+"))
+      nothing_left()
+    ]], with_devices("null zero urandom net/tun"))
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("not_found", fcproc.vm.launch(manager, { network = true }))
+      check(err.message:find("is the tun module loaded?", 1, true), err)
+      local found = require("spec.support.doctor").by_name(must(require("fcproc.doctor").run(manager)))
+      for _, name in ipairs{ "bridge", "uplink" } do equal("see the check tun", found[name].fix) end
+      nothing_left()
+    ]], with_devices("null zero urandom kvm"))
+  end)
+
+  it("why his runtime folder can't be, as others are", function()
+    rootless.run([[
+      local function refused(code, dir, text)
+        local manager <close> = world{ runtime_dir = dir }
+        local err = fails(code, fcproc.vm.launch(manager, { network = true }))
+        equal(text, err.message:sub(1, #text))
+      end
+      refused("permission", "/usr/none", "can't make the runtime folder /usr/none: Permission denied")
+      must(core.symlink("/tmp", home .. "/link"))
+      refused("conflict", home .. "/link", home .. "/link is no folder of its own but a link or a file")
+    ]])
+  end)
+
+  it("that time is up while an uplink is waited for, and not that his spec is wrong", function()
+    rootless.run(NOTHING .. [[
+      support.write_file(home .. "/pasta", "#!/bin/sh\nexec sleep 60\n")
+      support.sh{ "chmod", "755", home .. "/pasta" }
+      require("fcproc.manager.rootless").find_pasta = function() return home .. "/pasta" end
+      local manager <close> = world()
+      local ctx <close> = must(fcproc.context{ timeout = 0.1 })
+      fails("deadline", fcproc.vm.launch(manager, { network = { nat = true } }, ctx))
+      nothing_left()
+    ]])
+  end)
+end)
+
+describe("in a PID namespace, as in a container, an ordinary user", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("removes what is left of a VM that was killed with its manager", function()
+    rootless.run(NOTHING .. [[
+      local holder
+      do
+        local manager <close> = world()
+        local vm = must(fcproc.vm.launch(manager, { id = "a", network = true }))
+        holder = must(fcproc.process(require("fcproc.manager.rootless").state(manager.config).holder))
+        local process = must(fcproc.process(vm:pid()))
+        must(vm:detach())
+        must(process:signal("KILL"))
+        must(process:wait(5))
+      end
+      must(holder:wait(5))
+      local manager <close> = world()
+      local report = must(fcproc.vm.reclaim(manager))
+      equal("a", report.reclaimed[1])
+      equal(0, #report.failed)
+      nothing_left()
+    ]], "unshare --pid --fork --mount-proc")
+  end)
+end)
