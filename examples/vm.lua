@@ -1,11 +1,12 @@
 -- A VM's whole life: launched from a spec with a network, pinged, snapshotted, cloned, stopped.
--- Run as root. It works in a network namespace and a folder of its own, and leaves nothing.
+-- Run as root, or as a user of the group kvm. It works in a network namespace and a folder of its own,
+-- and leaves nothing.
 --
 --     lua5.4 examples/vm.lua
 
 local fcproc = require "fcproc"
 
-local DIR = "/run/fcproc-vm"
+local DIR = assert(fcproc.runtime_dir()) .. "-vm"
 
 -- Something to do at the end of the block, however it is left.
 local function finally(fn)
@@ -13,10 +14,12 @@ local function finally(fn)
 end
 
 local function main()
-  local netns <close> = assert(fcproc.new_netns())
+  -- An ordinary user may make none here: his manager has one of his own.
+  local own <close>, refused = fcproc.new_netns()
   local manager <close> = assert(fcproc.new{
-    bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, runtime_dir = DIR, netns = netns,
+    bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, runtime_dir = DIR, netns = own,
   })
+  assert(own or manager.config.privilege == "rootless", refused)
   local _ <close> = finally(function() manager.runner:run{ "rm", "-rf", DIR } end)
   local ctx <close> = assert(fcproc.context{ timeout = 60 }) -- for everything together
 
@@ -26,7 +29,7 @@ local function main()
   assert(assert(vm:console()):wait_for("fcproc guest: ready", 10, ctx))
 
   local ping = assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", vm:address() },
-    { netns = netns }, ctx))
+    { netns = manager.config.netns }, ctx))
   print(ping.stdout:match("%d+ bytes from [^\n]+"))
 
   -- A snapshot, and the VM goes on. A clone has its address, so first the original is stopped.
@@ -38,7 +41,7 @@ local function main()
 
   local clone <close> = assert(fcproc.vm.restore(manager, DIR .. "/.snapshot", { id = "clone" }, ctx))
   print(("%s runs: pid %d, address %s"):format(clone.id, clone:pid(), clone:address()))
-  assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", clone:address() }, { netns = netns }, ctx))
+  assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", clone:address() }, { netns = manager.config.netns }, ctx))
   -- Our own ladder: what is tried, and for how long.
   report = assert(clone:stop({ { "ctrl_alt_del", 10 }, { "sigkill", 5 } }, ctx))
   print(("%s: %s by %s"):format(clone.id, report.outcome, report.step))

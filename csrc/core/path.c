@@ -41,6 +41,15 @@ static int holds_others(const char *path, fcproc_error *err)
     return n > 0;
 }
 
+static int cannot_make(const char *what, const char *path, int sys_errno, fcproc_error *err)
+{
+    int code = error_errno(err, "socket_dir.ensure", sys_errno, "can't make %s%s", what, path);
+
+    if (sys_errno == EACCES || sys_errno == EROFS)
+        error_append(err, "; choose another runtime_dir");
+    return code;
+}
+
 FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_error *err)
 {
     static const char op[] = "socket_dir.ensure";
@@ -55,8 +64,7 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     if (above == FCPROC_ERR_NOT_FOUND) {
         r = make_parents(path);
         if (r < 0)
-            return error_errno(err, op, -r, "can't make the parents of the runtime folder %s",
-                               path);
+            return cannot_make("the parents of the runtime folder ", path, -r, err);
         above = folder_open_above(op, path, base, err);
     }
     if (above < 0)
@@ -64,7 +72,7 @@ FCPROC_API int fcproc_socket_dir(const char *path, bool *ret_changed, fcproc_err
     if (mkdirat(above, base, 0700) == 0)
         changed = true;
     else if (errno != EEXIST) /* EEXIST: another process may have been faster */
-        return error_errno(err, op, errno, "can't make the runtime folder %s", path);
+        return cannot_make("the runtime folder ", path, errno, err);
     fd = openat(above, base, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
         return error_set(err, FCPROC_ERR_CONFLICT, op, errno,

@@ -67,8 +67,11 @@ end
 ---@field ctx fcproc.Context
 
 local function run(args, to)
+  local folder, homeless = args.runtime_dir, nil
+  if not folder then folder, homeless = config.default_folder() end
+  if not folder then return to:fail(homeless) end
   local manager <close>, err = managers.new{
-    runtime_dir = args.runtime_dir or config.default_folder(),
+    runtime_dir = folder,
     bridge_name = args.bridge, bridge_ip = args.bridge_ip.address,
     cidr = args.bridge_ip.prefix, firecracker_bin = args.firecracker, netns = args.netns,
     logger = args.verbose and to:logger() or nil,

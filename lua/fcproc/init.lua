@@ -5,6 +5,7 @@
 -- are seconds. The last argument of what can block is a context (see context.lua).
 
 local api = require "fcproc.api"
+local config = require "fcproc.manager.config"
 local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
@@ -36,6 +37,7 @@ local M = {
   process = process.open,
   codes = errors.codes,
   guest_path = guest.path,
+  runtime_dir = config.default_folder,
   is_error = errors.is_error,
 }
 

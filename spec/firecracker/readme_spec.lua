@@ -60,7 +60,8 @@ end
 local function run(world, argv, text)
   local bin = prepare(world)
   local path = world.folder:file("script")
-  text = text:gsub("/run/fcproc", world.folder:file("run")):gsub("/srv", world.folder:file("srv"))
+  text = text:gsub("assert%(fcproc%.runtime_dir%(%)%)", '"/run/fcproc"')
+    :gsub("/run/fcproc", world.folder:file("run")):gsub("/srv", world.folder:file("srv"))
   support.write_file(path, text)
   argv[#argv + 1] = path
   local env = cli.env(world, { FCPROC_STORE = world.folder:file("images"),

@@ -1,4 +1,4 @@
--- The script of doc/rootless.md, and the command, as an ordinary user.
+-- The scripts of doc/rootless.md and the README, the examples, and the command, as an ordinary user.
 
 local core = require "fcproc.core"
 local rootless = require "spec.support.rootless"
@@ -7,16 +7,34 @@ local support = require "spec.support"
 support.need_root()
 support.need_kvm()
 
+-- The first Lua block of a chapter, as a block.
+local function script_of(path)
+  local text = support.read_file(path):match("\n```lua\n(.-)\n```\n")
+  return "do\n" .. text:gsub("fcproc%.new{", "%0 firecracker_bin = firecracker,") .. "\nend\n"
+end
+
 describe("for an ordinary user", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
   it("the chapter's script does what it says", function()
-    local text = support.read_file("doc/rootless.md"):match("\n```lua\n(.-)\n```\n")
-    rootless.run("do\n" .. text:gsub("fcproc%.new{", "%0 firecracker_bin = firecracker,") .. [[
-      end
+    rootless.run(script_of("doc/rootless.md") .. [[
       check(core.stat(home .. "/.local/state/fcproc/.fcproc"), "another folder")
     ]], rootless.NETWORK)
+  end)
+
+  it("the README's example does, and so do the others, and leave nothing", function()
+    rootless.run(script_of("README.md") .. [[
+      local path = ("PATH=%s:%s"):format(firecracker:match("^(.*)/"), os.getenv("PATH"))
+      for name, ends in pairs{ ["hello.lua"] = "all of it; nothing is left\n$",
+        ["vm.lua"] = "clone: exited by ctrl_alt_del\n$", ["fleet.lua"] = " 0 VMs are left\n$" } do
+        local out = support.sh{ "env", path, support.lua, "examples/" .. name, name:match("fleet") and "3" }
+        check(out:find(ends), out)
+      end
+      local left = core.list_dir(home .. "/.local/state")
+      equal("fcproc", left[1].name) -- of the README's
+      equal(1, #left)
+    ]])
   end)
 
   it("the command runs VMs with a network, shows them, and takes all away, with a user's PATH", function()

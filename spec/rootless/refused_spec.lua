@@ -69,7 +69,13 @@ describe("an ordinary user is told", function()
         local err = fails(code, fcproc.vm.launch(manager, { network = true }))
         equal(text, err.message:sub(1, #text))
       end
-      refused("permission", "/usr/none", "can't make the runtime folder /usr/none: Permission denied")
+      refused("permission", "/usr/none", "can't make the runtime folder /usr/none: Permission denied; choose "
+        .. "another runtime_dir")
+      local cli = { support.lua, must(core.absolute_path("lua/bin/fcproc")), "ps" }
+      local err = fails("exit_status", fcproc.runner():run{ "env", "-u", "HOME", table.unpack(cli) })
+      equal(2, err.status)
+      check(err.stderr:find("there is no HOME to have VMs in: set it, or say where they are with --runtime-dir",
+        1, true), err.stderr)
       must(core.symlink("/tmp", home .. "/link"))
       refused("conflict", home .. "/link", home .. "/link is no folder of its own but a link or a file")
     ]])

@@ -67,14 +67,16 @@ local function plain_folder(path)
   return (parent == "/" and "" or parent) .. "/" .. name
 end
 
----Where the command keeps VMs when nothing else is said: of an ordinary user where it outlasts his
----sessions, and is no memory.
----@return string
+---Where the command keeps VMs when nothing else is said: /run/fcproc of root; of an ordinary user
+---~/.local/state/fcproc, which outlasts his sessions and is no memory, or fcproc in $XDG_STATE_HOME.
+---@return string? path
+---@return fcproc.Error? err  ERR_INVALID: it has no home
 function M.default_folder()
   local state, home = os.getenv("XDG_STATE_HOME"), os.getenv("HOME")
   if core.own_uid() == 0 then return "/run/fcproc" end
   if state and state:sub(1, 1) == "/" then return state .. "/fcproc" end
-  return home and home:sub(1, 1) == "/" and home .. "/.local/state/fcproc" or "/run/fcproc"
+  if home and home:sub(1, 1) == "/" then return home .. "/.local/state/fcproc" end
+  return invalid("there is no HOME to have VMs in: set it, or say where they are with runtime_dir")
 end
 
 -- Below it is written down what VMs have on this host, whatever their runtime folder: see lease.lua.
