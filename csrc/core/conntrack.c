@@ -126,17 +126,17 @@ static int on_entry(struct nl_msg *message, void *arg)
 }
 
 /* One that ended by itself meanwhile is gone as well. 0 or libnl's code. */
-static int flush_entries(struct flush *f, struct nl_sock *s)
+static int flush_entries(struct flush *f, struct nl_sock *s, int queue)
 {
-    int fd, r;
+    int fd = queue < 0 ? -EBADF : inside_take(queue);
+    int r;
 
-    if (f->place.user_fd < 0) {
+    if (queue < 0)
         r = nl_connect(s, NETLINK_NETFILTER);
-    } else {
-        fd = inside_open(&f->place, INSIDE_NETFILTER);
+    else
         r = fd < 0 ? -NLE_FAILURE : nl_socket_set_fd(s, NETLINK_NETFILTER, fd);
-    }
-
+    if (r < 0)
+        close_fd(&fd);
     if (r >= 0)
         r = nl_socket_modify_cb(s, NL_CB_VALID, NL_CB_CUSTOM, on_entry, f);
     if (r >= 0)
@@ -153,33 +153,51 @@ static int flush_entries(struct flush *f, struct nl_sock *s)
     return r >= 0 && f->no_memory ? -NLE_NOMEM : r;
 }
 
-/* Does the namespace remember any? No also where the kernel knows no conntrack: to ask loads it. */
-static bool has_any(void)
+/* Does the namespace remember any? To look through them takes the longer the larger the host's table is,
+ * and is done without need where none are. No also where the kernel knows no conntrack: to ask loads it. */
+static bool has_any(int fd)
 {
-    cleanup_fd int fd = open("/proc/sys/net/netfilter/nf_conntrack_count", O_RDONLY | O_CLOEXEC);
     char digit = '0';
 
     return fd >= 0 && read(fd, &digit, 1) == 1 && digit != '0';
 }
 
+/* How many there are, and of a user's own namespace then the netlink socket. */
+static int open_count(const struct flush *f, int *ret_queue)
+{
+    static const char *const kinds[] = { "connections", "1", "netfilter", "1", NULL };
+    int fd, r;
+
+    if (f->place.user_fd >= 0) {
+        *ret_queue = inside_start(&f->place, kinds);
+        return *ret_queue < 0 ? *ret_queue : inside_take(*ret_queue);
+    }
+    r = enter_netns(f->place.net_fd); /* with this thread */
+    if (r < 0)
+        return r;
+    fd = open("/proc/sys/net/netfilter/nf_conntrack_count", O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
 static void flush_run(struct work *work)
 {
     struct flush *f = (struct flush *)work;
+    cleanup_fd int queue = -EBADF;
+    cleanup_fd int count = open_count(f, &queue);
     struct nl_sock *s;
-    bool inside = f->place.user_fd < 0; /* with this thread */
-    int r = inside ? enter_netns(f->place.net_fd) : 0;
+    int r;
 
-    if (r < 0) {
-        work->code = error_errno(&work->error, work->error.op, -r, "can't enter the namespace");
+    if (count < 0 && count != -ENOENT) {
+        work->code = error_errno(&work->error, work->error.op, -count, "can't enter the namespace");
         return;
     }
-    if (inside && !has_any())
+    if (!has_any(count))
         return;
     work->code = nf_load(work->error.op, &work->error);
     if (work->code < 0)
         return;
     s = nl_socket_alloc();
-    r = s ? flush_entries(f, s) : -NLE_NOMEM;
+    r = s ? flush_entries(f, s, queue) : -NLE_NOMEM;
     if (s)
         nl_socket_free(s);
     if (r < 0)

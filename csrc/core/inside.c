@@ -42,7 +42,7 @@ int inside_take(int fd)
     if (len < 0)
         return -errno;
     if (len == 0)
-        return -ENODATA;
+        return -EPIPE;
     head = CMSG_FIRSTHDR(&message);
     if (head && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(sizeof(int))) {
         memcpy(&came, CMSG_DATA(head), sizeof(came));
@@ -54,12 +54,11 @@ int inside_take(int fd)
     return sys_errno > 0 && sys_errno < 4096 ? (int)-sys_errno : -EIO;
 }
 
-int inside_start(const struct place *place, enum inside first, int tuns)
+int inside_start(const struct place *place, const char *const *kinds)
 {
-    static const char *const names[] = { "tun", "route", "netfilter" };
-    char program[PATH_MAX], count[16];
-    const char *const argv[] = { program,      "descriptors", "3",   "4",   "5",
-                                 names[first], "1",           "tun", count, NULL };
+    enum { MOST_KINDS = 4 };
+    char program[PATH_MAX];
+    const char *argv[5 + 2 * MOST_KINDS + 1] = { program, "descriptors", "3", "4", "5" };
     const char *const envp[] = { NULL };
     struct fcproc_spawn spec = FCPROC_SPAWN_INIT;
     struct fcproc_fd_map map[3] = { { .to = 3 },
@@ -70,8 +69,9 @@ int inside_start(const struct place *place, enum inside first, int tuns)
     int pair[2], r;
 
     if (rootless_program(program, "netns.open", &err) < 0)
-        return -ENOENT;
-    (void)snprintf(count, sizeof(count), "%d", tuns);
+        return -ENOPKG;
+    for (size_t i = 0; i < 2 * MOST_KINDS && kinds[i]; i++)
+        argv[5 + i] = kinds[i];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     map[0].from = pair[1];
@@ -88,14 +88,6 @@ int inside_start(const struct place *place, enum inside first, int tuns)
         return pair[0];
     close_fd(&pair[0]);
     return r;
-}
-
-int inside_open(const struct place *place, enum inside kind)
-{
-    cleanup_fd int queue = inside_start(place, kind, 0);
-    int r = queue < 0 ? queue : inside_take(queue);
-
-    return r == -ENODATA ? -EIO : r;
 }
 
 int tun_open(const struct place *place)

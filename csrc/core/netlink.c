@@ -34,24 +34,24 @@ static int connect_to(void *arg)
 }
 
 /* One of a user's own namespace comes from there. */
-static int socket_connect(fcproc_net *net, struct nl_sock *s, int tuns)
+static int socket_connect(fcproc_net *net, struct nl_sock *s, const char *tuns)
 {
     const struct place *place = &net->place;
     int fd, r;
 
     if (place->user_fd < 0)
         return place->net_fd < 0 ? connect_here(s) : thread_call(place->net_fd, connect_to, s);
-    net->tuns = inside_start(place, INSIDE_ROUTE, tuns);
+    net->tuns = inside_start(place, (const char *const[]){ "route", "1", "tun", tuns, NULL });
     fd = net->tuns < 0 ? net->tuns : inside_take(net->tuns);
     if (fd < 0)
-        return fd == -ENODATA ? -EIO : fd;
+        return fd;
     r = nl_socket_set_fd(s, NETLINK_ROUTE, fd);
     if (r < 0)
         close_fd(&fd);
     return r < 0 ? -ENOMEM : 0;
 }
 
-int netlink_open(fcproc_net *net, int tuns)
+int netlink_open(fcproc_net *net, const char *tuns)
 {
     struct nl_sock *s = nl_socket_alloc();
     int one = 1;

@@ -275,14 +275,12 @@ int rootless_wait(int fd, int events);
  * says nothing. */
 int rootless_report(int fd, char *buf, size_t size);
 enum { ROOTLESS_REPORT = 512 };
-enum inside { INSIDE_TUN, INSIDE_ROUTE, INSIDE_NETFILTER };
-/* Of a user's own namespace: a queue of descriptors that a program has opened there, the first of that kind
- * and as many of /dev/net/tun; -errno. They are in no table, ours or another's, until they are taken. */
-int inside_start(const struct place *place, enum inside first, int tuns);
-/* The next one; -ENODATA: that was all; or why there is none. */
+/* Of a user's own namespace: a queue of descriptors that a program has opened there, of kinds as
+ * descriptors.c has them, each with a number; -errno. They are in no table, ours or another's, until they
+ * are taken. */
+int inside_start(const struct place *place, const char *const *kinds);
+/* The next one; why it could not be opened; or -EPIPE: that was all. */
 int inside_take(int queue);
-/* One; or -errno. */
-int inside_open(const struct place *place, enum inside kind);
 /* /dev/net/tun in a place that we may enter ourselves; or -errno. */
 int tun_open(const struct place *place);
 

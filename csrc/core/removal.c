@@ -214,9 +214,11 @@ static void removal_run(struct work *work)
 {
     struct removal *job = (struct removal *)work;
     struct fcproc_net net = { .place = PLACE_INIT, .tuns = -EBADF };
-    int tuns = job->remove == work_taps ? (int)(job->n < HELD_AT_ONCE ? job->n : HELD_AT_ONCE) : 0;
+    size_t n = job->remove == work_taps ? job->n : 0;
+    char tuns[16];
     int r = 0;
 
+    (void)snprintf(tuns, sizeof(tuns), "%zu", n < HELD_AT_ONCE ? n : (size_t)HELD_AT_ONCE);
     if (job->place.user_fd >= 0)
         r = place_copy(&job->place, &net.place);
     else

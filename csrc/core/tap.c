@@ -21,18 +21,15 @@ enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
 /* The namespace is that of whoever opens the device. */
 static int open_tun(fcproc_net *net)
 {
-    int fd = -ENODATA;
+    int fd = net->tuns < 0 ? -EPIPE : inside_take(net->tuns);
 
     if (net->place.user_fd < 0)
         return tun_open(&net->place);
-    if (net->tuns >= 0)
-        fd = inside_take(net->tuns);
-    if (fd != -ENODATA)
+    if (fd != -EPIPE)
         return fd;
     close_fd(&net->tuns);
-    net->tuns = inside_start(&net->place, INSIDE_TUN, TUNS_AT_ONCE - 1);
-    fd = net->tuns < 0 ? net->tuns : inside_take(net->tuns);
-    return fd == -ENODATA ? -EIO : fd;
+    net->tuns = inside_start(&net->place, (const char *const[]){ "tun", TUNS_AT_ONCE, NULL });
+    return net->tuns < 0 ? net->tuns : inside_take(net->tuns);
 }
 
 int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)

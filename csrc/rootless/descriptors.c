@@ -24,15 +24,17 @@ static int open_netlink(int protocol)
 
 static int open_one(const char *kind)
 {
+    bool is_tun = strcmp(kind, "tun") == 0;
+    const char *path = is_tun ? "/dev/net/tun" : "/proc/sys/net/netfilter/nf_conntrack_count";
     int fd;
 
     if (strcmp(kind, "route") == 0)
         return open_netlink(NETLINK_ROUTE);
     if (strcmp(kind, "netfilter") == 0)
         return open_netlink(NETLINK_NETFILTER);
-    fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    fd = open(path, (is_tun ? O_RDWR | O_NONBLOCK : O_RDONLY) | O_CLOEXEC);
     if (fd < 0)
-        fail("can't open /dev/net/tun");
+        fail("can't open %s", path);
     return fd;
 }
 

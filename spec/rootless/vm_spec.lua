@@ -90,6 +90,29 @@ describe("an ordinary user", function()
   end)
 end)
 
+describe("what an ordinary user's namespaces remember of a guest", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is forgotten, and of no other", function()
+    rootless.run([[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { network = true }))
+      local function flush(...)
+        return select(2, complete(must(manager.net:flush_conntrack({ ... }))))
+      end
+      equal(0, flush(vm:address())) -- nothing is remembered there yet
+      -- Where rules ask for it the kernel does.
+      must(fcproc.runner():run({ "nft", "add table ip t; add chain ip t c { type filter hook output priority 0; }; "
+        .. "add rule ip t c ct state new accept" }, { netns = manager.config.netns }))
+      must(support.pings(manager.config.netns, vm:address()))
+      equal(0, flush("172.30.0.99"))
+      equal(1, flush(vm:address()))
+      equal(0, flush(vm:address()))
+    ]])
+  end)
+end)
+
 describe("an ordinary user's TAP", function()
   before_each(support.before_each)
   after_each(support.after_each)
@@ -103,7 +126,7 @@ describe("an ordinary user's TAP", function()
         tostring(support.own_pid()), "0.2", ready }))
       support.eventually("it is traced", function() return core.stat(ready) end)
       -- More than are opened at once.
-      for i = 1, 20 do
+      for i = 1, 40 do
         local name = "tap" .. i
         must(manager:create_tap(name))
         -- Made right in place, as its VMM would have it: busy as long as another has it open.
