@@ -510,15 +510,16 @@ $(BUILD)/%: spec/support/%.c $(wildcard spec/support/*.h) $(BUILD)/libfcproc.a $
 	$(CC) $(CFLAGS) $(BASE_CFLAGS) $(LUA_CFLAGS) $(SANITIZER) -rdynamic -o $@ $< \
 		$(BINDING_OBJS) $(BUILD)/libfcproc.a $(CORE_LIBS) -llua5.4 -ldl
 
-$(BUILD)/bench-bare $(BUILD)/bench-bare-vms: $(BUILD)/bench-%: spec/bench/%.c spec/bench/bare.h
+BENCH_PROGRAMS := $(patsubst %,$(BUILD)/bench-%,bare bare-vms bare-tcp)
+$(BENCH_PROGRAMS): $(BUILD)/bench-%: spec/bench/%.c spec/bench/bare.h
 	$(CC) -O2 -Wall -Wextra $(WERROR) -o $@ $<
 
 # The primitives, and whole VMs; BENCH=vms or BENCH=bench is one of them.
-BENCH ?= bench vms disks image
+BENCH ?= bench vms rootless disks image
 
-bench: DEPS_EXTRA = mmdebstrap
+bench: DEPS_EXTRA = mmdebstrap passt
 bench: deps
-	@$(MAKE) -s module $(BUILD)/bench-bare $(BUILD)/bench-bare-vms
+	@$(MAKE) -s module $(BENCH_PROGRAMS)
 	@for part in $(BENCH); do \
 		$(FROM_CHECKOUT) $(LUA) spec/bench/$$part.lua $(BUILD) $(call q,$(FIRECRACKER)) || exit 1; done
 

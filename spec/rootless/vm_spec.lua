@@ -103,7 +103,8 @@ describe("what an ordinary user's namespaces remember of a guest", function()
       end
       equal(0, flush(vm:address())) -- nothing is remembered there yet
       -- Where rules ask for it the kernel does.
-      must(fcproc.runner():run({ "nft", "add table ip t; add chain ip t c { type filter hook output priority 0; }; "
+      must(fcproc.runner():run({ "nft", "add table ip t; "
+        .. "add chain ip t c { type filter hook output priority 0; }; "
         .. "add rule ip t c ct state new accept" }, { netns = manager.config.netns }))
       must(support.pings(manager.config.netns, vm:address()))
       equal(0, flush("172.30.0.99"))

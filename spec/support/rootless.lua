@@ -10,7 +10,7 @@ M.UID = 4321
 
 -- $1 is the folder. The user's home is in it.
 local WORLD = [[
-mkdir "$1/dev" "$1/home"
+mkdir -p "$1/dev" "$1/home"
 mount -t tmpfs -o mode=755 none "$1/dev"
 mknod -m 666 "$1/dev/kvm" c 10 232
 mknod -m 666 "$1/dev/tun" c 10 200
@@ -18,8 +18,8 @@ mount --bind "$1/dev/kvm" /dev/kvm
 mount --bind "$1/dev/tun" /dev/net/tun
 chown UID:UID "$1/home"
 export HOME="$1/home"
-exec ENTER setpriv --reuid UID --regid UID --clear-groups "$0" "$1/script.lua" "$1"
 ]]
+local AS_USER = "setpriv --reuid UID --regid UID --clear-groups "
 
 -- A host's network of its own: a default route, and other addresses that are no loopback.
 M.NETWORK = [[unshare --net sh -ec 'ip link set lo up
@@ -58,8 +58,17 @@ kill "$0"; exec "$@"'\'' "$member" "$@"' sh]]
 function M.run(text, within)
   local dir <close> = support.folder()
   support.sh{ "chmod", "755", dir.path }
-  local world = WORLD:gsub("UID", tostring(M.UID)):gsub("ENTER", function() return within or "" end)
-  mounts(dir, world, PRELUDE:format(support.firecracker()) .. text)
+  local world = WORLD .. "exec " .. (within or "") .. " " .. AS_USER .. '"$0" "$1/script.lua" "$1"\n'
+  mounts(dir, world:gsub("UID", tostring(M.UID)), PRELUDE:format(support.firecracker()) .. text)
+end
+
+---The words that run a command as that user.
+---@param folder string  which the user can pass through
+---@param ... string      the command
+---@return string[]
+function M.command(folder, ...)
+  local world = WORLD .. "shift\nexec " .. AS_USER .. '"$@"'
+  return { "unshare", "--mount", "sh", "-ec", (world:gsub("UID", tostring(M.UID))), "sh", folder, ... }
 end
 
 return M
