@@ -49,8 +49,8 @@ local function main(count)
     for i, vm in ipairs(vms) do
       pings[i] = function(run_ctx)
         assert(assert(vm:console()):wait_for("fcproc guest: ready", 30, run_ctx))
-        assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", vm:address() }, { netns = manager.config.netns },
-          run_ctx))
+        assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", vm:address() },
+          { netns = manager.config.netns }, run_ctx))
       end
     end
     return fcproc.run(pings, ctx)

@@ -41,7 +41,8 @@ local function main()
 
   local clone <close> = assert(fcproc.vm.restore(manager, DIR .. "/.snapshot", { id = "clone" }, ctx))
   print(("%s runs: pid %d, address %s"):format(clone.id, clone:pid(), clone:address()))
-  assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", clone:address() }, { netns = manager.config.netns }, ctx))
+  assert(manager.runner:run({ "ping", "-c", "1", "-W", "5", clone:address() },
+    { netns = manager.config.netns }, ctx))
   -- Our own ladder: what is tried, and for how long.
   report = assert(clone:stop({ { "ctrl_alt_del", 10 }, { "sigkill", 5 } }, ctx))
   print(("%s: %s by %s"):format(clone.id, report.outcome, report.step))

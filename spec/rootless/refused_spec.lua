@@ -74,8 +74,8 @@ describe("an ordinary user is told", function()
       local cli = { support.lua, must(core.absolute_path("lua/bin/fcproc")), "ps" }
       local err = fails("exit_status", fcproc.runner():run{ "env", "-u", "HOME", table.unpack(cli) })
       equal(2, err.status)
-      check(err.stderr:find("there is no HOME to have VMs in: set it, or say where they are with --runtime-dir",
-        1, true), err.stderr)
+      check(err.stderr:find("there is no HOME to have VMs in: set it, or say where they are with "
+        .. "--runtime-dir", 1, true), err.stderr)
       must(core.symlink("/tmp", home .. "/link"))
       refused("conflict", home .. "/link", home .. "/link is no folder of its own but a link or a file")
     ]])

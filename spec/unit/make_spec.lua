@@ -50,8 +50,8 @@ case "$1" in --version) echo 1 ;; *) echo "Package $2 was not found" >&2; exit 1
   end)
 
   it("tells an ordinary user which packages root is to install", function()
-    local argv = { "setpriv", "--reuid", "65534", "--clear-groups", "env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL",
-      "make", "-s", "deps", "DEPS_BUILD=make", "DEPS_RUN=no-such-one make no-such-two" }
+    local argv = { "setpriv", "--reuid", "65534", "--clear-groups", "env", "-u", "MAKEFLAGS",
+      "-u", "MAKELEVEL", "make", "-s", "deps", "DEPS_BUILD=make", "DEPS_RUN=no-such-one make no-such-two" }
     local err = support.fails("exit_status", fcproc.runner():run(argv))
     assert.is_truthy(err.stderr:find("packages are missing; as root: apt-get install --no-install-recommends "
       .. "no-such-one no-such-two", 1, true), err.stderr)
