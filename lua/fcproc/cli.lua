@@ -68,7 +68,7 @@ end
 
 local function run(args, to)
   local folder, homeless = args.runtime_dir, nil
-  if not folder then folder, homeless = config.default_folder() end
+  if not folder then folder, homeless = config.runtime_dir() end
   if not folder then return to:fail(homeless) end
   local manager <close>, err = managers.new{
     runtime_dir = folder,

@@ -37,7 +37,7 @@ local M = {
   process = process.open,
   codes = errors.codes,
   guest_path = guest.path,
-  runtime_dir = config.default_folder,
+  runtime_dir = config.runtime_dir,
   is_error = errors.is_error,
 }
 

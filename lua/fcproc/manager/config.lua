@@ -71,7 +71,7 @@ end
 ---~/.local/state/fcproc, which outlasts his sessions and is no memory, or fcproc in $XDG_STATE_HOME.
 ---@return string? path
 ---@return fcproc.Error? err  ERR_INVALID: it has no home
-function M.default_folder()
+function M.runtime_dir()
   local state, home = os.getenv("XDG_STATE_HOME"), os.getenv("HOME")
   if core.own_uid() == 0 then return "/run/fcproc" end
   if state and state:sub(1, 1) == "/" then return state .. "/fcproc" end
