@@ -260,7 +260,9 @@ FCPROC_API int fcproc_image_read_archive(fcproc_image_tree *handle,
     a = (struct archive_job *)job;
     a->fd = -EBADF;
     a->layer = spec->layer;
-    a->name = strdup(spec->path ? spec->path : "the stream");
+    a->name = strdup(spec->path                 ? spec->path
+                     : spec->fd == STDIN_FILENO ? "standard input"
+                                                : "the stream");
     job->changes_tree = true;
     r = a->name ? open_archive(a, spec, err) : image_nomem(err, READ);
     if (r == 0)

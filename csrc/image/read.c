@@ -30,6 +30,10 @@ static int archive_failed(struct reader *r)
         return r->stream.code;
     if (archive_errno(r->archive) == ENOMEM)
         return nomem(r);
+    if (r->stream.plain == 0 && r->stream.in_end)
+        return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                           "%s is empty: a tar has at least the two blocks of zeros that end it",
+                           SHOWN(r->stream.name, strlen(r->stream.name)));
     return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
                        "%s is cut or damaged%s%s: %s",
                        SHOWN(r->stream.name, strlen(r->stream.name)),

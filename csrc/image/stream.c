@@ -283,6 +283,8 @@ static int begin(struct stream *s)
         return r;
     if (begins_gzip(s))
         return begin_gzip(s);
+    if (s->in_end) /* nothing at all, of which libarchive makes an error of its own */
+        return 0;
     r = begin_other(s);
     /* Not packed at all: it is read without libarchive's filters, which could not skip. */
     return r == 0 && s->kind == STREAM_PLAIN ? restart(s) : r;

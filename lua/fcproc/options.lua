@@ -24,6 +24,11 @@ function M.raise(message)
   error(message, info and level or 0)
 end
 
+---A word with its article.
+---@param word string
+---@return string
+function M.a(word) return (word:find("^[aeiou]") and "an " or "a ") .. word end
+
 local function sorted_keys(known)
   local names = {}
   for name in pairs(known) do names[#names + 1] = name end
@@ -53,7 +58,7 @@ function M.check(options, known, what)
       end
     end
     if not fits then
-      M.raise(("%s: option '%s' must be a %s, not a %s"):format(what, key, types:gsub("|", " or "),
+      M.raise(("%s: option '%s' must be %s, not a %s"):format(what, key, M.a(types:gsub("|", " or ")),
         type(value)))
     end
   end
@@ -66,7 +71,7 @@ end
 ---@param name string
 function M.argument(value, wanted, what, name)
   if type(value) ~= wanted and math.type(value) ~= wanted then
-    M.raise(("%s: %s must be a %s, not a %s"):format(what, name, wanted, type(value)))
+    M.raise(("%s: %s must be %s, not a %s"):format(what, name, M.a(wanted), type(value)))
   end
 end
 

@@ -206,6 +206,37 @@ describe("a build", function()
     nothing_but(dir, "out", "root")
   end)
 
+  it("takes what a path, or a name in the store, is sure to mean", function()
+    local layout = images.layout(dir:file("layout"))
+    local manifest = layout:image{ BASE, UPPER }
+    layout:write{ images.named(manifest, "localhost/me:1"), images.named(layout:image{ BASE }, "base") }
+    for _, name in ipairs{ ":localhost/me:1", "@" .. manifest.digest } do
+      must(fcproc.image.build(layout.path .. name, dir:file("out"), { format = "tar" }))
+      is_flat(dir:file("out"))
+    end
+    local err = fails("not_found", fcproc.image.build(layout.path .. ":other", dir:file("new")))
+    assert.is_truthy(err.message:find("localhost/me:1", 1, true), err.message)
+    local tar = dir:file("out")
+    err = fails("not_found", fcproc.image.build(tar .. ":me:1", dir:file("new")))
+    assert.is_truthy(err.message:find(("oci-archive:%s:me:1 or docker-archive:%s:me:1"):format(tar, tar), 1,
+      true), err.message)
+    must(fcproc.image.build(tar .. "@" .. images.sha256(support.read_file(tar)), dir:file("new")))
+    fails("invalid", fcproc.image.build(tar .. "@" .. images.sha256("x"), dir:file("new")))
+    fails("invalid", fcproc.image.build(dir.path .. "@" .. images.sha256("x"), dir:file("new")))
+    local options = { format = "tar", name = "flat", store = dir:file("store") }
+    must(fcproc.image.build(tar, nil, options))
+    local again = { format = "tar", store = options.store, as_is = true }
+    must(fcproc.image.build("flat", dir:file("again"), again))
+    assert.is_true(support.read_file(tar) == support.read_file(dir:file("again")))
+    local facts = must(fcproc.image.inspect("flat", { store = options.store }))
+    assert.are.equal("no_init", facts.warnings[1].name)
+    fails("not_found", fcproc.image.inspect("disk", { store = options.store }))
+    must(fcproc.image.build("flat", nil, { name = "disk", store = options.store }))
+    err = fails("unsupported", fcproc.image.inspect("disk", { store = options.store }))
+    assert.is_truthy(err.message:find("take what it was built of, flat, or keep it as a tar", 1, true),
+      err.message)
+  end)
+
   it("puts in and takes out what it is told to", function()
     support.write_file(dir:file("a.tar"), BASE)
     local report = must(fcproc.image.build(dir:file("a.tar"), dir:file("out"), { format = "tar", time = 7,

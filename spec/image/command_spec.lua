@@ -116,10 +116,34 @@ describe("fcproc image", function()
       assert.are.equal(2, run{ "image", "build", source, own("x"), "--max-size", size }.status)
       assert.are.equal(2, run{ "image", "inspect", source, "--max-size", size }.status)
     end
-    assert.are.equal(2, run{ "image", "build", source }.status)
+    local done = run{ "image", "build", source }
+    assert.are.equal(2, done.status)
+    assert.is_truthy(done.err:find("no target is given: name the file", 1, true), done.err)
     assert.are.equal(3, run{ "image", "build", "no-such-name", own("x") }.status)
     assert.are.equal(124, run{ "--timeout", "0", "image", "build", source, own("x") }.status)
+    local pipe <close> = must(imagecore.pipe())
+    do
+      local waiting <close> = cli.start(world, { "--timeout", "0.3", "image", "build", "tar:-",
+        world.folder:file("x") }, { stdin = pipe:reader() })
+      assert.are.equal(124, waiting:wait())
+      assert.are.equal("fcproc: reading was not finished when the context's deadline passed (deadline)\n",
+        support.read_file(waiting.err))
+    end
+    for _, from in ipairs{ "tar:-", "docker-archive:-", "tar:/dev/null" } do
+      done = cli.run(world, { "image", "build", from, world.folder:file("x") }, { input = "" })
+      assert.are.equal(2, done.status)
+      assert.is_truthy(done.err:find(from:find("-", 1, true) and "standard input is empty"
+        or "/dev/null is empty", 1, true), done.err)
+    end
     assert.are.equal("", support.sh{ "ls", "-A", world.folder:file("own") })
+  end)
+
+  it("makes an initrd, and says when it has no modules", function()
+    local _, err = works{ "image", "initrd", own("initrd") }
+    assert.is_truthy(err:find("warning: it has no modules", 1, true), err)
+    local done = run{ "image", "initrd", own("other"), "--module", "virtio_blk" }
+    assert.are.equal(2, done.status)
+    assert.is_truthy(done.err:find("are looked for where modules (--modules) says", 1, true), done.err)
   end)
 
   it("reads names in any locale as the bytes that they are", function()

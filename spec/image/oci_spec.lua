@@ -190,7 +190,7 @@ describe("an OCI layout", function()
       layout:write{ layout:image({ TAR }, { change = change, change_config = change_config }) }
       return layout.path
     end
-    refused("invalid", "says that it is a", with(function(m) m.mediaType = images.INDEX end))
+    refused("invalid", "says that it is application/vnd", with(function(m) m.mediaType = images.INDEX end))
     refused("invalid", "both an index and a manifest", with(function(m) m.manifests = images.EMPTY end))
     refused("unsupported", "artifact", with(function(m)
       m.config.mediaType, m.artifactType = "application/vnd.oci.empty.v1+json", "application/spdx+json"

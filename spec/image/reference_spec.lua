@@ -41,6 +41,7 @@ describe("a reference", function()
     for _, path in ipairs{ "/srv/x", "./x", "../x", "./a b:\xff" } do
       assert.are.same({ transport = "path", path = path }, parsed(path))
     end
+    assert.are.same({ transport = "path", path = "./x", digest = DIGEST }, parsed("./x@" .. DIGEST))
     for _, word in ipairs{ "debian", "debian:12", "me/debian:12", "rootfs.tar" } do
       assert.are.same({ transport = "store", name = word }, parsed(word))
     end

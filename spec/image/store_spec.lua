@@ -103,7 +103,8 @@ describe("a store", function()
     local err = fails("not_found", store:find("debian:12"))
     assert.is_truthy(err.message:find("fcproc image build SOURCE --name debian:12", 1, true), err.message)
     fails("not_found", store:tag("x", "cccc3333"))
-    for _, bad in ipairs{ "", "a b", "../x", "a//b", "a/", "-a", "@kernels", ("x"):rep(300) } do
+    for _, bad in ipairs{ "", "a b", "../x", "a//b", "a/", "-a", "@kernels", ("x"):rep(300), "tar:x",
+      "oci-archive:x", "docker:x", "docker-daemon:x:y" } do
       fails("invalid", store:tag(bad, "aaaa1111"))
     end
     fails("not_found", store:find("../images/aaaa1111"))

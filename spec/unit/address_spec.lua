@@ -59,7 +59,7 @@ describe("address.subnet", function()
     assert.is_truthy(fails("invalid", address.subnet("10.0.0.7", 30)).message
       :find("the broadcast address", 1, true))
     fails("invalid", address.subnet("fd00::1", 24))
-    raises("prefix must be a integer", address.subnet, "10.0.0.1", "24")
+    raises("prefix must be an integer", address.subnet, "10.0.0.1", "24")
   end)
 end)
 

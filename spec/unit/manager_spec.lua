@@ -16,7 +16,7 @@ describe("fcproc.new", function()
     raises("unknown option 'brige_name'; known: bridge_ip, bridge_name", function()
       fcproc.new{ brige_name = "x" }
     end)
-    raises("option 'cidr' must be a integer or string, not a table", function()
+    raises("option 'cidr' must be an integer or string, not a table", function()
       fcproc.new{ cidr = {} }
     end)
     raises("options must be a table", function() fcproc.new("x") end)

@@ -127,8 +127,9 @@ function M.inspect(cli)
   if err then return nil, err end
   local bar <close>, tell = progress.new(cli.output)
   local facts
-  facts, err = images.inspect(args.source, { platform = args.platform, authfile = args.authfile,
-    policy = args.policy, tls_verify = not args.no_tls_verify, limits = limits, progress = tell }, cli.ctx)
+  facts, err = images.inspect(args.source, { platform = args.platform, store = args.store,
+    authfile = args.authfile, policy = args.policy, tls_verify = not args.no_tls_verify, limits = limits,
+    progress = tell }, cli.ctx)
   bar:close()
   if not facts then return nil, err end
   cli.output:result(facts, LISTS, inspect_text)

@@ -124,6 +124,10 @@ local function do_initrd(cli)
   local made, err = require("fcproc.image.initrd").initrd({ to = args.target, modules = args.modules,
     more = args.module, gzip = args.gzip }, cli.ctx)
   if not made then return nil, err end
+  if not args.modules then
+    cli.output:note("warning: it has no modules: only a kernel that has all that it needs built in finds its "
+      .. "root by it; --modules /lib/modules/VERSION puts them in")
+  end
   for _, module in ipairs(made.absent) do
     if module.needed then
       cli.output:note("warning: there is no module %s%s", module.name,

@@ -265,7 +265,7 @@ end
 local function add_image_builds(image, command)
   local build = command(image, "build", "Build a disk, as an ordinary user.")
   build:argument("source", "dir:FOLDER, tar:FILE, oci:FOLDER, oci-archive:FILE, docker-archive:FILE, "
-    .. "docker://NAME, a path, or a name in the store.")
+    .. "docker://NAME, a path, or the name of a tar in the store.")
   build:argument("target", "The file; it is replaced. With --name it may be left out."):args("?")
   build:option("--format", "What it is to be; default: ext4."):argname("<format>")
     :choices{ "ext4", "squashfs", "tar", "initrd" }

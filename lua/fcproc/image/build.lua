@@ -117,11 +117,6 @@ local function seconds_of(text)
   return at >= 0 and math.tointeger(at) or nil
 end
 
-local function folder_of(path)
-  local folder = path:match("^(.*)/[^/]*$")
-  return folder == "" and "/" or folder or "."
-end
-
 -- What decides on the content, for the manifest.
 local function source_facts(opened, facts)
   local image = opened.image
@@ -160,7 +155,8 @@ function M.source_options(options, folder, ctx)
   local limits = { spool_folder = folder }
   for name, value in pairs(options.limits or {}) do limits[name] = value end
   return { platform = platform, limits = limits, folder = folder, ctx = ctx, progress = options.progress,
-    authfile = options.authfile, policy = options.policy, tls_verify = options.tls_verify }
+    authfile = options.authfile, policy = options.policy, tls_verify = options.tls_verify,
+    store = options.store }
 end
 
 ---@class fcproc.ImageBuild  one that is under way
@@ -322,9 +318,12 @@ end
 
 local function check_target(target, options)
   if target == nil and options.name then target = "/tmp/" .. options.name:gsub("/", "-") end
-  if target == nil or target == "" or target:sub(-1) == "/" then
+  if target == nil then
+    return nil, errors.new{ code = "invalid", op = "image.build",
+      message = "no target is given: name the file that is to be made, or keep it in the store (--name)" }
+  elseif target == "" or target:sub(-1) == "/" then
     return nil, errors.new{ code = "invalid", op = "image.build", path = target,
-      message = ("the target '%s' is no file's name"):format(target or "") }
+      message = ("the target %s is no file's name"):format(errors.quoted(target, 200)) }
   end
   return outputs.check(target, options)
 end
@@ -334,7 +333,7 @@ end
 ---    local report = fcproc.image.build("oci:/srv/debian", "/srv/debian.ext4", { size = "2GiB" })
 ---    for _, warning in ipairs(report.warnings) do print(warning.message, warning.fix) end
 ---@param source string   "dir:", "tar:", "oci:", "oci-archive:", "docker-archive:", "docker://", a path, or
----                       a name in the store
+---                       the name of a tar in the store
 ---@param target string?  the file; replaced when it is there
 ---@param options fcproc.BuildOptions?
 ---@param ctx fcproc.Context?
@@ -353,7 +352,7 @@ function M.build(source, target, options, ctx)
   if options.name then
     report, err = build_into_store(source, target, options, ctx)
   else
-    local build <close>, problem = open(source, options, folder_of(target), ctx)
+    local build <close>, problem = open(source, options, outputs.folder_of(target), ctx)
     if not build then return nil, problem end
     local from, to = build.source.path and core.stat(build.source.path, true), core.stat(target, true)
     if from and to and from.dev == to.dev and from.ino == to.ino then

@@ -97,7 +97,7 @@ function M.find(ref, opts, ctx)
   if is_path(ref) then image, err = of_path(ref) else image, err = of_store(ref, store, opts.pull, ctx) end
   if not image then return nil, err end
   if image.kind and image.kind ~= "ext4" and image.kind ~= "squashfs" then
-    return invalid("%s is no disk: it is a %s", errors.quoted(ref, 80), image.kind)
+    return invalid("%s is no disk: it is %s", errors.quoted(ref, 80), options.a(image.kind))
   end
   return image, store
 end

@@ -3,6 +3,7 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local options_of = require "fcproc.options"
 
 local M = {}
 
@@ -46,7 +47,7 @@ local function wanted(path, value, time)
     local kind = OVERLAY[key]
     if not kind then return invalid(path, "unknown field '%s'", tostring(key)) end
     if type(item) ~= kind and math.type(item) ~= kind then
-      return invalid(path, "'%s' must be a %s, not a %s", key, kind, type(item))
+      return invalid(path, "'%s' must be %s, not a %s", key, options_of.a(kind), type(item))
     end
   end
   local sources = (value.data and 1 or 0) + (value.from and 1 or 0) + (value.target and 1 or 0)

@@ -2,6 +2,7 @@
 -- loads them, follows ip=, and mounts the root, or a disk of the VM's own over it.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local guest = require "fcproc.guest"
 local imagecore = require "fcproc.imagecore"
 local jobs = require "fcproc.image.jobs"
@@ -101,6 +102,10 @@ function M.initrd(opts, ctx)
   options.check(opts, initrd_options, "image.initrd")
   options.argument(opts.to, "string", "image.initrd", "to")
   local init, err
+  if opts.more and #opts.more > 0 and not opts.modules then
+    return nil, errors.new{ code = "invalid", op = "image.initrd",
+      message = "more modules (more, --module) are looked for where modules (--modules) says" }
+  end
   if opts.init then init, err = core.absolute_path(opts.init) else init, err = guest.init_path() end
   if not init then return nil, err end
   local set

@@ -15,6 +15,7 @@ local M = {}
 ---@field platform string?
 ---@field limits fcproc.ImageLimits?
 ---@field folder string?       where contents lie meanwhile; default: /var/tmp
+---@field store (string|fcproc.ImageStore)?  where a name is looked for; default: the user's own
 ---@field authfile string?
 ---@field policy string?
 ---@field tls_verify boolean?
@@ -32,8 +33,8 @@ local M = {}
 ---@field warnings fcproc.ImageWarning[]
 ---@field notes string[]
 
-local KNOWN = { platform = "string", limits = "table", folder = "string", authfile = "string",
-  policy = "string", tls_verify = "boolean", progress = "function" }
+local KNOWN = { platform = "string", limits = "table", folder = "string", store = "string|table",
+  authfile = "string", policy = "string", tls_verify = "boolean", progress = "function" }
 
 ---Reads an image, an archive or a folder, and tells what is in it.
 ---@param source string  as fcproc.image.build's

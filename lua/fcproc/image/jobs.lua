@@ -21,7 +21,12 @@ function M.run(job, ctx, progress)
     local ready, err = loop.complete(ctx, core.wait_readable(job:fd(), progress and SLICE, ctx))
     if progress then progress(job:progress()) end
     if ready then return job:result() end
-    if err.code ~= "wait_timeout" then return nil, err end
+    if err.code ~= "wait_timeout" then
+      -- What it waits for is a descriptor, which tells nobody what was not done.
+      err.message = err.message:gsub("^nothing to read from descriptor %d+",
+        (job:progress().step or "working") .. " was not finished")
+      return nil, err
+    end
   end
 end
 

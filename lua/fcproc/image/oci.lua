@@ -63,7 +63,7 @@ end
 local function check_kind(blobs, value, descriptor, what)
   local kind = value.mediaType
   if kind ~= nil and kind ~= descriptor.media_type then
-    return invalid(blobs, "%s, %s, says that it is a %s and not a %s", what, descriptor.digest,
+    return invalid(blobs, "%s, %s, says that it is %s and not %s", what, descriptor.digest,
       tostring(kind), descriptor.media_type)
   end
   if value.manifests ~= nil and (value.layers ~= nil or value.config ~= nil) then

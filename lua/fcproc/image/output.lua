@@ -8,7 +8,9 @@ local imagecore = require "fcproc.imagecore"
 local jobs = require "fcproc.image.jobs"
 local layout = require "fcproc.image.layout"
 local loop = require "fcproc.loop"
+local options_of = require "fcproc.options"
 local process = require "fcproc.process"
+local disk_room = require "fcproc.resources.room"
 local programs = require "fcproc.programs"
 local sizes = require "fcproc.image.size"
 local tail = require "fcproc.tail"
@@ -25,6 +27,7 @@ local TARGET = "/proc/self/fd/" .. TARGET_FD
 local COMPRESSOR = "zstd" -- that kernels from 4.14 on may know, and any host unpacks fast
 local ENOSPC, EPIPE = 28, 32
 local MIB = 1 << 20
+local FULL = MIB -- what is less is as good as nothing
 local BYTES = 1 << 40
 local APPARENT = 64 << 30 -- a hole costs nothing to who sends one, and here all that is read
 
@@ -51,6 +54,14 @@ local UUID = "^" .. ("%x"):rep(8) .. ("%-" .. ("%x"):rep(4)):rep(3) .. "%-" .. (
 local function fail(code, path, format, ...)
   return nil, errors.new{ code = code, op = "image.write", path = path,
     message = errors.shown(format:format(...)) }
+end
+
+---The folder in which a file is, or will be.
+---@param path string
+---@return string
+function M.folder_of(path)
+  local folder = path:match("^(.*)/[^/]*$")
+  return folder == "" and "/" or folder or "."
 end
 
 -- ---- programs --------------------------------------------------------------------------------
@@ -95,7 +106,14 @@ function M.tools(format, ctx)
   return tools
 end
 
+-- Programs have words of their own for a full disk.
 local function program_failed(path, name, result)
+  local free = core.disk_free(M.folder_of(path))
+  if free and free < FULL then
+    return nil, errors.new{ code = "system", op = "image.write", path = path, errno = ENOSPC,
+      output = result.stderr, message = ("%s could not make %s: No space left on device"):format(name,
+        errors.shown(path)) }
+  end
   local words = tail.last_line(result.stderr) or tail.last_line(result.stdout)
   return nil, errors.new{ code = "exit_status", op = "image.write", path = path, status = result.status,
     signal = result.signal, output = result.stderr, message = ("%s could not make %s: %s"):format(name,
@@ -264,7 +282,7 @@ function M.check(target, output)
   end
   for _, name in ipairs{ "size", "room", "journal", "label", "uuid", "ea_inode" } do
     if output[name] ~= nil and format ~= "ext4" then
-      return fail("invalid", target, "%s is for ext4, and a %s has none", name, format)
+      return fail("invalid", target, "%s is for ext4, and %s has none", name, options_of.a(format))
     end
   end
   for _, name in ipairs{ "size", "room" } do
@@ -291,16 +309,9 @@ function M.check(target, output)
   return true
 end
 
--- What a full disk lacks.
 local function explained(err, target)
   err.path = err.path or target
-  if err.errno == ENOSPC and err.code == "system" then
-    local free = core.disk_free(target:match("^(.*)/[^/]*$") or ".")
-    if free then
-      err.message = ("%s (%s: %d MiB are free on its disk)"):format(err.message, errors.shown(target),
-        free // MIB)
-    end
-  end
+  disk_room.tell(err, M.folder_of(target))
   return err
 end
 

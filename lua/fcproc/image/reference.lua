@@ -95,13 +95,13 @@ function M.parse(text)
   if text == "" then return invalid("an image's name", "is empty") end
   if text:find("%z") then return invalid(text, "has a NUL in it") end
   local ref = { text = text }
-  if is_path(text) then
-    ref.transport, ref.path = "path", text
-    return ref
-  end
   local rest, digest = pinned(text, text)
   if not rest then return nil, digest end
   ref.digest = digest
+  if is_path(text) then
+    ref.transport, ref.path = "path", rest
+    return ref
+  end
   local name = rest:match("^docker://(.*)$")
   if name then return in_registry(ref, name) end
   local transport, after = rest:match("^([%l%-]+):(.*)$")

@@ -83,14 +83,36 @@ openers["docker-archive"] = function(ref, opts)
   return of_image(ref, opts, archive, docker)
 end
 
+local function is_layout(path)
+  local found = core.stat(path .. "/oci-layout")
+  return found ~= nil and found.type == "file"
+end
+
+-- PATH:NAME without what says that it is one: of a layout, which can be nothing else; nil: it is none.
+local function of_part(ref, opts)
+  local path, tag = ref.path:match("^(.-):(.+)$")
+  if not path or not core.stat(path, true) then return nil end
+  if is_layout(path) then
+    return openers.oci({ text = ref.text, path = path, tag = tag, digest = ref.digest }, opts)
+  end
+  return nil, errors.new{ code = "not_found", op = "image.source", path = ref.path,
+    message = errors.quoted(("there is no %s; of the images in %s one is named like oci-archive:%s:%s or "
+      .. "docker-archive:%s:%s"):format(ref.path, path, path, tag, path, tag), 1000) }
+end
+
 -- A path is what lies there. An archive of an image is told by what is in it, and the tree that was read
 -- for it is the file system's where it is none.
 openers.path = function(ref, opts)
   local info, err = core.stat(ref.path, true)
+  if not info and err.code == "not_found" then
+    local found, why = of_part(ref, opts)
+    if found or why then return found, why end
+  end
   if not info then return nil, err end
   if info.type == "dir" then
-    local layout = core.stat(ref.path .. "/oci-layout")
-    return openers[layout and layout.type == "file" and "oci" or "dir"](ref, opts)
+    if is_layout(ref.path) then return openers.oci(ref, opts) end
+    if ref.digest then return invalid(ref, "a folder has no digest, unless it is an OCI layout") end
+    return openers.dir(ref, opts)
   end
   if info.type == "file" and info.size == 0 then return invalid(ref, "is empty") end
   local archive
@@ -100,8 +122,10 @@ openers.path = function(ref, opts)
   if archive:has("manifest.json") and not archive.tree:stat("/etc") then
     return of_image(ref, opts, archive, docker)
   end
-  return new{ kind = "tar", name = ref.text, path = ref.path, platform = opts.platform, tree = archive.tree,
-    facts = archive.facts }
+  local source = new{ kind = "tar", name = ref.text, path = ref.path, platform = opts.platform,
+    tree = archive.tree, facts = archive.facts }
+  if ref.digest then source:pin(ref.digest) end
+  return source
 end
 
 openers.docker = function(ref, opts)
@@ -118,11 +142,15 @@ end
 -- A word. A file of that name is no image of the store.
 openers.store = function(ref, opts)
   local stores = require "fcproc.image.store"
-  local found, err = stores.source(ref, opts)
-  if found or err.code ~= "not_found" then return found, err end
-  if not ref.digest and core.stat(ref.text, true) then
-    return openers.path({ text = ref.text, path = ref.text }, opts)
+  local entry, err = stores.source(ref, opts)
+  if entry then
+    return openers.tar({ text = ref.text, path = entry.path, digest = ref.digest }, opts)
   end
+  if err.code ~= "not_found" then return nil, err end
+  if ref.digest then return nil, err end
+  if core.stat(ref.text, true) then return openers.path({ text = ref.text, path = ref.text }, opts) end
+  local found, why = of_part({ text = ref.text, path = ref.text }, opts)
+  if found or why then return found, why end
   return nil, err
 end
 
@@ -135,6 +163,7 @@ end
 ---@field authfile string?
 ---@field policy string?
 ---@field tls_verify boolean?
+---@field store (string|fcproc.ImageStore)?  where a word is looked for
 
 ---Opens a source.
 ---@param ref fcproc.ImageReference

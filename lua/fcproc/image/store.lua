@@ -15,6 +15,7 @@ local finally = require "fcproc.finally"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 local prune = require "fcproc.image.prune"
+local references = require "fcproc.image.reference"
 local room = require "fcproc.resources.room"
 local users = require "fcproc.resources.users"
 
@@ -128,6 +129,12 @@ end
 function M.check_tag(name)
   local good = type(name) == "string" and #name <= MOST_TAG and name:find("^[%w][%w._/:-]*$")
     and not name:find("//", 1, true) and not name:find("[/:]$") and not name:find("%.%.", 1)
+  local ref = good and references.parse(name)
+  if good and not (ref and ref.transport == "store") then
+    return nil, errors.new{ code = "invalid", op = "image.tag",
+      message = ("%s can't be an image's name: %s: before it says where a source is"):format(
+        errors.quoted(name, 80), name:match("^[^:]*")) }
+  end
   if good then return true end
   return nil, errors.new{ code = "invalid", op = "image.tag",
     message = ("%s can't be an image's name: letters, digits and - . _ / : between them"):format(
@@ -281,7 +288,7 @@ end
 ---What is in the store as a source of another image.
 ---@param ref { name: string }
 ---@param opts { store: string|fcproc.ImageStore|nil }
----@return nil
+---@return fcproc.StoreEntry? tar
 ---@return fcproc.Error err  ERR_NOT_FOUND: there is none of that name; ERR_UNSUPPORTED: of a disk no other
 ---                          can be built
 function M.source(ref, opts)
@@ -290,8 +297,10 @@ function M.source(ref, opts)
   local entry
   if store then entry, err = store:find(ref.name) end
   if not entry then return nil, err --[[@as fcproc.Error]] end
+  if entry.kind == "tar" then return entry end
   return nil, errors.new{ code = "unsupported", op = "image.source", path = entry.path,
-    message = ("%s is a finished %s in the store, of which no other image can be built: build it of %s again")
+    message = ("%s is a finished %s in the store, which can't be read as a source: take what it was built "
+      .. "of, %s, or keep it as a tar (format = \"tar\", --format tar)")
       :format(ref.name, entry.kind, errors.quoted(entry.source or "what it came from", 200)) }
 end
 
