@@ -98,6 +98,25 @@ static int l_target_resize(lua_State *L)
     return 1;
 }
 
+static void push_copied(lua_State *L, fcproc_image_job *job)
+{
+    (void)job;
+    lua_newtable(L);
+}
+
+/* Target:copy(path) -> Job */
+static int l_target_copy(lua_State *L)
+{
+    struct bind_target *target = check_target(L);
+    const char *path = image_check_string(L, 2);
+    struct bind_job *b = image_new_job(L, 1, push_copied);
+    fcproc_error err = FCPROC_ERROR_INIT;
+
+    if (fcproc_image_target_copy(target->target, path, &b->job, &err) < 0)
+        return image_fail(L, &err);
+    return 1;
+}
+
 static void push_published(lua_State *L, fcproc_image_job *job)
 {
     lua_createtable(L, 0, 1);
@@ -204,6 +223,7 @@ void image_open_write(lua_State *L)
     static const luaL_Reg target_methods[] = {
         { "fd", l_target_fd },
         { "resize", l_target_resize },
+        { "copy", l_target_copy },
         { "publish", l_target_publish },
         { NULL, NULL },
     };

@@ -263,6 +263,24 @@ static int publish_name(target_t *t)
     return r == -EEXIST ? replace(t) : r;
 }
 
+/* As of a file that is written anew. What somebody else has put where all may write may be there to get
+ * what root makes. */
+static void keep_attributes(const target_t *t)
+{
+    struct stat there, made, folder;
+
+    if (fstatat(t->folder, t->name, &there, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(there.st_mode) ||
+        fstat(t->fd, &made) < 0 || fstat(t->folder, &folder) < 0)
+        return;
+    if (there.st_uid != made.st_uid && there.st_uid != folder.st_uid &&
+        (folder.st_mode & (S_IWGRP | S_IWOTH)))
+        return;
+    (void)fchmod(t->fd, there.st_mode & 0777);
+    if ((there.st_uid != made.st_uid || there.st_gid != made.st_gid) &&
+        fchown(t->fd, there.st_uid, there.st_gid) < 0 && fchown(t->fd, (uid_t)-1, there.st_gid) < 0)
+        return; /* it is the builder's: only root gives files away */
+}
+
 static int publish_run(job_t *job)
 {
     struct publish_job *p = (struct publish_job *)job;
@@ -271,6 +289,7 @@ static int publish_run(job_t *job)
     int r;
 
     job_step(job, "syncing");
+    keep_attributes(t);
     if (fsync(t->fd) < 0 || fstat(t->fd, &st) < 0)
         return image_errno(&job->error, PUBLISH, errno, "can't write all of %s to its disk",
                            t->path);

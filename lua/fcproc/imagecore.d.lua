@@ -237,7 +237,14 @@ function Target:fd() end
 ---@return true?, fcproc.Error?
 function Target:resize(bytes) end
 
----Writes it to its disk and gives it its name, replacing a file. The result is { bytes }.
+---All that a regular file holds becomes what the target does, shared where the file system can.
+---@param path string
+---@return fcproc.Job?, fcproc.Error?  its result is {}
+function Target:copy(path) end
+
+---Writes it to its disk and gives it its name. A file that has it is replaced: its mode is kept, and its
+---owner and group where that may be, but not those of somebody else's where others may write. The result
+---is { bytes }.
 ---@return fcproc.Job?, fcproc.Error?
 function Target:publish() end
 

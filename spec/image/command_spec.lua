@@ -67,6 +67,16 @@ describe("fcproc image", function()
     assert.is_truthy(out:find("init +/sbin/init\n") and out:find("\nbad_init: ", 1, true), out)
   end)
 
+  it("tells that a manifest can't be written before there is a target", function()
+    local source = world.folder:file("root.tar")
+    for manifest, status in pairs{ [own("none/x")] = 3, [world.folder:file("x")] = 5, [own("")] = 2,
+      [own("../own/disk")] = 2, ["/dev/stdout"] = 4 } do
+      local done = run{ "image", "build", source, own("disk"), "--manifest", manifest }
+      assert.are.equal(status, done.status, done.err)
+      assert.is_nil(core.stat(own("disk")))
+    end
+  end)
+
   it("makes a store when there is something for it, wherever that is said to be", function()
     local path = own("deep/store")
     assert.is_truthy(works{ "image", "--store", path, "list" }:find("^IMAGE"))

@@ -350,6 +350,22 @@ describe("a target", function()
     must(write(tree, dir:file("old")))
     assert.are.equal("old\n", held:read("a"))
     assert.are.equal(before, names(dir.path))
+    -- With the mode and the owner that it had, but not where anybody could have put it.
+    local function replaced(folder_mode, folder_owner, mode, owner)
+      support.sh{ "chown", folder_owner, dir.path }
+      support.sh{ "chown", owner, dir:file("old") }
+      support.sh{ "chmod", folder_mode, dir.path }
+      support.sh{ "chmod", mode, dir:file("old") }
+      must(write(tree, dir:file("old")))
+      return (support.sh{ "stat", "-c", "%a %u:%g", dir:file("old") }:gsub("\n", ""))
+    end
+    assert.are.equal("640 1234:5678", replaced("755", "0:0", "640", "1234:5678"))
+    assert.are.equal("600 0:0", replaced("1777", "0:0", "600", "0:0"))
+    assert.are.equal("600 1234:5678", replaced("770", "1234:0", "600", "1234:5678"))
+    for _, folder in ipairs{ "1777", "775" } do
+      assert.are.equal("644 0:0", replaced(folder, "0:0", "666", "1234:5678"))
+    end
+    assert.are.equal("755 0:0", replaced("755", "0:0", "4755", "0:0"))
     check(dir:file("old"))
     fails("conflict", write(tree, dir:file("old") .. "/x/y"))
     fails("invalid", write(tree, dir:file("x"), { format = "qcow2" }))

@@ -175,6 +175,19 @@ static int publish(void)
     return r;
 }
 
+static int copy(void)
+{
+    fcproc_image_target *target = NULL;
+    fcproc_image_job *job = NULL;
+    int r = fcproc_image_target_open(in_folder("out/target"), &target, &error);
+
+    if (r == 0)
+        r = fcproc_image_target_copy(target, in_folder("1.tar.gz"), &job, &error);
+    r = finish(r, job);
+    fcproc_image_target_close(target);
+    return r;
+}
+
 static int call_target(void)
 {
     enum { NOTHING = 2 }; /* but "." and ".." */
@@ -184,6 +197,8 @@ static int call_target(void)
         there = 1;
         r = publish();
     }
+    if (r == 0)
+        r = copy();
     if (count_entries(in_folder("out")) != NOTHING + there) {
         (void)snprintf(error.message, sizeof(error.message), "out/ holds something else");
         r = FCPROC_ERR_SYSTEM;

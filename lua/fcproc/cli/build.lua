@@ -4,6 +4,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local images = require "fcproc.image"
 local json = require "fcproc.json"
+local outputs = require "fcproc.image.output"
 local output = require "fcproc.cli.output"
 local progress = require "fcproc.cli.progress"
 local sizes = require "fcproc.image.size"
@@ -58,6 +59,22 @@ local function build_text(report)
   return table.concat(text)
 end
 
+-- Two names of one file, which may not be there yet.
+local function is_same(a, b)
+  local at, bt = core.stat(outputs.folder_of(a), true), core.stat(outputs.folder_of(b), true)
+  return at and bt and at.dev == bt.dev and at.ino == bt.ino and a:match("[^/]*$") == b:match("[^/]*$")
+end
+
+-- It is written last: what can't be is told before there is a target.
+local function check_manifest(args)
+  if not args.manifest then return true end
+  if args.target and is_same(args.manifest, args.target) then
+    return nil, errors.new{ code = "invalid", op = "image.build", path = args.target,
+      message = ("%s can't be both the target and its manifest"):format(errors.quoted(args.target, 200)) }
+  end
+  return outputs.check_file(args.manifest)
+end
+
 ---fcproc image build
 ---@param cli fcproc.Cli
 ---@return true?
@@ -71,10 +88,9 @@ function M.build(cli)
   if err then return nil, err end
   local journal
   if args.no_journal then journal = false end
-  if args.manifest and args.manifest == args.target then
-    return nil, errors.new{ code = "invalid", op = "image.build", path = args.target,
-      message = ("%s can't be both the target and its manifest"):format(errors.quoted(args.target, 200)) }
-  end
+  local ok
+  ok, err = check_manifest(args)
+  if not ok then return nil, err end
   local bar <close>, tell = progress.new(cli.output)
   local report
   report, err = images.build(args.source, args.target, {
@@ -86,7 +102,6 @@ function M.build(cli)
   bar:close()
   if not report then return nil, err end
   if args.manifest and report.manifest then
-    local ok
     ok, err = core.write_file(args.manifest, output.encode(report.manifest, MANIFEST), PUBLIC)
     if not ok then return nil, err end
   end

@@ -14,6 +14,7 @@ local options_of = require "fcproc.options"
 local outputs = require "fcproc.image.output"
 local platforms = require "fcproc.image.platform"
 local references = require "fcproc.image.reference"
+local rooms = require "fcproc.resources.room"
 local sources = require "fcproc.image.source"
 
 local M = {}
@@ -85,8 +86,6 @@ local M = {}
 ---@field notes string[]       what an archive had that could not be kept
 ---@field manifest fcproc.ImageManifest
 ---@field seconds number
-
-local PUBLIC = 420 -- 0644
 
 local KNOWN = {
   format = "string", size = "string|integer", room = "string|integer", journal = "boolean", overlay = "table",
@@ -280,15 +279,14 @@ local function into_store(self, store, name)
   return report
 end
 
--- A copy beside it first: it appears whole.
-local function copy_out(path, target, ctx)
-  local new = ("%s.fcproc-%016x"):format(target:match("^.*/") or "./", math.random(0))
-  local done, err = loop.complete(ctx, core.copy_file(path, new, "reflink", PUBLIC, nil, ctx))
-  local ok = done
-  if ok then ok, err = loop.complete(ctx, core.sync(new, ctx)) end
-  if ok then ok, err = core.rename(new, target, true) end
-  if ok then return true end
-  core.remove_file(new)
+local function copy_out(path, target, opts)
+  local file <close>, err = imagecore.target(target)
+  if not file then return nil, err end
+  local done
+  done, err = archives.run(opts, file:copy(path))
+  if done then done, err = archives.run(opts, file:publish()) end
+  if done then return true end
+  rooms.tell(err, outputs.folder_of(target))
   return nil, err
 end
 
@@ -307,7 +305,7 @@ local function build_into_store(source, target, options, ctx)
   report, err = into_store(build, store, options.name)
   if not report then return nil, err end
   if target then
-    ok, err = copy_out(report.target, target, ctx)
+    ok, err = copy_out(report.target, target, build.opts)
     if not ok then return nil, err end
     report.target = target
   end

@@ -269,6 +269,20 @@ end
 
 -- ---- the whole -------------------------------------------------------------------------------
 
+---Can a file of that name be made?
+---@param path string
+---@return true?
+---@return fcproc.Error? err
+function M.check_file(path)
+  local made, err = imagecore.target(path)
+  if made then
+    made:close()
+    return true
+  end
+  err.path = path
+  return nil, err
+end
+
 ---Is the target one that can be made so? Before anything is read for it.
 ---@param target string
 ---@param output fcproc.ImageOutput
@@ -300,13 +314,7 @@ function M.check(target, output)
     local path, err = find(PROGRAMS[format])
     if not path then return nil, err end
   end
-  local made, err = imagecore.target(target)
-  if not made then
-    err.path = target
-    return nil, err
-  end
-  made:close()
-  return true
+  return M.check_file(target)
 end
 
 local function explained(err, target)
