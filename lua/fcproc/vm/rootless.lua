@@ -41,8 +41,8 @@ function M.decide(manager, network)
   return made == true
 end
 
--- The device nodes that a VMM opens.
-local DEVICES = { "/dev/kvm", "/dev/net/tun" }
+-- The device nodes that a VMM opens: the last for the tokens of a metadata service.
+local DEVICES = { "/dev/kvm", "/dev/net/tun", "/dev/urandom" }
 
 ---What is in the jail of a VM in the namespaces, for core.spawn: its folder, and what it uses besides,
 ---under the names that these have outside.

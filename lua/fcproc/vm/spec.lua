@@ -132,7 +132,7 @@ local M = {}
 ---@field network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?  true: one, all of it chosen
 ---@field publish string[]?         ports of this host that lead to the guest: "8080:80" (at 127.0.0.1),
 ---                                 "127.0.0.1:5353:53/udp", "0.0.0.0:8000-8009:80-89"; at most 256
----@field vsock { cid: integer }?   its socket is vsock.sock in the VM's folder
+---@field vsock { cid: integer }?   its socket is vsock.sock in info().files.folder
 ---@field mmds { data: table?, version: ("V1"|"V2")?, address: string? }?  the metadata service; default "V2"
 ---@field balloon fcproc.BalloonSpec?
 ---@field entropy (boolean|table)?  true, or { rate_limit = ... }
