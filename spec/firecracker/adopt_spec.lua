@@ -48,7 +48,7 @@ describe("a VM that changes hands", function()
   it("has lost its socket: it is known by its process, and can be ended", function()
     local world <close> = traces.world()
     left_running(world)
-    os.remove(world.manager.config.runtime_dir .. "/" .. world.id .. "/api.sock")
+    assert(os.remove(traces.socket(world)))
     edit(world, function(record) record.created = record.created - 60 end) -- it has long started
     local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
     assert.are.equal("sigkill", must(vm:kill()).step)
@@ -101,6 +101,7 @@ describe("a VM that changes hands", function()
   end)
 
   it("is not paused when the journal has no room for it", function()
+    support.direct_only(pending, "only root mounts a folder with little room")
     local dir <close> = support.folder()
     in_mounts(dir, 'mkdir "$1/run" && mount -t tmpfs -o nr_inodes=40,mode=700 none "$1/run"', [[
 local fcproc = require "fcproc"
@@ -158,7 +159,6 @@ must(vm:stop())
     assert.is_truthy(err.message:find("reclaim", 1, true))
     fails("conflict", fcproc.vm.launch(world.manager, { id = world.id }))
     assert.are.same({ world.id }, must(fcproc.vm.reclaim(world.manager)).reclaimed)
-    support.sh{ "rm", "-r", world.manager.config.runtime_dir }
     traces.same(before, world, "after reclaim")
   end)
 
@@ -188,13 +188,13 @@ must(vm:stop())
       assert.are.equal("running", listed(world).state, what)
       local vm <close> = must(fcproc.vm.adopt(world.manager, world.id))
       must(vm:kill())
-      support.sh{ "rm", "-r", world.manager.config.runtime_dir }
       traces.same(before, world, what)
     end
   end)
 
   it("has lost its journal and its life: all of it is found", function()
-    for _, jail in ipairs{ false, { uid = 1234, gid = 1234, daemonize = true } } do
+    local jailed = { uid = 1234, gid = 1234, daemonize = true }
+    for _, jail in ipairs{ false, not support.rootless and jailed or nil } do
       local world <close> = traces.world()
       local before = traces.of(world)
       left_running(world, { jailer = jail or nil })
@@ -203,7 +203,6 @@ must(vm:stop())
       kill(listed(world).pid)
       fails("not_found", fcproc.vm.adopt(world.manager, world.id))
       assert.are.same({ world.id }, must(fcproc.vm.reclaim(world.manager)).reclaimed)
-      support.sh{ "rm", "-r", world.manager.config.runtime_dir }
       traces.same(before, world, "after reclaim")
     end
   end)

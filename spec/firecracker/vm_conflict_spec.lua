@@ -26,9 +26,7 @@ describe("a second VM", function()
     local here = "the VM 'one' is in the hands of this very process, pid "
     local err = refused(first, "busy", here, world.manager, { id = "one", network = true })
     assert.are.equal(tonumber(must(core.read_link("/proc/self"))), err.pid)
-    local other <close> = must(fcproc.new{ runtime_dir = world.folder:file("run"),
-      bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, netns = world.netns,
-      firecracker_bin = support.firecracker() })
+    local other <close> = must(fcproc.new(support.config(world)))
     refused(first, "busy", here, other, { id = "one" })
     local report = must(fcproc.vm.reclaim(other))
     assert.are.same({}, report.reclaimed)

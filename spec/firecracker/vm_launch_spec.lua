@@ -65,7 +65,7 @@ describe("a launched VM", function()
 
   it("knows nothing of our environment", function()
     assert.is_truthy(os.getenv("PATH"))
-    for _, jailer in ipairs{ false, { uid = 1234, gid = 2345 } } do
+    for _, jailer in ipairs{ false, not support.rootless and { uid = 1234, gid = 2345 } or nil } do
       local vm <close> = must(fcproc.vm.launch(world.manager, { id = "bare", jailer = jailer or nil }))
       assert.are.equal("", support.read_file(("/proc/%d/environ"):format(vm:pid())))
       must(vm:kill())
@@ -92,12 +92,14 @@ describe("a launched VM", function()
       local root = vms.disk(world, "root", "the root")
       local vm <close> = vms.ready(world, { drives = { { path = path }, { path = root, root = true } } })
       vms.shows(vm, 'starts "the root"')
-      assert.are.equal(path, core.read_link(must(vm:info()).folder .. "/drive-drive1"))
+      if not support.rootless then -- in his jail it has its own name
+        assert.are.equal(path, core.read_link(must(vm:info()).folder .. "/drive-drive1"))
+      end
     end
     for _, method in ipairs{ "reflink", "sparse" } do
       local vm <close> = vms.ready(world, { drives = { { path = path, copy = method } } })
       vms.shows(vm, 'starts "the original"')
-      local copy = must(vm:info()).folder .. "/drive-drive1"
+      local copy = must(vm:info()).files.folder .. "/drive-drive1"
       local stat = must(core.stat(copy))
       assert.are.same({ "file", 384, 65536 }, { stat.type, stat.mode & 511, stat.size })
       support.sh({ "sh", "-c", 'printf changed | dd of="$1" conv=notrunc status=none', "sh", copy })
@@ -153,7 +155,7 @@ describe("a launched VM", function()
 
   it("has a vsock socket, born private, in its folder", function()
     local vm <close> = vms.ready(world, { vsock = { cid = 3 } })
-    local stat = must(core.stat(must(vm:info()).folder .. "/vsock.sock"))
+    local stat = must(core.stat(must(vm:info()).files.folder .. "/vsock.sock"))
     assert.are.same({ "socket", 384 }, { stat.type, stat.mode & 511 })
     vms.shows(vm, "device type 19")
   end)
@@ -237,9 +239,10 @@ describe("a VM with NAT on a host that does not forward", function()
   after_each(support.after_each)
 
   it("runs, and is told what keeps it in and what mends that; nothing is switched on", function()
-    local told = {}
-    local world <close> = support.bridged_world{ logger = function(level, message)
+    local told, flushed = {}, nil
+    local world <close> = support.bridged_world{ logger = function(level, message, fields)
       if level == "warn" then told[#told + 1] = message end
+      if message == "connections flushed" then flushed = fields end
     end }
     local netns = world.netns
     support.sh({ "ip", "link", "add", "up0", "type", "veth", "peer", "name", "far0" }, { netns = netns })
@@ -256,12 +259,9 @@ describe("a VM with NAT on a host that does not forward", function()
     assert.are.equal("0\n", support.sh({ "cat", "/proc/sys/net/ipv4/ip_forward" }, { netns = netns }))
     -- What the kernel remembers of it goes with it.
     must(must(vm:console()):wait_for("ready", 10))
-    local function connections()
-      return support.sh({ "cat", "/proc/sys/net/netfilter/nf_conntrack_count" }, { netns = netns })
-    end
-    assert.is_true(support.pings(netns, must(vm:info()).address))
-    assert.are_not.equal("0\n", connections())
+    local address = must(vm:info()).address
+    assert.is_true(support.pings(netns, address))
     must(vm:stop())
-    support.eventually("its connections are flushed", function() return connections() == "0\n" end, 15)
+    assert.are.same({ address, 1 }, { flushed.first, flushed.count })
   end)
 end)

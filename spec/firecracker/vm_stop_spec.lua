@@ -75,10 +75,9 @@ describe("stopping a VM", function()
 
   it("works though its manager was closed, with which nothing else goes on", function()
     for _, netns in ipairs{ world.netns, "/proc/self/fd/" .. world.netns:fd() } do
-      local config = world.manager.config
-      local manager = must(fcproc.new{ bridge_name = config.bridge_name, bridge_ip = config.bridge_ip,
-        cidr = config.prefix, netns = netns, runtime_dir = config.runtime_dir,
-        firecracker_bin = config.firecracker_bin })
+      local config = support.config(world)
+      config.netns = not support.rootless and netns or nil
+      local manager = must(fcproc.new(config))
       local vm = must(fcproc.vm.launch(manager, { network = true }))
       manager:close()
       for name, call in pairs{ launch = { {} }, launch_all = { { {} } }, restore = { "/nowhere" },
@@ -105,10 +104,8 @@ describe("stopping a VM", function()
     local vm <close> = vms.ready(world, {})
     local folder = vm.journal.folder
     local function files()
-      local list = {}
-      for _, entry in ipairs(must(core.list_dir(folder))) do
-        list[#list + 1] = ("%s %d"):format(entry.name, must(core.stat(folder .. "/" .. entry.name)).ino)
-      end
+      local list = support.collect(support.sh{ "find", folder, "!", "-type", "d", "-printf", "%f %i\n" },
+        "[^\n]+")
       table.sort(list)
       return list
     end

@@ -1,6 +1,7 @@
 -- Many processes at once on one bridge, each in an interpreter of its own, all let go at the same
 -- moment in one namespace.
 
+local cjson = require "cjson"
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
@@ -20,8 +21,8 @@ local function race(world, each)
   local output = world.folder:file("output")
   for i, arguments in ipairs(each) do
     racers[i] = must(fcproc.spawn(
-      { support.lua, "spec/support/race.lua", gate, table.unpack(arguments) },
-      { netns = world.netns, stdout = { file = output }, stderr = { file = output } }))
+      { support.lua, "spec/support/race.lua", gate, cjson.encode(support.config(world)),
+        table.unpack(arguments) }, { stdout = { file = output }, stderr = { file = output } }))
   end
   support.eventually("all wait at the gate", function()
     local _, there = (support.read_file(gate .. ".waiting") or ""):gsub("\n", "")

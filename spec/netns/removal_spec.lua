@@ -137,7 +137,7 @@ describe("delete_taps", function()
   it("takes those that others made, with and without a bridge", function()
     local world <close> = support.bridged_world()
     local list = make(world, 2)
-    ip(world.netns, "tuntap", "add", "dev", "free0", "mode", "tap", "user", "4242")
+    ip(world.netns, "tuntap", "add", "dev", "free0", "mode", "tap")
     list[3] = "free0"
     assert.are.equal(3, must(world.manager:delete_taps(list)))
     assert.are.equal("fcbr0 lo", left(world))
@@ -289,8 +289,7 @@ describe("delete_bridge", function()
   end)
 
   it("without a name to work on is told", function()
-    local netns <close> = must(fcproc.new_netns())
-    local manager <close> = must(fcproc.new{ netns = netns })
+    local manager <close> = must(fcproc.new())
     for _, call in ipairs{ "ensure_bridge", "delete_bridge", "list_taps" } do
       local err = fails("invalid", manager[call](manager))
       assert.is_truthy(err.message:find("bridge_name", 1, true))

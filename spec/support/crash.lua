@@ -1,6 +1,7 @@
 -- A manager that kills itself: crash.lua JSON, run as a process of its own. The JSON says
 --   config   for fcproc.new
---   action   "launch", "stop", "snapshot", "restore"; "cycle": says "begins", launches and stops;
+--   action   "launch", "stop", "snapshot", "restore"; "found": as "launch", and all is counted;
+--            "cycle": says "begins", launches and stops;
 --            "hold": launches it, says "holds", and waits for somebody to kill it; "churn": launches
 --            and kills it `times` times; "reclaim": so many times
 --   spec     of the VM
@@ -41,20 +42,21 @@ end
 
 for _, name in ipairs{ "make_dir", "create_file", "write_file", "own_file", "remove_file",
   "remove_tree", "link_file", "bind_file", "unbind_file", "symlink", "rename",
-  "copy_file", "lock_file", "spawn" } do
+  "copy_file", "lock_file", "spawn", "relay", "hold_netns" } do
   wrap(core, name)
 end
 for _, name in ipairs{ "release", "signal_number" } do
   wrap(core.process_methods, name)
 end
 
+counting = order.action == "found" -- from the namespaces on
 local manager <close> = assert(fcproc.new(order.config))
 local net = getmetatable(manager.net).__index
 for _, name in ipairs{ "ensure_bridge", "create_tap", "delete_taps", "sysctl" } do wrap(net, name) end
 wrap(manager.runner, "run")
 
 local function main()
-  if order.action == "launch" then
+  if order.action == "launch" or order.action == "found" then
     counting = true
     assert(fcproc.vm.launch(manager, order.spec)):detach()
   elseif order.action == "hold" then

@@ -5,8 +5,23 @@ local cjson = require "cjson"
 local fcproc = require "fcproc"
 local core = require "fcproc.core"
 local lease = require "fcproc.resources.lease"
+local namespaces = require "fcproc.manager.rootless"
 
 local M = {}
+
+-- Does this suite run as an ordinary user (spec/rootless/shared_spec.lua)? His VMs are in namespaces of
+-- his own then.
+M.rootless = os.getenv("FCPROC_SPEC_MODE") == "rootless"
+-- Does it take its time (`make soak`)?
+M.soak = os.getenv("FCPROC_SPEC_SOAK") ~= nil
+
+---Ends the test where it runs as an ordinary user, which is counted and listed: it is about what only
+---root has, or what has specs of its own in spec/rootless.
+---@param pending function  busted's, of the test
+---@param reason string
+function M.direct_only(pending, reason)
+  if M.rootless then pending("direct only: " .. reason) end
+end
 
 -- ---- small things --------------------------------------------------------------------------
 
@@ -126,7 +141,7 @@ function M.firecracker()
 end
 
 function M.need_root()
-  if M.sh{ "id", "-u" } ~= "0\n" then error("these specs need root", 2) end
+  if not M.rootless and M.sh{ "id", "-u" } ~= "0\n" then error("these specs need root", 2) end
 end
 
 function M.need_kvm()
@@ -187,7 +202,10 @@ function M.end_left(world)
   for _, entry in ipairs(core.list_dir("/proc") or {}) do
     local pid = math.tointeger(tonumber(entry.name))
     local words = pid and pid ~= M.own_pid() and core.read_file(("/proc/%d/cmdline"):format(pid))
-    if words and words:find(world.folder.path .. "/", 1, true) then pids[#pids + 1] = pid end
+    if words and words:find(world.folder.path .. "/", 1, true)
+      and not words:find("/.fcproc/rootless/", 1, true) then -- who keeps the namespaces ends by himself
+      pids[#pids + 1] = pid
+    end
   end
   for _, pid in ipairs(pids) do
     local process <close> = core.process(pid)
@@ -195,23 +213,47 @@ function M.end_left(world)
   end
 end
 
+-- An ordinary user's namespaces are his manager's: they end with it, and so does their holder.
+local function end_namespaces(world)
+  local state = namespaces.state(world.manager.config)
+  local holder <close> = state and state.holder and M.must(fcproc.process(state.holder))
+  world.manager:close()
+  if holder then M.must(holder:wait(10)) end
+end
+
 ---A manager in a network namespace of its own, both closed at the end of the block:
 ---`local world <close> = support.world()`; world.manager, world.netns, world.folder.
 function M.world(config)
-  local world = { folder = M.folder(), netns = M.must(fcproc.new_netns()) }
+  local world = { folder = M.folder(), netns = not M.rootless and M.must(fcproc.new_netns()) or nil }
   local full = {
     bridge_name = "fcbr0", bridge_ip = "172.30.0.1", cidr = 24, netns = world.netns,
+    privilege = M.rootless and "rootless" or nil,
     runtime_dir = world.folder:file("run"), firecracker_bin = os.getenv("FCPROC_SPEC_FIRECRACKER"),
   }
   for key, value in pairs(config or {}) do full[key] = value end
+  local logger, ready = full.logger, not M.rootless
+  full.logger = logger and function(...) if ready then logger(...) end end
   world.manager = M.must(fcproc.new(full))
+  if M.rootless then
+    M.must(world.manager:_enter())
+    world.netns, ready = world.manager.config.netns, true
+  end
   return setmetatable(world, { __close = function(self)
     M.end_left(self)
     forget_leases(self)
-    self.manager:close()
+    if M.rootless then end_namespaces(self) else self.manager:close() end
     self.netns:close()
     getmetatable(self.folder).__close(self.folder)
   end })
+end
+
+---What another manager of the world is made of, also in another process.
+function M.config(world)
+  local c = world.manager.config
+  return { bridge_name = c.bridge_name, bridge_ip = c.bridge_ip, cidr = c.prefix,
+    runtime_dir = c.runtime_dir, firecracker_bin = c.firecracker_bin,
+    privilege = M.rootless and "rootless" or nil,
+    netns = not M.rootless and ("/proc/%d/fd/%d"):format(M.own_pid(), world.netns:fd()) or nil }
 end
 
 ---The same with its bridge.
@@ -229,10 +271,13 @@ function M.is_up(link)
   return false
 end
 
----`ip -json ARGS` in a namespace, decoded.
+---`ip -json ARGS` in a namespace, decoded, without an ordinary user's uplink.
 function M.ip(netns, ...)
-  local text = M.sh({ "ip", "-details", "-json", ... }, { netns = netns })
-  return cjson.decode(text == "" and "[]" or text)
+  local text, found = M.sh({ "ip", "-details", "-json", ... }, { netns = netns }), {}
+  for _, entry in ipairs(cjson.decode(text == "" and "[]" or text)) do
+    if entry.ifname ~= namespaces.UPLINK then found[#found + 1] = entry end
+  end
+  return found
 end
 
 ---A real Firecracker with the built-in guest: `local vm <close> = support.vm(world, opts)`.

@@ -1,15 +1,18 @@
--- One of many racing processes, run inside the namespace: tells that it is there by a line in
+-- One of many racing processes: makes a manager of the JSON, tells that it is there by a line in
 -- GATE.waiting, waits for the gate (a file), and then does what it is told:
---   race.lua GATE bridge ADDRESS PREFIX    ensures the bridge
---   race.lua GATE tap NAME                 creates the TAP, and fails unless it was new
---   race.lua GATE churn NAME               creates NAME0 to NAME4 and deletes them, five times
+--   race.lua GATE JSON bridge ADDRESS PREFIX    ensures the bridge
+--   race.lua GATE JSON tap NAME                 creates the TAP, and fails unless it was new
+--   race.lua GATE JSON churn NAME               creates NAME0 to NAME4 and deletes them, five times
 
+local cjson = require "cjson"
 local fcproc = require "fcproc"
+local json = require "fcproc.json"
 
-local gate, what, first, second = table.unpack(arg)
+local gate, config, what, first, second = table.unpack(arg)
 local is_bridge = what == "bridge"
-local manager = assert(fcproc.new{ bridge_name = "fcbr0", bridge_ip = is_bridge and first or nil,
-  cidr = is_bridge and second or nil })
+config = json.plain(cjson.decode(config))
+config.bridge_ip, config.cidr = is_bridge and first or nil, is_bridge and second or nil
+local manager = assert(fcproc.new(config))
 
 local waiting = assert(io.open(gate .. ".waiting", "a"))
 waiting:write("here\n")

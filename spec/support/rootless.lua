@@ -1,12 +1,14 @@
--- A script as an ordinary user, with device nodes of his own in a private mount namespace: the host's
--- keep their modes.
+-- A script, or whole spec files, as an ordinary user, with device nodes of his own in a private mount
+-- namespace: the host's keep their modes.
 
+local fcproc = require "fcproc"
 local mounts = require "spec.support.mounts"
 local support = require "spec.support"
 
 local M = {}
 
 M.UID = 4321
+local SPECS_UID = 4322 -- who has what is left afterwards
 
 -- $1 is the folder. The user's home is in it.
 local WORLD = [[
@@ -20,6 +22,18 @@ chown UID:UID "$1/home"
 export HOME="$1/home"
 ]]
 local AS_USER = "setpriv --reuid UID --regid UID --clear-groups "
+
+-- As somebody who is logged in has it, with the folder that logind makes him.
+local LOGGED_IN = [[
+mount -t tmpfs -o mode=755 none /run
+mkdir -p /run/user/UID; chmod 700 /run/user/UID; chown UID:UID /run/user/UID
+export FCPROC_SPEC_MODE=rootless
+]]
+-- $0 is the interpreter; after the folder come the spec files.
+local SPECS = [[sh -c 'output=$1/home/output; shift
+exec busted --lua="$0" --output=spec/support/output.lua "$@" >"$output" 2>&1' "$0" "$@"]]
+
+local LONGEST = 1800 -- seconds
 
 -- A host's network of its own: a default route, and other addresses that are no loopback.
 M.NETWORK = [[unshare --net sh -ec 'ip link set lo up
@@ -52,14 +66,16 @@ echo "0 0 65536" > "/proc/$member/uid_map"; echo "0 0 65536" > "/proc/$member/gi
 exec nsenter --user --target "$member" sh -ec '\''echo 0 > /proc/sys/user/max_user_namespaces
 kill "$0"; exec "$@"'\'' "$member" "$@"' sh]]
 
+local function as_user(uid, words) return (words:gsub("UID", tostring(uid))) end
+
 ---Runs the Lua text as that user; fails when it does.
 ---@param text string
 ---@param within string?  the shell's words before what becomes the user: M.NETWORK, M.FORBIDDEN
 function M.run(text, within)
   local dir <close> = support.folder()
   support.sh{ "chmod", "755", dir.path }
-  local world = WORLD .. "exec " .. (within or "") .. " " .. AS_USER .. '"$0" "$1/script.lua" "$1"\n'
-  mounts(dir, world:gsub("UID", tostring(M.UID)), PRELUDE:format(support.firecracker()) .. text)
+  mounts(dir, as_user(M.UID, WORLD .. "exec " .. (within or "") .. " " .. AS_USER
+    .. '"$0" "$1/script.lua" "$1"\n'), PRELUDE:format(support.firecracker()) .. text)
 end
 
 ---The words that run a command as that user.
@@ -67,8 +83,28 @@ end
 ---@param ... string      the command
 ---@return string[]
 function M.command(folder, ...)
-  local world = WORLD .. "shift\nexec " .. AS_USER .. '"$@"'
-  return { "unshare", "--mount", "sh", "-ec", (world:gsub("UID", tostring(M.UID))), "sh", folder, ... }
+  local world = as_user(M.UID, WORLD .. "shift\nexec " .. AS_USER .. '"$@"')
+  return { "unshare", "--mount", "sh", "-ec", world, "sh", folder, ... }
+end
+
+---Runs spec files as that user, as support.rootless; fails when one of their tests does, or when a process
+---of his is left.
+---@param files string[]
+---@return string output  of busted
+function M.specs(files)
+  local dir <close> = support.folder()
+  support.sh{ "chmod", "755", dir.path }
+  local words = as_user(SPECS_UID, LOGGED_IN .. WORLD .. "exec " .. M.NETWORK .. " " .. AS_USER .. SPECS)
+  local ok, err = fcproc.runner():run({ "unshare", "--mount", "sh", "-ec", words, support.lua, dir.path,
+    table.unpack(files) }, { timeout = LONGEST })
+  local output = support.read_file(dir:file("home/output")) or ""
+  if not ok then
+    error(output:find("%d failed\n$") and output or output .. tostring(err) .. "\n" .. err.output, 0)
+  end
+  support.eventually("no process of his is left", function()
+    return fcproc.runner():run{ "pgrep", "-u", tostring(SPECS_UID) } == nil
+  end, 10)
+  return output
 end
 
 return M

@@ -73,12 +73,7 @@ end
 -- ---- the siege ---------------------------------------------------------------------------------
 
 local function start(world, order)
-  local config = world.manager.config
-  order.config = {
-    bridge_name = config.bridge_name, bridge_ip = config.bridge_ip, cidr = config.prefix,
-    runtime_dir = config.runtime_dir, firecracker_bin = config.firecracker_bin,
-    netns = ("/proc/%d/fd/%d"):format(support.own_pid(), world.netns:fd()),
-  }
+  order.config = support.config(world)
   local out = world.folder:file("output")
   return must(fcproc.spawn({ support.lua, "spec/support/siege.lua", cjson.encode(order) },
     { stdout = { file = out }, stderr = { file = out } }))

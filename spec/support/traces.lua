@@ -18,7 +18,10 @@ local function links(world, lines)
 end
 
 local function files(world, lines)
-  local found = support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output" }
+  local found = support.sh{ "find", world.folder.path, "-mindepth", "1", "!", "-name", "output",
+    "!", "-path", "*/run",
+    "!", "-path", "*/run/.fcproc", "!", "-path", "*/run/.fcproc/locks", "!", "-path",
+    "*/run/.fcproc/rootless*" }
   for path in found:gmatch("[^\n]+") do
     lines[#lines + 1] = "file " .. path
   end
@@ -124,12 +127,7 @@ end
 ---Starts a manager that will crash: see spec/support/crash.lua. Its output goes into a file of the
 ---world's own. Returns the process.
 function M.start(world, order)
-  local config = world.manager.config
-  order.config = {
-    bridge_name = config.bridge_name, bridge_ip = config.bridge_ip, cidr = config.prefix,
-    runtime_dir = config.runtime_dir, firecracker_bin = config.firecracker_bin,
-    netns = ("/proc/%d/fd/%d"):format(support.own_pid(), world.netns:fd()),
-  }
+  order.config = support.config(world)
   return support.must(fcproc.spawn({ support.lua, "spec/support/crash.lua", cjson.encode(order) },
     { stdout = { file = world.output }, stderr = { file = world.output } }))
 end
@@ -144,15 +142,24 @@ function M.crash(world, order)
     support.read_file(world.output)), 2)
 end
 
----The number of the n-th step of that name in what a manager wrote: see spec/support/crash.lua.
-function M.step_of(world, name, nth)
-  local number
-  for step in (support.read_file(world.output) or ""):gmatch("(%d+) " .. name .. "\n") do
-    number = step
-    nth = nth - 1
-    if nth == 0 then break end
+---The number of the n-th step of that name, after one of a number, in what a manager wrote: see
+---spec/support/crash.lua.
+function M.step_of(world, name, nth, after)
+  local found
+  for number in (support.read_file(world.output) or ""):gmatch("(%d+) " .. name .. "\n") do
+    local step = math.tointeger(tonumber(number))
+    if step > (after or 0) then
+      found, nth = step, nth - 1
+      if nth == 0 then break end
+    end
   end
-  return math.tointeger(tonumber(number)) or error("no step " .. name)
+  return found or error("no step " .. name)
+end
+
+---The world's VM's API socket.
+function M.socket(world)
+  local folder = ("%s/%s/"):format(world.manager.config.runtime_dir, world.id)
+  return folder .. (support.rootless and "vmm/" or "") .. "api.sock"
 end
 
 ---Where a snapshot is written that is not finished, as the VM's journal says.
@@ -169,7 +176,8 @@ function M.crash_in_snapshot(world, path, spec)
   assert(not M.crash(world, order)) -- to see its steps
   support.must(support.must(fcproc.vm.adopt(world.manager, world.id)):kill())
   support.sh{ "rm", "-r", path }
-  order.at = M.step_of(world, "make_dir", 1) + 2 -- after it was marked and the VM paused
+  -- After it was marked and the VM paused.
+  order.at = M.step_of(world, "request", 1, M.step_of(world, "make_dir", 1))
   assert(M.crash(world, order))
 end
 

@@ -75,7 +75,7 @@ local function files(world)
   local run = world.manager.config.runtime_dir
   if not core.stat(run) then return "" end
   return (support.sh{ "find", run, "-mindepth", "1", "-not", "-path", run .. "/.fcproc",
-    "-not", "-path", run .. "/.fcproc/locks" })
+    "-not", "-path", run .. "/.fcproc/locks", "-not", "-path", run .. "/.fcproc/rootless*" })
 end
 
 ---What there is of VMs on the host: files, links, processes.
