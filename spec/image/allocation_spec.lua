@@ -12,12 +12,8 @@ local function walk(name, dir)
 end
 
 describe("out of memory", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local dir
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
   before_each(function()
-    dir = support.folder()
     support.sh({ "sh", "-ec", [[cd $0; mkdir -p in/d two out
       i=0; while [ $i -lt 300 ]; do echo $i >in/d/name$i; i=$((i + 1)); done
       head -c 200000 /dev/urandom >in/big; ln in/big in/twin; ln -s d in/link; cp in/d/name1 in/a
@@ -29,7 +25,6 @@ describe("out of memory", function()
       mke2fs -q -t ext4 -b 4096 -I 256 -N 600 -O ^has_journal -E lazy_itable_init=0,nodiscard blank.ext4]],
       dir.path })
   end)
-  after_each(function() getmetatable(dir).__close(dir) end)
 
   it("in a tree or a job of it is told as that, and leaves nothing", function() walk("oom-image", dir) end)
 

@@ -28,12 +28,7 @@ local function nothing_but(dir, ...)
 end
 
 describe("a build", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local dir
-  before_each(function() dir = support.folder() end)
-  after_each(function() getmetatable(dir).__close(dir) end)
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
 
   local function is_flat(path)
     local found = listed(path)

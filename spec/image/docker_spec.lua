@@ -13,16 +13,11 @@ local CONFIG = images.json{ os = "linux", architecture = "amd64", config = { Cmd
   rootfs = { diff_ids = { images.sha256(TAR) } } }
 
 describe("docker save's list", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local dir
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
   before_each(function()
-    dir = support.folder()
     support.write_file(dir:file("config.json"), CONFIG)
     support.write_file(dir:file("layer.tar"), TAR)
   end)
-  after_each(function() getmetatable(dir).__close(dir) end)
 
   local function open(list, suffix, platform)
     support.write_file(dir:file("manifest.json"), type(list) == "string" and list or images.json(list))

@@ -11,11 +11,10 @@ local must, fails = support.must, support.fails
 local V = "vermagic=6.1.0-13-amd64 SMP "
 
 describe("an initrd", function()
-  local dir, folder
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
+  local folder
 
   before_each(function()
-    support.before_each()
-    dir = support.folder()
     folder = kernels.folder_of(dir, {
       ["modules/modules.builtin"] = "kernel/fs/overlay.ko\n",
       ["modules/kernel/virtio/virtio_ring.ko"] = { V }, ["modules/kernel/virtio/virtio.ko"] = { V },
@@ -25,11 +24,6 @@ describe("an initrd", function()
       ["modules/kernel/fs/jbd2.ko.zst"] = kernels.packed(dir, "zstd -qc", kernels.module{ V }),
       ["modules/kernel/fs/xfs.ko.gz"] = kernels.packed(dir, "gzip -c", kernels.module{ V }),
     }) .. "/modules"
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
   end)
 
   local function listed(path, ...)

@@ -29,17 +29,7 @@ local PACKERS = { gzip = "gzip -nc", bzip2 = "bzip2 -c", xz = "xz --check=crc32 
   lzma = "xz --format=lzma -c", zstd = "zstd -qc", lz4 = "lz4 -lqc" }
 
 describe("a kernel", function()
-  local dir
-
-  before_each(function()
-    support.before_each()
-    dir = support.folder()
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
-  end)
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
 
   local function file(name, text)
     support.write_file(dir:file(name), text)

@@ -11,17 +11,7 @@ local must, fails = support.must, support.fails
 local V = "vermagic=6.1.0-13-amd64 SMP preempt "
 
 describe("a kernel's modules", function()
-  local dir
-
-  before_each(function()
-    support.before_each()
-    dir = support.folder()
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
-  end)
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
 
   local function choose(files, names, unpack)
     return modules.choose(kernels.folder_of(dir, files), names, unpack or error)

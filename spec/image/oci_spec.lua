@@ -23,15 +23,11 @@ local function refused(code, words, ...)
 end
 
 describe("an OCI layout", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local dir, layout
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
+  local layout
   before_each(function()
-    dir = support.folder()
     layout = images.layout(dir:file("layout"))
   end)
-  after_each(function() getmetatable(dir).__close(dir) end)
 
   it("tells its image's layers, configuration and digests", function()
     local manifest = layout:image({ TAR, TAR }, { config = { Cmd = { "/bin/sh" } }, gzip = true })

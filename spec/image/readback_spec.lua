@@ -33,15 +33,10 @@ local function nobody(...)
 end
 
 describe("what is built", function()
-  before_each(support.before_each)
-  after_each(support.after_each)
-
-  local dir
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
   before_each(function()
-    dir = support.folder()
     core.own_file(dir.path, nil, nil, 511)
   end)
-  after_each(function() getmetatable(dir).__close(dir) end)
 
   -- A folder that nobody owns.
   local function room()

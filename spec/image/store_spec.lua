@@ -25,18 +25,12 @@ local function names_in(path)
 end
 
 describe("a store", function()
-  local dir, store
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
+  local store
 
   before_each(function()
-    support.before_each()
-    dir = support.folder()
     store = must(stores.open(dir:file("store")))
     must(store:prepare())
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
   end)
 
   it("is made when something comes into it, and not by who looks", function()
@@ -411,17 +405,11 @@ describe("an image as a disk", function()
 end)
 
 describe("what boots images", function()
-  local dir, store
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
+  local store
 
   before_each(function()
-    support.before_each()
-    dir = support.folder()
     store = must(stores.open(dir:file("store")))
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
   end)
 
   it("is kept in the store, once, and stays", function()

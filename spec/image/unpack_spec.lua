@@ -10,17 +10,7 @@ local must, fails = support.must, support.fails
 local PACKERS = { "gzip -nc", "bzip2 -c", "xz -c", "xz --format=lzma -c", "zstd -qc", "lz4 -lqc", "lz4 -qc" }
 
 describe("a file that is unpacked", function()
-  local dir
-
-  before_each(function()
-    support.before_each()
-    dir = support.folder()
-  end)
-
-  after_each(function()
-    getmetatable(dir).__close(dir)
-    support.after_each()
-  end)
+  local dir = support.each_folder{ before_each = before_each, after_each = after_each }
 
   local function unpack(options, ctx)
     local job, err = imagecore.unpack(options)

@@ -402,6 +402,22 @@ end
 
 local before
 
+---A folder that each test of a block has anew, beside the count of what is left over. In its describe:
+---`local dir = support.each_folder{ before_each = before_each, after_each = after_each }`.
+---@param busted { before_each: function, after_each: function }
+function M.each_folder(busted)
+  local dir = setmetatable({}, Folder)
+  busted.before_each(function()
+    M.before_each()
+    dir.path = M.folder().path
+  end)
+  busted.after_each(function()
+    getmetatable(dir).__close(dir)
+    M.after_each()
+  end)
+  return dir
+end
+
 ---To be called in before_each and after_each of every spec file.
 function M.before_each() before = snapshot() end
 

@@ -54,7 +54,7 @@ end
 local function build_text(report)
   local text = { ("%s: %s, %s, %s\n"):format(report.target, report.format, sizes.text(report.bytes),
     report.made and ("%d entries, %.1f s"):format(report.entries, report.seconds) or "which the store had") }
-  if report.mended then text[2] = ("in the place of one: %s\n"):format(report.mended) end
+  if report.mended then text[2] = ("the store's was damaged: %s\n"):format(report.mended) end
   if #report.edits > 0 then text[#text + 1] = "changed in it:\n" .. rows_of(report.edits) end
   return table.concat(text)
 end

@@ -21,7 +21,8 @@ local function list_text(list)
   for _, image in ipairs(list) do
     rows[#rows + 1] = { joined(image.tags), short(image.key), image.kind or "damaged",
       image.file and sizes.text(image.files[image.file].bytes) or "-",
-      os.date("%Y-%m-%d %H:%M", image.created), #image.users > 0 and tostring(#image.users) or "-" }
+      image.created > 0 and os.date("%Y-%m-%d %H:%M", image.created) or "-",
+      #image.users > 0 and tostring(#image.users) or "-" }
   end
   return output.columns(rows)
 end

@@ -61,8 +61,9 @@ local known = { kind = "object", open = true, fields = {
 local function damaged(folder, format, ...)
   local again = folder:find("/kernel%-[^/]*$") and "keep it again (fcproc image kernel --default FILE)"
     or "build it again"
-  return nil, errors.new{ code = "conflict", op = "image.store", path = folder, message =
-    ("%s is damaged: %s; %s, which replaces it"):format(folder, errors.shown(format:format(...)), again) }
+  local damage = errors.shown(format:format(...))
+  return nil, errors.new{ code = "conflict", op = "image.store", path = folder, damage = damage,
+    message = ("%s is damaged: %s; %s, which replaces it"):format(folder, damage, again) }
 end
 
 ---Reads one, and looks whether its files are there.

@@ -438,7 +438,7 @@ function Store:make(key, build, ctx, thorough)
       local mended
       entry, err = self:_look(key, thorough, ctx) -- it came while we did
       if not entry and (err.code == "not_found" or err.code == "conflict") then
-        mended = err.code == "conflict" and err.message or nil
+        mended = err.code == "conflict" and (err.damage or err.message) or nil
         entry, err = self:_build(key, build, ctx)
       end
       if not entry then room.tell(err, self.path) end
