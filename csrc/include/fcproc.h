@@ -782,6 +782,21 @@ struct fcproc_response {
 };
 FCPROC_API struct fcproc_response fcproc_request_result(const fcproc_op *op);
 
+/* Operation: the same request to n servers, each on a new connection, some at a time. processes[i]
+ * (processes or it may be NULL) is who is to answer at paths[i], as by fcproc_client_expect. Each is
+ * given each_ms from when its turn comes (-1: no limit). A server that can't be asked, or does not
+ * answer, fails alone: the operation itself succeeds. */
+FCPROC_CHECKED int fcproc_request_all(const char *const *paths, fcproc_process *const *processes,
+                                      size_t n, const char *method, const char *target,
+                                      const char *body, size_t body_len, int64_t each_ms,
+                                      fcproc_ctx *ctx, fcproc_op **ret, fcproc_error *err);
+FCPROC_API size_t fcproc_request_all_count(const fcproc_op *op); /* n */
+/* What the server of paths[i] answered, or why it did not, once the operation is done. One that is
+ * between bind and listen, or busy, fails here at once with ECONNREFUSED or EAGAIN; fcproc_request
+ * tries again. */
+FCPROC_CHECKED int fcproc_request_all_result(const fcproc_op *op, size_t i,
+                                             struct fcproc_response *ret, fcproc_error *err);
+
 /* ---- what the host can do: found out by doing it; nothing is left behind ----------------------- */
 
 /* The caller's effective uid. */

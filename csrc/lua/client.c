@@ -57,10 +57,68 @@ static int l_client_request(lua_State *L)
     return 1;
 }
 
+static int push_responses(lua_State *L, fcproc_op *op)
+{
+    size_t n = fcproc_request_all_count(op);
+
+    lua_createtable(L, (int)n, 0);
+    lua_newtable(L);
+    for (size_t i = 0; i < n; i++) {
+        fcproc_error err = FCPROC_ERROR_INIT;
+        struct fcproc_response r;
+
+        if (fcproc_request_all_result(op, i, &r, &err) < 0) {
+            bind_push_error(L, &err);
+        } else {
+            lua_pushlstring(L, r.body, r.body_len);
+            lua_rawseti(L, -2, (lua_Integer)i + 1);
+            lua_pushinteger(L, r.status);
+        }
+        lua_rawseti(L, -3, (lua_Integer)i + 1);
+    }
+    return 2;
+}
+
+/* core.request_all(paths, processes, method, target, body?, each?, ctx?) -> op, whose results are a
+ * table of statuses and errors, and one of bodies */
+static int l_request_all(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct bind_op *b = bind_first_op(L, 7, push_responses);
+    const char *method = bind_check_string(L, 3);
+    const char *target = bind_check_string(L, 4);
+    size_t len = 0, n;
+    const char *body = luaL_optlstring(L, 5, NULL, &len);
+    int64_t each_ms = bind_timeout_ms(L, 6);
+    fcproc_ctx *ctx = bind_ctx(L, 7);
+    const char **paths;
+    fcproc_process **processes;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    n = lua_rawlen(L, 1);
+    paths = lua_newuserdatauv(L, n * (sizeof(*paths) + sizeof(*processes)) + 1, 0);
+    processes = (fcproc_process **)(void *)(paths + n);
+    for (size_t i = 0; i < n; i++) { /* the tables hold them */
+        lua_rawgeti(L, 1, (lua_Integer)i + 1);
+        lua_rawgeti(L, 2, (lua_Integer)i + 1);
+        paths[i] = bind_check_string(L, -2);
+        processes[i] = bind_opt(L, -1, TYPE_PROCESS);
+        lua_pop(L, 2);
+    }
+    if (fcproc_request_all(paths, processes, n, method, target, body, len, each_ms, ctx, &b->op,
+                           &err) < 0)
+        return bind_fail(L, &err);
+    lua_pushvalue(L, 8); /* the operation */
+    return 1;
+}
+
 void bind_open_client(lua_State *L)
 {
     static const luaL_Reg methods[] = { { "request", l_client_request }, { NULL, NULL } };
-    static const luaL_Reg functions[] = { { "client", l_client }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "client", l_client },
+                                          { "request_all", l_request_all },
+                                          { NULL, NULL } };
 
     bind_type(L, TYPE_CLIENT, methods, l_client_close);
     luaL_setfuncs(L, functions, 0);

@@ -92,6 +92,35 @@ end
 
 Client.__close = core.uninterruptible(Client.close)
 
+---The same request to many at once, for what has no answer but its status, each on a connection of its own.
+---@param machines fcproc.Machine[]  each one's process or nobody is asked
+---@param method string
+---@param target string
+---@param body table|string|nil
+---@param each number        seconds for each
+---@param ctx fcproc.Context?
+---@return (true|fcproc.Error)[]? outcomes  as client:request's
+---@return fcproc.Error? err  none was asked, or of some it is not known
+function M.request_all(machines, method, target, body, each, ctx)
+  local paths, processes = {}, {}
+  for i, machine in ipairs(machines) do
+    paths[i], processes[i] = machine.files.socket, machine.process
+  end
+  ctx = loop.context(ctx)
+  local done, outcomes, bodies = loop.complete(ctx,
+    core.request_all(paths, processes, method, target, encode(body), each, ctx))
+  if not done then return nil, outcomes end
+  for i, status in ipairs(outcomes) do
+    if errors.is_error(status) then
+      status.path = paths[i]
+    else
+      outcomes[i] = status >= 200 and status <= 299
+        or api_error(paths[i], method, target, status, bodies[i])
+    end
+  end
+  return outcomes
+end
+
 ---A client that keeps one connection open, for many requests to one VM, one at a time. With a process
 ---it asks that one or nobody: it is looked up on the connection itself before anything is sent.
 ---@param path string  the API socket, at any depth; a symbolic link in its place is ERR_CONFLICT

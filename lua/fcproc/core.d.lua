@@ -721,6 +721,18 @@ function core.address_family(address) end
 ---@return fcproc.CoreClient?, fcproc.Error?
 function core.client(path, process) end
 
+---The same request to many at once, some at a time, each on a connection of its own. Its results are two
+---lists: a status or an error for each, and the bodies of those that answered.
+---@param paths string[]
+---@param processes table<integer, fcproc.Process>  who is to answer at each path
+---@param method string
+---@param target string
+---@param body string?
+---@param each number?     seconds for each; its end is ERR_WAIT_TIMEOUT
+---@param ctx fcproc.Context?
+---@return fcproc.Operation?, fcproc.Error?
+function core.request_all(paths, processes, method, target, body, each, ctx) end
+
 ---Our effective uid.
 ---@return integer
 function core.own_uid() end

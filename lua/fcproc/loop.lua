@@ -11,7 +11,6 @@ local M = {}
 
 local LONGEST_POLL = waiters.LONGEST_POLL
 local MOST_SIGNALS = 8
-local LONGEST_TURN = 0.25 -- seconds
 
 ---@class fcproc.Task            one coroutine of a run
 ---@field co thread
@@ -21,7 +20,6 @@ local LONGEST_TURN = 0.25 -- seconds
 ---@field fd integer?           op's descriptor
 ---@field wake number?          when op wants to be stepped anyway
 ---@field inner fcproc.Group?   the inner run that it waits for
----@field held number?          until when it waits for its turn
 ---@field ended true?           its coroutine has
 
 ---@class fcproc.Group           one call of fcproc.run
@@ -121,59 +119,6 @@ function M.theirs(fn, ...)
   return theirs(pcall(fn, ...))
 end
 
----@class fcproc.Turns  how many tasks of a run are at something at once
----@field free integer
----@field first integer         of those that wait; its place in `waiting`
----@field last integer
----@field waiting fcproc.Task[]
-local Turns = {}
-Turns.__index = Turns
-
----Saves what so many at once would need, no more: each goes on after LONGEST_TURN, whether it is its
----turn or not, and in a loop of cqueues or luv nobody waits.
----@param most integer
----@return fcproc.Turns
-function M.turns(most)
-  return setmetatable({ free = most, first = 1, last = 0, waiting = {} }, Turns)
-end
-
----@class fcproc.Turn
----@field turns fcproc.Turns?
-local Turn = {}
-Turn.__index = Turn
-
----Ends the turn: the next's begins.
-function Turn:give()
-  local turns = self.turns
-  self.turns = nil
-  if not turns then return end
-  local task = turns.waiting[turns.first]
-  if not task then
-    turns.free = turns.free + 1
-    return
-  end
-  turns.waiting[turns.first], turns.first = nil, turns.first + 1
-  if task.held then task.held = 0 end
-end
-
-Turn.__close = Turn.give
-
----Returns when it is this coroutine's turn.
----@return fcproc.Turn turn  ends when it is closed, or given
-function Turns:take()
-  local task = task_of[coroutine.running()]
-  if self.free > 0 or not (task and task.tasks) then
-    self.free = self.free - 1
-  else
-    self.last = self.last + 1
-    self.waiting[self.last] = task
-    task.held = core.now() + LONGEST_TURN
-    coroutine.yield()
-    task.held = nil
-  end
-  return setmetatable({ turns = self }, Turn)
-end
-
 -- What a task does: the group's functions, one after another, as long as there are any. Each is
 -- under pcall, so that an error unwinds inside the coroutine, where closing variables may wait.
 local work = core.uninterruptible(function(group)
@@ -242,8 +187,6 @@ local function drive(tasks, group)
         n = n + 1
         fds[n], polled[n] = task.fd, task
         if task.wake and task.wake < wake then wake = task.wake end
-      elseif task.held and task.held > now then
-        if task.held < wake then wake = task.held end
       elseif not task.inner or task.inner.alive == 0 then
         runs = runs + 1
         runnable[runs] = task

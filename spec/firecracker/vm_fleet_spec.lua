@@ -161,6 +161,22 @@ describe("a fleet", function()
     assert.are.same(reports, must(fcproc.vm.stop_all(all)))
   end)
 
+  it("is asked all at once, but for one with a hook; one that hangs holds up none", function()
+    local list, order = fleet(6), {}
+    list[2].hooks = { before_stop = function(vm) order[#order + 1] = vm.machine.process:alive() end }
+    local all = must(fcproc.vm.launch_all(world.manager, list))
+    for _, vm in ipairs(all) do must(must(vm:console()):wait_for("ready", 10)) end
+    must(all[3].machine.process:signal("STOP"))
+    local reports = must(fcproc.vm.stop_all(all, { { "ctrl_alt_del", 1 }, { "sigkill", 5 } }))
+    assert.are.same({ true }, order)
+    for i, report in ipairs(reports) do
+      local wanted = i == 3 and "sigkill" or "ctrl_alt_del"
+      assert.are.equal(wanted, report.step)
+      assert.are.equal(i ~= 3 and 1 or nil, report.steps[1].sent)
+    end
+    assert.are.equal("timeout", reports[3].steps[1].outcome)
+  end)
+
   it("may name a VM twice, and be stopped by several at once", function()
     local all = must(fcproc.vm.launch_all(world.manager, fleet(3)))
     local a, b, c = all[1], all[2], all[3]

@@ -544,6 +544,22 @@ static int call_request(void)
     return r;
 }
 
+static int call_request_all(void)
+{
+    const char *paths[] = { sock, sock, "/none/x.sock" };
+    struct fcproc_response response;
+    fcproc_op *op = NULL;
+    int r = fcproc_request_all(paths, NULL, sizeof(paths) / sizeof(paths[0]), "PUT", "/nothing",
+                               "{}", 2, OWN_TIMEOUT_MS, NULL, &op, NULL);
+
+    if (r == 0)
+        r = fcproc_op_wait(op, NULL);
+    for (size_t i = 0; r == 0 && i < 2; i++)
+        r = fcproc_request_all_result(op, i, &response, NULL);
+    fcproc_op_close(op);
+    return r;
+}
+
 /* ---- the walk ---- */
 
 struct call {
@@ -671,6 +687,7 @@ int main(int argc, char **argv)
         { "TAPs deleted", before_delete, delete_taps, after_delete, true },
         { "bridge deleted", before_delete_bridge, call_delete_bridge, after_delete_bridge, true },
         { "request", NULL, call_request, NULL, false },
+        { "request_all", NULL, call_request_all, NULL, false },
     };
     int failed = 0;
 

@@ -330,6 +330,13 @@ add("client client.request client.close", function()
   c:close()
   assert(complete(client:request("PUT", "/nothing", "{}", 5, ctx)) == 400)
 end, function() collectgarbage() end) -- an operation that found no owner goes
+add("request_all", function()
+  local answers = complete(core.request_all({ sock, sock, dir .. "/none" }, { server }, "PUT",
+    "/nothing", "{}", 5, ctx))
+  for i = 1, 2 do
+    if answers[i] ~= 400 then error(answers[i].code .. ": " .. answers[i].message, 0) end
+  end
+end, function() collectgarbage() end)
 add("client.request, abandoned", function() fine(client:request("GET", "/", nil, 5)):step() end,
   function()
     collectgarbage()

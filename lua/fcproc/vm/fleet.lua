@@ -17,7 +17,6 @@ local M = {}
 
 local CLEANUP_LIMIT = 60 -- seconds for removing what ended VMs had, however many
 local MOST_NAMED = 8 -- VMs in a message
-local REQUESTS = 16  -- at once; each has its share of memory in libcurl
 
 local lacking = errors.lacks_descriptors
 
@@ -69,7 +68,7 @@ end
 ---@field reports fcproc.StopReport[]
 ---@field ended integer[]       whose process has ended, and of which something may be there yet
 ---@field latches table<fcproc.Vm, true>  those that are ours to stop
----@field turns fcproc.Turns   for their requests
+---@field pressed table<fcproc.Vm, true|fcproc.Error>  by the first Ctrl-Alt-Del of all
 ---@field failure fcproc.Error?  the first that has nothing to do with descriptors
 
 -- One that an earlier try has signalled, and could not wait for, did not go by itself.
@@ -89,7 +88,8 @@ local function stop_one(work, i, ctx)
     return err
   end
   local earlier = vm.failure and vm.failure.report
-  local report, err = steps.run(vm, "stop", vm._end_process, ctx, work.ladder, work.turns)
+  local report, err = steps.run(vm, "stop", vm._end_process, ctx, work.ladder, work.pressed[vm])
+  work.pressed[vm] = nil
   vm.failure = err
   if report then
     work.reports[i] = with_earlier(report, earlier)
@@ -205,7 +205,10 @@ function M.stop_all(vms, ladder, ctx)
     end
   end
   local work = { vms = vms, ladder = ladder, ctx = ctx, reports = {}, ended = {}, latches = latches,
-    turns = loop.turns(REQUESTS) }
+    pressed = {} }
+  local ours = {}
+  for vm in pairs(latches) do ours[#ours + 1] = vm end
+  work.pressed = stop.press_all(ours, ladder, ctx)
   stop_in_passes(work, turn)
   clean_up(work)
   if #work.ended > 0 then clean_up(work, true) end

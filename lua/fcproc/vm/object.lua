@@ -383,8 +383,8 @@ local function wait_for_other(self, ctx)
 end
 
 -- Ends the process, and says whether the rest may be removed.
-function Vm:_end_process(ctx, ladder, turns)
-  local report, err = stop.process(self, ladder, ctx, turns)
+function Vm:_end_process(ctx, ladder, pressed)
+  local report, err = stop.process(self, ladder, ctx, pressed)
   local jail = self.journal.record.jail
   if not err and self.unfinished and jail then -- what has ended may be a jailer, with a VMM of its own
     local _

@@ -1,6 +1,7 @@
 -- Ending a VM by a ladder: steps with a limit each, tried in turn until the process is gone.
 -- Each wakes at the exit itself. What happened is told in a report.
 
+local api = require "fcproc.api"
 local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
 local endpoints = require "fcproc.machine.endpoints"
@@ -62,7 +63,9 @@ end
 -- request that came meanwhile: for ever. Then the guest has ended, and only a signal helps. Its log
 -- tells; a mere silence may be an API that is slow, with a guest that is about to save its files.
 local function hangs_after_reset(machine, err, step)
-  if err.code ~= "deadline" or not machine.process:alive() then return false end
+  if err.code ~= "deadline" and err.code ~= "wait_timeout" or not machine.process:alive() then
+    return false
+  end
   machine:disconnect() -- no answer will come on it, or one to the wrong question
   if not machine:is_stopping() then return false end
   step.message = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
@@ -91,12 +94,38 @@ local function press(machine, left, ctx)
   return machine:api("PUT", "/actions", KEYS, limited)
 end
 
+-- One that runs, and of which nothing keeps it from hearing.
+local function hears(vm)
+  return vm.machine.started and not vm.journal.record.paused
+end
+
+---The first Ctrl-Alt-Del of many at once, which takes a third of what as many single ones do. Not of those
+---that would be asked something first, or have a hook that is called first.
+---@param vms fcproc.Vm[]
+---@param ladder table[]
+---@param ctx fcproc.Context?
+---@return table<fcproc.Vm, true|fcproc.Error> pressed
+function M.press_all(vms, ladder, ctx)
+  local rung, pressed = ladder[1], {}
+  if rung[1] ~= "ctrl_alt_del" or core.arch ~= "x86_64" or ladder.limit or #vms < 2 then return pressed end
+  local asked, machines = {}, {}
+  for _, vm in ipairs(vms) do
+    if hears(vm) and not next(vm.hooks) then
+      asked[#asked + 1], machines[#machines + 1] = vm, vm.machine
+    end
+  end
+  local outcomes = api.request_all(machines, "PUT", "/actions", KEYS, math.min(ANSWER_LIMIT, rung[2]), ctx)
+  for i, outcome in ipairs(outcomes or {}) do -- any other failure is looked into when it is their turn
+    if outcome == true or outcome.code == "wait_timeout" then pressed[asked[i]] = outcome end
+  end
+  return pressed
+end
+
 ---The guest is asked, again and again. One that is known to run is not looked at before the first time.
-function rungs.ctrl_alt_del(machine, limit, ctx, step, vm, turns)
+function rungs.ctrl_alt_del(machine, limit, ctx, step, vm, pressed)
   if core.arch ~= "x86_64" then return "skip", "there is none on this architecture" end
-  local turn <close> = turns and turns:take()
   local began, presses = core.now(), 0
-  local due, looked = not machine.started or vm.journal.record.paused, false
+  local due, looked = not hears(vm), false
   local function look_once()
     if looked then return end
     looked = true
@@ -108,11 +137,9 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm, turns)
     local answer, more
     if due then answer, more = look_once() end
     if answer ~= nil then return answer, more end
-    local ok, err = press(machine, limit - (core.now() - began), ctx)
-    if turns and presses == 0 then -- most need no second, and what it took serves the next VM
-      machine:disconnect()
-      turn:give()
-    end
+    local ok, err = pressed == true, pressed
+    if pressed == nil then ok, err = press(machine, limit - (core.now() - began), ctx) end
+    pressed = nil
     if ok then step.sent = (step.sent or 0) + 1 else step.message = err.message end
     if not ok and hangs_after_reset(machine, err, step) then return false end
     -- It could not be asked, which is no reason to kill it.
@@ -214,12 +241,12 @@ local function unkillable(pid)
 end
 
 -- One step, with its entry in the report. true: the process is gone.
-local function climb(vm, rung, report, ctx, turns)
+local function climb(vm, rung, report, ctx, pressed)
   local name = type(rung[1]) == "function" and "function" or rung[1]
   local step, began = { name = name }, core.now()
   report.steps[#report.steps + 1] = step
   local fn = rungs[rung[1]] or custom(rung[1], vm)
-  local gone, exit = fn(vm.machine, rung[2], ctx, step, vm, turns)
+  local gone, exit = fn(vm.machine, rung[2], ctx, step, vm, pressed)
   step.took = core.now() - began
   if gone == true then
     step.outcome, report.outcome, report.step, report.exit = "exited", "exited", name, exit
@@ -241,20 +268,22 @@ end
 ---@param vm fcproc.Vm
 ---@param ladder table[]
 ---@param ctx fcproc.Context?
----@param turns fcproc.Turns?  of a fleet: what a request needs is needed for few of it at once
+---@param pressed (true|fcproc.Error)?  what its first Ctrl-Alt-Del was answered with, where press_all has
+---                                    sent it
 ---@return fcproc.StopReport report
 ---@return fcproc.Error? err  the context ended first
-function M.process(vm, ladder, ctx, turns)
+function M.process(vm, ladder, ctx, pressed)
   local began = core.now()
   local report = { outcome = "running", steps = {}, left = {} }
   local machine = vm.machine
   local gone, exit, err
-  if not machine.process:alive() then gone, exit = wait(machine, EXIT_LIMIT) end
+  if not pressed and not machine.process:alive() then gone, exit = wait(machine, EXIT_LIMIT) end
   if gone then
     report.outcome, report.step, report.exit = "exited", "gone", exit
   else
     for _, rung in ipairs(ladder) do
-      gone, err = climb(vm, rung, report, ctx, turns)
+      gone, err = climb(vm, rung, report, ctx, pressed)
+      pressed = nil
       if gone or gone == nil then break end
     end
   end
