@@ -188,6 +188,42 @@ describe("the binary", function()
     fails("not_found", missing:binary_version())
   end)
 
+  it("is asked for it once, as long as it is the same file; a script each time", function()
+    local command, asked = core.command, 0
+    core.command = function(...)
+      asked = asked + 1
+      return command(...)
+    end
+    local restored <close> = setmetatable({}, { __close = function() core.command = command end })
+    assert.is_truthy(restored)
+    local dir <close> = support.folder()
+    local path, version = dir:file("firecracker"), nil
+    local manager <close> = must(fcproc.new{ firecracker_bin = path })
+    local function asks()
+      local before = asked
+      local told = must(manager:binary_version())
+      version = version or told
+      assert.are.equal(version, told)
+      return asked - before
+    end
+    support.sh{ "cp", support.firecracker(), path }
+    assert.are.equal(1, asks())
+    assert.are.equal(0, asks())
+    support.sh{ "cp", support.firecracker(), path .. ".new" }
+    support.sh{ "mv", path .. ".new", path }
+    assert.are.equal(1, asks())
+    support.sh{ "touch", path }
+    assert.are.equal(1, asks())
+    support.sh{ "rm", path }
+    support.write_file(path, ("#!/bin/sh\nexec %s \"$@\"\n"):format(support.firecracker()))
+    support.sh{ "chmod", "755", path }
+    assert.are.equal(1, asks())
+    assert.are.equal(1, asks())
+    support.sh{ "ln", "-sf", support.firecracker(), path }
+    assert.are.equal(1, asks())
+    assert.are.equal(1, asks())
+  end)
+
   it("has so many seconds to tell it, and is ended then", function()
     local command, limits = core.command, {}
     local dir <close> = support.folder()

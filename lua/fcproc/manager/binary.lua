@@ -10,6 +10,7 @@ local M = {}
 local ANSWER_LIMIT = 5 -- seconds
 
 ---@class fcproc.ManagerBinary
+---@field told { state: string, version: string }?  by its binary
 local Binary = {}
 
 ---The path of the Firecracker binary: the configured path, or the first hit on PATH. It is a
@@ -57,7 +58,14 @@ local function no_answer(path, option, op, result)
   }
 end
 
----The version that the binary gives for itself, as "1.12.1".
+-- What file it is, in its present state; nil: a script or a link, which may lead to any.
+local function state_of(path)
+  local stat = core.stat(path)
+  if not stat or core.read_file(path, 0, 4) ~= "\127ELF" then return nil end
+  return ("%s %d %.9f"):format(stat.id, stat.size, stat.mtime)
+end
+
+---The version that the binary gives for itself, as "1.12.1". It is asked once, while it is the same file.
 ---@param ctx fcproc.Context?
 ---@return string? version
 ---@return fcproc.Error? err  as manager:resolve_binary's; ERR_UNSUPPORTED: it answers like no
@@ -66,11 +74,16 @@ function Binary:binary_version(ctx)
   ctx = loop.context(ctx)
   local path, err = self:resolve_binary()
   if not path then return nil, err end
+  local state = state_of(path)
+  if state and self.told and self.told.state == state then return self.told.version end
   local result
   result, err = ask(path, "--version", ctx)
   if not result then return nil, err end
   local version = result.stdout:match("^Firecracker v(%d+%.%d+%.%d+[%w.-]*)")
-  if version then return version end
+  if version then
+    self.told = state and { state = state, version = version }
+    return version
+  end
   return no_answer(path, "--version", "binary.version", result)
 end
 
