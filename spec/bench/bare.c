@@ -10,14 +10,17 @@
 #include <net/if.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bare.h"
@@ -158,9 +161,83 @@ static void kill_process(int pid)
     close(p.fd);
 }
 
+static pid_t restored;
+static char restored_socket[108];
+
+static void spawn_empty(const char *firecracker)
+{
+    char *argv[] = { "firecracker", "--api-sock", restored_socket, NULL }, *envp[] = { NULL };
+    posix_spawn_file_actions_t actions;
+
+    posix_spawn_file_actions_init(&actions);
+    for (int fd = 0; fd < 3; fd++)
+        posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+    if (posix_spawn(&restored, firecracker, &actions, NULL, argv, envp) != 0)
+        die(firecracker);
+    posix_spawn_file_actions_destroy(&actions);
+}
+
+/* Its socket is there before it listens. */
+static int connect_when_it_listens(int inotify_fd)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", restored_socket);
+    while (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        struct pollfd p = { .events = POLLIN, .fd = inotify_fd };
+
+        if (errno != ENOENT && errno != ECONNREFUSED)
+            die("connect");
+        if (poll(&p, 1, errno == ENOENT ? -1 : 1) == 1 && read(p.fd, buffer, sizeof(buffer)) < 0)
+            die("inotify");
+    }
+    return fd;
+}
+
+/* A Firecracker in the folder that has a snapshot's memory and goes on; until its answer. */
+static void restore(const char *snapshot, const char *in, const char *firecracker)
+{
+    char body[1024], request[2048], answer[1024];
+    static int inotify_fd = -1; /* kept: to close one waits for a grace period of the kernel's */
+    int fd;
+    ssize_t n;
+
+    snprintf(restored_socket, sizeof(restored_socket), "%.90s/restored.sock", in);
+    if (inotify_fd < 0)
+        inotify_fd = inotify_init1(IN_CLOEXEC);
+    if (inotify_fd < 0 || inotify_add_watch(inotify_fd, in, IN_CREATE) < 0)
+        die("inotify");
+    spawn_empty(firecracker);
+    fd = connect_when_it_listens(inotify_fd);
+    snprintf(body, sizeof(body),
+             "{\"snapshot_path\":\"%.255s/vmstate\",\"mem_backend\":{\"backend_type\":\"File\","
+             "\"backend_path\":\"%.255s/memory\"},\"resume_vm\":true}",
+             snapshot, snapshot);
+    snprintf(request, sizeof(request),
+             "PUT /snapshot/load HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n%s",
+             strlen(body), body);
+    if (write(fd, request, strlen(request)) < 0)
+        die("load");
+    n = read(fd, answer, sizeof(answer) - 1);
+    answer[n < 0 ? 0 : n] = '\0';
+    if (!strstr(answer, " 204 ")) {
+        fprintf(stderr, "not restored: %s\n", answer);
+        exit(1);
+    }
+    close(fd);
+}
+
+static void end_restored(void)
+{
+    kill_process(restored);
+    waitpid(restored, NULL, 0);
+    unlink(restored_socket);
+}
+
 int main(void)
 {
-    char line[512], a[256], b[256];
+    char line[1024], a[256], b[256], c[256];
     int n;
 
     open_netlink();
@@ -183,6 +260,10 @@ int main(void)
                 listener_pid(a, 0);
         else if (sscanf(line, "kill %d", &n) == 1)
             kill_process(n);
+        else if (sscanf(line, "restore %255s %255s %255s", a, b, c) == 3)
+            restore(a, b, c);
+        else if (strcmp(line, "unrestore\n") == 0)
+            end_restored();
         printf("%lld\n", (long long)(now() - start));
         fflush(stdout);
     }

@@ -296,6 +296,36 @@ local function bench_kill()
   })
 end
 
+-- A Firecracker that has a snapshot's memory, and whose guest goes on. In memory, as the guest's is.
+local function bench_restore()
+  local _ <close> = finally(function() runner:run{ "rm", "-r", "/dev/shm/fcproc-bench" } end)
+  assert(runner:run{ "mkdir", "-m", "700", "/dev/shm/fcproc-bench" })
+  local folder, snapshot = "/dev/shm/fcproc-bench", "/dev/shm/fcproc-bench/snapshot"
+  local own <close> = assert(fcproc.new{ runtime_dir = folder .. "/run", firecracker_bin = firecracker })
+  do
+    local vm <close> = assert(fcproc.vm.launch(own, {}))
+    assert(assert(vm:console()):wait_for("fcproc guest: ready", 10))
+    assert(vm:snapshot(snapshot))
+  end
+  row("restore a VM of 16 MiB from its snapshot", 40, 1.1, {
+    fcproc = function()
+      local vm
+      local took = timed(function()
+        local err
+        vm, err = fcproc.vm.restore(own, snapshot)
+        return vm, err
+      end)
+      assert(vm:kill())
+      return took
+    end,
+    bare = function()
+      local took = bare("restore %s %s %s", snapshot, folder, firecracker)
+      bare("unrestore")
+      return took
+    end,
+  })
+end
+
 -- ---- the run ------------------------------------------------------------------------------
 
 tell("measuring, about a minute")
@@ -305,6 +335,7 @@ bench_delete()
 bench_pid()
 bench_proof()
 bench_kill()
+bench_restore()
 assert(manager:delete_bridge())
 
 local function unit(median)
