@@ -178,9 +178,9 @@ $(BUILD)/libfcproc-image.a: $(IMAGE_OBJS)
 	rm -f $@
 	$(AR) rcs $@ $^
 
-$(BUILD)/libfcproc-image.so: $(IMAGE_OBJS) csrc/image/libfcproc-image.map
+$(BUILD)/libfcproc-image.so: $(IMAGE_OBJS) $(BUILD)/libfcproc.a csrc/image/libfcproc-image.map
 	$(CC) -shared $(CFLAGS) $(LINK_FLAGS) -Wl,--version-script=csrc/image/libfcproc-image.map \
-		-Wl,-soname,libfcproc-image.so.0 -o $@ $(IMAGE_OBJS) $(IMAGE_LIBS)
+		-Wl,-soname,libfcproc-image.so.0 -o $@ $(IMAGE_OBJS) $(BUILD)/libfcproc.a $(IMAGE_LIBS)
 	ln -sf libfcproc-image.so $@.0
 
 $(BUILD)/libfcproc-lua.a: $(BINDING_OBJS) $(BUILD)/obj/lua/host.o $(BUILD)/obj/lua/sources.o

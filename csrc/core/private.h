@@ -5,71 +5,23 @@
 #ifndef FCPROC_PRIVATE_H
 #define FCPROC_PRIVATE_H
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "fcproc.h"
-
-#define FCPROC_PRINTF(f, a) __attribute__((format(printf, f, a)))
-#define ELEMENTS(a)         (sizeof(a) / sizeof((a)[0]))
+#include "rooms.h"
 
 enum { NS_PER_MS = 1000000 };
 #define NEVER INT64_MAX
 
-/* ---- ownership: the cleaners keep errno and accept what is not there ---- */
-
-static inline void close_fd(int *fd)
-{
-    if (*fd >= 0) {
-        int saved = errno;
-        (void)close(*fd); /* never retried: Linux frees the number even on EINTR */
-        errno = saved;
-    }
-    *fd = -EBADF;
-}
-
-static inline int take_fd(int *fd)
-{
-    int taken = *fd;
-    *fd = -EBADF;
-    return taken;
-}
-
-static inline void free_pointer(void *p)
-{
-    void **pp = p;
-    free(*pp);
-    *pp = NULL;
-}
-
-#define cleanup_fd   __attribute__((cleanup(close_fd)))
-#define cleanup_free __attribute__((cleanup(free_pointer)))
-
 /* ---- errors ---- */
 
-/* Fill err (which may be NULL) and return code. */
-int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const char *format, ...)
-    FCPROC_PRINTF(5, 6);
-/* The same, with the code that fits the errno, whose text is appended. */
-int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
-    FCPROC_PRINTF(4, 5);
-int error_nomem(fcproc_error *err, const char *op);
 /* Adds to the message, as far as there is room. */
 void error_append(fcproc_error *err, const char *format, ...) FCPROC_PRINTF(2, 3);
 /* Names the process in an error just filled; returns its code. */
 int error_about(fcproc_error *err, pid_t pid, int code);
-int error_code_for(int sys_errno);
 /* An object is its maker's alone. 0, or FCPROC_ERR_INVALID in a fork of that process. */
 int check_maker(pid_t maker, const char *op, fcproc_error *err);
-/* What the caller has set up: is it one, of a size that this library (which knows so much of it) and its
- * header agree upon? 0 or a code. */
-int check_struct(const void *given, size_t known, const char *name, const char *op,
-                 fcproc_error *err);
 /* What must not be NULL, though an _INIT leaves it so. */
 int check_given(const void *pointer, const char *what, const char *op, fcproc_error *err);
 /* A result that the caller may not want. */

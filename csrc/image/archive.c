@@ -66,7 +66,7 @@ static int take_entry(struct archive_job *a, struct layer *layer, struct archive
     atomic_fetch_add_explicit(&a->job.entries, 1, memory_order_relaxed);
     if (!layer)
         return record_apply(a->job.tree, &record, a->job.op, &a->job.error);
-    return layer_add(layer, &record) < 0 ? image_nomem(&a->job.error, a->job.op) : 0;
+    return layer_add(layer, &record) < 0 ? error_nomem(&a->job.error, a->job.op) : 0;
 }
 
 static int compare_digest(struct archive_job *a, const char *what, const char *wanted,
@@ -74,9 +74,9 @@ static int compare_digest(struct archive_job *a, const char *what, const char *w
 {
     if (!wanted[0] || strcmp(wanted, got) == 0)
         return 0;
-    return image_error(&a->job.error, FCPROC_ERR_INVALID, a->job.op, 0,
-                       "%s is not what it should be: its %s is %s, not %s",
-                       SHOWN(a->name, strlen(a->name)), what, got, wanted);
+    return error_set(&a->job.error, FCPROC_ERR_INVALID, a->job.op, 0,
+                     "%s is not what it should be: its %s is %s, not %s",
+                     SHOWN(a->name, strlen(a->name)), what, got, wanted);
 }
 
 static int finish(struct archive_job *a)
@@ -91,9 +91,9 @@ static int finish(struct archive_job *a)
     if (r == 0)
         r = compare_digest(a, "diff_id", a->diff_id, a->got_diff_id);
     if (r == 0 && a->reader.unmarked && !a->digest[0] && !a->diff_id[0])
-        r = image_error(&a->job.error, FCPROC_ERR_INVALID, a->job.op, 0,
-                        "%s is cut: it ends without the two blocks of zeros that end a tar",
-                        SHOWN(a->name, strlen(a->name)));
+        r = error_set(&a->job.error, FCPROC_ERR_INVALID, a->job.op, 0,
+                      "%s is cut: it ends without the two blocks of zeros that end a tar",
+                      SHOWN(a->name, strlen(a->name)));
     /* Some builders write every layer so. */
     if (r == 0 && a->reader.unmarked && !a->layer)
         job_warn(&a->job, "%s has no end mark: it may be cut", s->name);
@@ -114,7 +114,7 @@ static int keep_layer(struct archive_job *a, struct layer *layer)
                 return image_errno(&a->job.error, a->job.op, errno, "can't keep %s open", a->name);
             break;
         }
-    return layer_end(a->job.tree, layer) < 0 ? image_nomem(&a->job.error, a->job.op) : 0;
+    return layer_end(a->job.tree, layer) < 0 ? error_nomem(&a->job.error, a->job.op) : 0;
 }
 
 static int archive_run(job_t *job)
@@ -132,7 +132,7 @@ static int archive_run(job_t *job)
     if (r == 0 && a->reader.stream.kind == STREAM_PLAIN)
         r = keep_archive(a);
     if (r == 0 && a->layer && !(layer = layer_new(job->tree, a->name)))
-        r = image_nomem(&job->error, job->op);
+        r = error_nomem(&job->error, job->op);
     while (r == 0 && (r = reader_next(&a->reader, &entry)) > 0)
         r = take_entry(a, layer, entry);
     if (r == 0)
@@ -208,9 +208,9 @@ static int take_digest(char to[DIGEST_SIZE], const char *digest, const char *wha
     if (!digest)
         return 0;
     if (!digest_is_valid(digest))
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the %s %s is not sha256: and 64 hexadecimal digits", what,
-                           SHOWN(digest, strlen(digest)));
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the %s %s is not sha256: and 64 hexadecimal digits", what,
+                         SHOWN(digest, strlen(digest)));
     memcpy(to, digest, DIGEST_SIZE);
     return 0;
 }
@@ -229,13 +229,13 @@ static int open_archive(struct archive_job *a, const struct fcproc_image_archive
     if (fstat(a->fd, &st) < 0)
         return image_errno(err, READ, errno, "can't look at %s", a->name);
     if (S_ISDIR(st.st_mode))
-        return image_error(err, FCPROC_ERR_CONFLICT, READ, 0, "%s is a folder", a->name);
+        return error_set(err, FCPROC_ERR_CONFLICT, READ, 0, "%s is a folder", a->name);
     if (spec->length > 0) {
         if (!S_ISREG(st.st_mode) || spec->offset + spec->length < spec->offset ||
             spec->offset + spec->length > (uint64_t)st.st_size)
-            return image_error(err, FCPROC_ERR_INVALID, READ, 0,
-                               "%s has not the %llu bytes from %llu on", a->name,
-                               (unsigned long long)spec->length, (unsigned long long)spec->offset);
+            return error_set(err, FCPROC_ERR_INVALID, READ, 0,
+                             "%s has not the %llu bytes from %llu on", a->name,
+                             (unsigned long long)spec->length, (unsigned long long)spec->offset);
         a->has_window = true;
         a->window = (struct window){ spec->offset, spec->length };
     }
@@ -249,7 +249,7 @@ FCPROC_API int fcproc_image_read_archive(fcproc_image_tree *handle,
     struct tree *tree = (struct tree *)handle;
     struct archive_job *a;
     job_t *job;
-    int r = image_check_struct(spec, sizeof(*spec), "fcproc_image_archive", READ, err);
+    int r = check_struct(spec, sizeof(*spec), "fcproc_image_archive", READ, err);
 
     if (r == 0)
         r = tree_check(tree, spec->layer ? TREE_ADDS_LAYER : TREE_CHANGES, READ, err);
@@ -264,7 +264,7 @@ FCPROC_API int fcproc_image_read_archive(fcproc_image_tree *handle,
                      : spec->fd == STDIN_FILENO ? "standard input"
                                                 : "the stream");
     job->changes_tree = true;
-    r = a->name ? open_archive(a, spec, err) : image_nomem(err, READ);
+    r = a->name ? open_archive(a, spec, err) : error_nomem(err, READ);
     if (r == 0)
         r = take_digest(a->digest, spec->digest, "digest", READ, err);
     if (r == 0)

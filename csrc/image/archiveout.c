@@ -27,7 +27,7 @@ struct writer {
 
 static int nomem(struct writer *w)
 {
-    return image_nomem(&w->job->error, w->job->op);
+    return error_nomem(&w->job->error, w->job->op);
 }
 
 /* What stopped the writing has told its own error. */
@@ -41,9 +41,8 @@ static int archive_failed(struct writer *w, const char *path, size_t len)
     /* It has no word for some of its own allocations, and for nothing else. */
     if (sys_errno == ENOMEM || !text)
         return nomem(w);
-    return image_error(&w->job->error, FCPROC_ERR_INVALID, w->job->op,
-                       sys_errno > 0 ? sys_errno : 0, "can't write /%s: %s", SHOWN(path, len),
-                       text);
+    return error_set(&w->job->error, FCPROC_ERR_INVALID, w->job->op, sys_errno > 0 ? sys_errno : 0,
+                     "can't write /%s: %s", SHOWN(path, len), text);
 }
 
 /* libarchive loses its memory when it hears of an error in a header: it is told when it is freed, and
@@ -293,9 +292,9 @@ static int write_entry(void *arg, const char *path, size_t len, const struct ent
         return 0;
     }
     if (w->format == ARCHIVE_CPIO && S_ISREG(inode->mode) && inode->size > CPIO_MOST)
-        return image_error(&w->job->error, FCPROC_ERR_INVALID, w->job->op, 0,
-                           "/%s has %llu bytes, and a file in a cpio less than 4 GiB",
-                           SHOWN(path, len), (unsigned long long)inode->size);
+        return error_set(&w->job->error, FCPROC_ERR_INVALID, w->job->op, 0,
+                         "/%s has %llu bytes, and a file in a cpio less than 4 GiB",
+                         SHOWN(path, len), (unsigned long long)inode->size);
     r = set_entry(w, inode, path, len, &again);
     if (r < 0)
         return r;

@@ -57,7 +57,7 @@ FCPROC_API int fcproc_image_digest(const void *data, size_t len, char ret[72], f
     if (r == 0)
         r = digest_end(&d, ret);
     digest_free(&d);
-    return r < 0 ? image_nomem(err, "image.digest") : 0;
+    return r < 0 ? error_nomem(err, "image.digest") : 0;
 }
 
 /* ---- the job ---- */
@@ -74,7 +74,7 @@ static int hash_run(job_t *job)
     struct hash_job *h = (struct hash_job *)job;
     cleanup_free char *buffer = malloc(JOB_BLOCK);
     struct digest d = { NULL };
-    int r = buffer && digest_begin(&d) == 0 ? 0 : image_nomem(&job->error, job->op);
+    int r = buffer && digest_begin(&d) == 0 ? 0 : error_nomem(&job->error, job->op);
 
     job_step(job, "hashing");
     while (r == 0) {
@@ -87,11 +87,11 @@ static int hash_run(job_t *job)
         if (n <= 0)
             break;
         atomic_fetch_add_explicit(&job->bytes, (uint64_t)n, memory_order_relaxed);
-        r = digest_add(&d, buffer, (size_t)n) < 0 ? image_nomem(&job->error, job->op)
+        r = digest_add(&d, buffer, (size_t)n) < 0 ? error_nomem(&job->error, job->op)
                                                   : job_check(job);
     }
     if (r == 0 && digest_end(&d, h->digest) < 0)
-        r = image_nomem(&job->error, job->op);
+        r = error_nomem(&job->error, job->op);
     digest_free(&d);
     return r;
 }
@@ -119,9 +119,9 @@ FCPROC_API int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcpro
     if (h->fd < 0)
         r = image_errno(err, job->op, errno, "can't open %s", path);
     else if (fstat(h->fd, &st) < 0 || !S_ISREG(st.st_mode))
-        r = image_error(err, FCPROC_ERR_CONFLICT, job->op, 0, "%s is no regular file", path);
+        r = error_set(err, FCPROC_ERR_CONFLICT, job->op, 0, "%s is no regular file", path);
     else if (!h->path)
-        r = image_nomem(err, job->op);
+        r = error_nomem(err, job->op);
     if (r == 0) {
         atomic_store(&job->total, (uint64_t)st.st_size);
         r = job_start(job, err);

@@ -15,8 +15,7 @@ FCPROC_API int fcproc_image_tree_new(const struct fcproc_image_limits *limits,
                                      fcproc_image_tree **ret, fcproc_error *err)
 {
     struct tree *tree;
-    int r = limits ? image_check_struct(limits, sizeof(*limits), "fcproc_image_limits",
-                                        "image.tree", err)
+    int r = limits ? check_struct(limits, sizeof(*limits), "fcproc_image_limits", "image.tree", err)
                    : 0;
 
     if (r == 0)
@@ -39,8 +38,8 @@ static int check_path(const char *path, const char *op, fcproc_error *err)
     for (const char *p = path; *p; p += strcspn(p, "/")) {
         p += strspn(p, "/");
         if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || p[2] == '\0'))
-            return image_error(err, FCPROC_ERR_INVALID, op, 0, "there is .. in the path %s",
-                               SHOWN(path, strlen(path)));
+            return error_set(err, FCPROC_ERR_INVALID, op, 0, "there is .. in the path %s",
+                             SHOWN(path, strlen(path)));
     }
     return 0;
 }
@@ -52,7 +51,7 @@ static int put_extent(struct tree *tree, struct inode *inode, uint64_t len, uint
         return 0;
     inode->extents = tree_alloc(tree, sizeof(struct extent));
     if (!inode->extents)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     inode->extents[0] = (struct extent){ .len = len, .from = from, .source = source };
     inode->n_extents = 1;
     inode->size = len;
@@ -71,7 +70,7 @@ static int put_from(struct tree *tree, struct inode *inode, const char *from, co
         return image_errno(err, op, errno, "can't open %s", from);
     if (fstat(source.fd, &st) < 0 || !S_ISREG(st.st_mode)) {
         close_fd(&source.fd);
-        return image_error(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file", from);
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file", from);
     }
     r = source_add(tree, &source, op, err);
     return r < 0 ? r : put_extent(tree, inode, (uint64_t)st.st_size, (uint32_t)r, 0, op, err);
@@ -97,13 +96,13 @@ static int put_content(struct tree *tree, struct inode *inode, const struct fcpr
     case S_IFLNK:
         len = node->target ? strlen(node->target) : 0;
         if (len == 0 || len > TREE_PATH_MOST)
-            return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                               "the symbolic link %s needs a target of 1 to %d bytes",
-                               SHOWN(path, strlen(path)), TREE_PATH_MOST);
+            return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                             "the symbolic link %s needs a target of 1 to %d bytes",
+                             SHOWN(path, strlen(path)), TREE_PATH_MOST);
         inode->mode = S_IFLNK | 0777; /* Linux has no other */
         inode->target = tree_bytes(tree, node->target, len);
         inode->size = len;
-        return inode->target ? 0 : image_nomem(err, op);
+        return inode->target ? 0 : error_nomem(err, op);
     default:
         return 0;
     }
@@ -118,11 +117,11 @@ static int put_xattrs(struct tree *tree, struct inode *inode, const struct fcpro
         size_t len = x->name_len > 0 ? x->name_len : strlen(x->name);
 
         if (len == 0 || len > XATTR_NAME_MOST || x->len > XATTR_SIZE_MOST)
-            return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                               "no file can have the xattr %s of %zu bytes", SHOWN(x->name, len),
-                               x->len);
+            return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                             "no file can have the xattr %s of %zu bytes", SHOWN(x->name, len),
+                             x->len);
         if (tree_set_xattr(tree, inode, x->name, len, x->value, x->len) < 0)
-            return image_nomem(err, op);
+            return error_nomem(err, op);
     }
     return 0;
 }
@@ -140,7 +139,7 @@ FCPROC_API int fcproc_image_put(fcproc_image_tree *handle, const char *path,
     struct tree *tree = tree_of(handle);
     struct inode *inode;
     struct place place;
-    int r = image_check_struct(node, sizeof(*node), "fcproc_image_node", op, err);
+    int r = check_struct(node, sizeof(*node), "fcproc_image_node", op, err);
 
     if (r == 0)
         r = tree_check(tree, TREE_CHANGES, op, err);
@@ -149,11 +148,11 @@ FCPROC_API int fcproc_image_put(fcproc_image_tree *handle, const char *path,
     if (r < 0)
         return r;
     if (!is_kind(node->mode))
-        return image_error(err, FCPROC_ERR_INVALID, op, 0, "the mode 0%o has no kind of file in it",
-                           node->mode);
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "the mode 0%o has no kind of file in it",
+                         node->mode);
     inode = tree_inode(tree, node->mode);
     if (!inode)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     inode->uid = node->uid;
     inode->gid = node->gid;
     inode->mtime = node->mtime;
@@ -174,10 +173,10 @@ FCPROC_API int fcproc_image_put(fcproc_image_tree *handle, const char *path,
         return 0;
     }
     if (place.len == 0)
-        return image_error(err, FCPROC_ERR_CONFLICT, op, 0, "%s is a folder and stays one",
-                           SHOWN(path, strlen(path)));
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is a folder and stays one",
+                         SHOWN(path, strlen(path)));
     if (tree_add(tree, place.folder, place.name, place.len, inode) < 0)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     return 0;
 }
 
@@ -195,10 +194,10 @@ FCPROC_API int fcproc_image_remove(fcproc_image_tree *handle, const char *path, 
     if (r < 0)
         return r;
     if (place.len == 0)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0, "the root can't be removed");
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "the root can't be removed");
     if (!place.inode)
-        return image_error(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
-                           SHOWN(path, strlen(path)));
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
+                         SHOWN(path, strlen(path)));
     tree_drop(tree, tree_find(tree, place.folder, place.name, place.len));
     return 0;
 }
@@ -208,7 +207,7 @@ FCPROC_API int fcproc_image_seal(fcproc_image_tree *handle, struct fcproc_image_
 {
     static const char op[] = "image.seal";
     struct tree *tree = tree_of(handle);
-    int r = ret ? image_check_struct(ret, sizeof(*ret), "fcproc_image_sealed", op, err) : 0;
+    int r = ret ? check_struct(ret, sizeof(*ret), "fcproc_image_sealed", op, err) : 0;
 
     if (r == 0)
         r = tree_check(tree, TREE_LOOKS, op, err);

@@ -17,10 +17,9 @@ static int give_number(struct ext4 *e, struct inode *inode)
     unsigned n = ext4_numbers(inode);
 
     if (n > e->fs->super->s_inodes_count - (e->next - 1))
-        return image_error(&e->job->error, FCPROC_ERR_SYSTEM, OP, ENOSPC,
-                           "the file system has %u inodes, and %llu files are to be in it",
-                           e->fs->super->s_inodes_count,
-                           (unsigned long long)e->job->tree->n_inodes);
+        return error_set(&e->job->error, FCPROC_ERR_SYSTEM, OP, ENOSPC,
+                         "the file system has %u inodes, and %llu files are to be in it",
+                         e->fs->super->s_inodes_count, (unsigned long long)e->job->tree->n_inodes);
     inode->mark = e->next;
     for (; n > 0; n--)
         ext2fs_inode_alloc_stats2(e->fs, e->next++, 1, S_ISDIR(inode->mode));
@@ -44,8 +43,8 @@ static int number_folder(void *arg, const char *path, size_t len, const struct e
 
         if (!entry && in->name_len == 10 && memcmp(in->name, "lost+found", 10) == 0) {
             if (!S_ISDIR(in->inode->mode))
-                return image_error(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
-                                   "/lost+found is no folder, as e2fsck wants it: remove it");
+                return error_set(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
+                                 "/lost+found is no folder, as e2fsck wants it: remove it");
             in->inode->mark = e->lost_found;
             e->lost_found = 0;
         }
@@ -86,9 +85,9 @@ static int set_device(struct ext4 *e, const struct inode *inode, struct ext2_ino
     uint32_t major = inode->rdev_major, minor = inode->rdev_minor;
 
     if (major >= 1 << 12 || minor >= 1 << 20)
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
-                           "/%s is the device %u:%u, and Linux has 4095:1048575 at the most",
-                           SHOWN(e->path, e->path_len), major, minor);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
+                         "/%s is the device %u:%u, and Linux has 4095:1048575 at the most",
+                         SHOWN(e->path, e->path_len), major, minor);
     /* As old_encode_dev and new_encode_dev in linux/kdev_t.h. */
     if (major < 256 && minor < 256)
         raw->i_block[0] = major << 8 | minor;
@@ -108,10 +107,10 @@ static int set_target(struct ext4 *e, ext2_ino_t number, const struct inode *ino
         return 0;
     }
     if (target->len > EXT4_TARGET_MOST || target->len >= e->block_size)
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
-                           "the symbolic link /%s leads to a path of %zu bytes, and Linux follows "
-                           "%d at the most",
-                           SHOWN(e->path, e->path_len), target->len, EXT4_TARGET_MOST);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
+                         "the symbolic link /%s leads to a path of %zu bytes, and Linux follows "
+                         "%d at the most",
+                         SHOWN(e->path, e->path_len), target->len, EXT4_TARGET_MOST);
     r = ext4_allocate(e, 0, 1);
     if (r == 0)
         r = ext4_map(e, number, raw);
@@ -237,12 +236,12 @@ static int open_filesystem(struct ext4 *e, int fd, int64_t now)
     if (code == EXT2_ET_NO_MEMORY || code == ENOMEM) {
         if (!e->fs)
             close_same(own, fd);
-        return image_nomem(&e->job->error, OP);
+        return error_nomem(&e->job->error, OP);
     }
     if (code)
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
-                           "there is no file system of mke2fs in the file: libext2fs says %ld",
-                           (long)code);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, OP, 0,
+                         "there is no file system of mke2fs in the file: libext2fs says %ld",
+                         (long)code);
     have_all_bitmaps(e->fs);
     e->fs->flags &= ~EXT2_FLAG_MASTER_SB_ONLY; /* nor may the copies be mke2fs' of then */
     e->fs->now = (time_t)now;
@@ -315,7 +314,7 @@ int ext4_write(job_t *job, int fd, int64_t now)
         r = open_filesystem(&e, fd, now);
     if (r == 0) {
         e.block = malloc(e.block_size);
-        r = e.block ? fill(&e) : image_nomem(&job->error, OP);
+        r = e.block ? fill(&e) : error_nomem(&job->error, OP);
     }
     if (r == 0)
         r = close_filesystem(&e);

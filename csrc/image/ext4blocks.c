@@ -12,21 +12,21 @@ int ext4_failed(struct ext4 *e, errcode_t code, const char *what)
     switch (code) {
     case EXT2_ET_NO_MEMORY:
     case ENOMEM:
-        return image_nomem(err, e->job->op);
+        return error_nomem(err, e->job->op);
     case EXT2_ET_BLOCK_ALLOC_FAIL:
-        return image_error(err, FCPROC_ERR_SYSTEM, e->job->op, ENOSPC,
-                           "the file system of %llu blocks is full at /%s",
-                           (unsigned long long)ext2fs_blocks_count(e->fs->super),
-                           SHOWN(e->path, e->path_len));
+        return error_set(err, FCPROC_ERR_SYSTEM, e->job->op, ENOSPC,
+                         "the file system of %llu blocks is full at /%s",
+                         (unsigned long long)ext2fs_blocks_count(e->fs->super),
+                         SHOWN(e->path, e->path_len));
     default:
         break;
     }
     if (code > 0 && code < 256) /* an errno */
         return image_errno(err, e->job->op, (int)code, "can't write %s of /%s", what,
                            SHOWN(e->path, e->path_len));
-    return image_error(err, FCPROC_ERR_SYSTEM, e->job->op, 0,
-                       "can't write %s of /%s: libext2fs says %ld", what,
-                       SHOWN(e->path, e->path_len), (long)code);
+    return error_set(err, FCPROC_ERR_SYSTEM, e->job->op, 0,
+                     "can't write %s of /%s: libext2fs says %ld", what, SHOWN(e->path, e->path_len),
+                     (long)code);
 }
 
 unsigned ext4_numbers(const struct inode *inode)
@@ -70,7 +70,7 @@ int ext4_allocate(struct ext4 *e, blk64_t at, blk64_t len)
             struct run *more = realloc(e->runs, room * sizeof(*more));
 
             if (!more)
-                return image_nomem(&e->job->error, e->job->op);
+                return error_nomem(&e->job->error, e->job->op);
             e->runs = more;
             e->room_runs = room;
         }

@@ -57,9 +57,9 @@ int ext4_contents(struct ext4 *e, ext2_ino_t number, const struct inode *inode,
     int r;
 
     if (inode->size / e->block_size >= UINT32_MAX)
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
-                           "/%s is too large for ext4: %llu bytes", SHOWN(e->path, e->path_len),
-                           (unsigned long long)inode->size);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
+                         "/%s is too large for ext4: %llu bytes", SHOWN(e->path, e->path_len),
+                         (unsigned long long)inode->size);
     raw->i_size = (uint32_t)inode->size;
     raw->i_size_high = (uint32_t)(inode->size >> 32);
     r = allocate_contents(e, inode);
@@ -121,10 +121,10 @@ static int set_xattr(struct ext4 *e, struct ext2_xattr_handle *handle, const str
     name[x->name_len] = '\0';
     code = ext2fs_xattr_set(handle, name, x->data + x->name_len, x->value_len);
     if (code == EXT2_ET_EA_NO_SPACE)
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
-                           "the attributes of /%s are more than ext4 has room for, at %s of %u "
-                           "bytes: remove some, or build with ea_inode",
-                           SHOWN(e->path, e->path_len), name, x->value_len);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
+                         "the attributes of /%s are more than ext4 has room for, at %s of %u "
+                         "bytes: remove some, or build with ea_inode",
+                         SHOWN(e->path, e->path_len), name, x->value_len);
     if (code)
         return ext4_failed(e, code, name);
     if (e->fs->super->s_free_inodes_count != free_inodes)

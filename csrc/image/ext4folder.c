@@ -98,7 +98,7 @@ static int collect(struct ext4 *e, const struct folder *folder, ext2_ino_t numbe
 {
     l->names = malloc((folder->n + 1) * sizeof(*l->names));
     if (!l->names)
-        return image_nomem(&e->job->error, e->job->op);
+        return error_nomem(&e->job->error, e->job->op);
     for (size_t i = 0; i < folder->n; i++) {
         const struct entry *entry = folder->sorted[i];
 
@@ -249,7 +249,7 @@ static int find_leaves(struct ext4 *e, struct layout *l)
 
     l->hashes = malloc((l->n + 1) * sizeof(*l->hashes));
     if (!l->hashes)
-        return image_nomem(&e->job->error, e->job->op);
+        return error_nomem(&e->job->error, e->job->op);
     for (size_t i = 0, n; i < l->n; i += n) {
         n = fitting(l, i, 0);
         /* The lowest bit: names of this hash are in the leaf before, too. */
@@ -287,9 +287,9 @@ static int write_indexed(struct ext4 *e, struct layout *l, ext2_ino_t number, ex
     if (l->n_leaves > index_limit(e, ROOT_HEAD))
         nodes = (l->n_leaves + most - 1) / most;
     if (nodes > index_limit(e, ROOT_HEAD))
-        return image_error(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
-                           "/%s has %zu names, more than a folder of ext4 can have",
-                           SHOWN(e->path, e->path_len), l->n);
+        return error_set(&e->job->error, FCPROC_ERR_INVALID, e->job->op, 0,
+                         "/%s has %zu names, more than a folder of ext4 can have",
+                         SHOWN(e->path, e->path_len), l->n);
     raw->i_flags |= EXT2_INDEX_FL;
     r = set_size(e, number, 1 + nodes + l->n_leaves, raw);
     if (r == 0)

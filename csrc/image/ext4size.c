@@ -156,22 +156,22 @@ FCPROC_API int fcproc_image_measure(fcproc_image_tree *handle, struct fcproc_ima
     struct tree *tree = (struct tree *)handle;
     char digest[DIGEST_SIZE];
     struct sum sum = { 0 };
-    int r = image_check_struct(ret, sizeof(*ret), "fcproc_image_need", op, err);
+    int r = check_struct(ret, sizeof(*ret), "fcproc_image_need", op, err);
 
     if (r == 0)
         r = tree_check(tree, TREE_LOOKS, op, err);
     if (r == 0 && !tree->sealed)
-        r = image_error(err, FCPROC_ERR_INVALID, op, 0, "the tree is not sealed yet");
+        r = error_set(err, FCPROC_ERR_INVALID, op, 0, "the tree is not sealed yet");
     if (r < 0)
         return r;
     if (digest_begin(&sum.digest) < 0)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     r = output_walk(tree, add_entry, &sum, op, err);
     if (r == 0 && digest_end(&sum.digest, digest) < 0)
         r = FCPROC_ERR_NOMEM;
     digest_free(&sum.digest);
     if (r == FCPROC_ERR_NOMEM)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     if (r < 0)
         return r;
     ret->inodes = sum.inodes;

@@ -17,7 +17,7 @@ static int copy(struct extract_job *x)
     job_t *job = &x->job;
     cleanup_free char *buffer = malloc(JOB_BLOCK);
     uint64_t first = 0, size = x->inode->size;
-    int r = buffer ? 0 : image_nomem(&job->error, job->op);
+    int r = buffer ? 0 : error_nomem(&job->error, job->op);
 
     job_step(job, "unpacking");
     atomic_store(&job->total, size);
@@ -68,11 +68,11 @@ FCPROC_API int fcproc_image_extract(fcproc_image_tree *handle, const char *path,
     if (r == 0)
         r = tree_place(tree, path, strlen(path), PLACE_FOLLOW, NULL, &place, op, err);
     if (r == 0 && !place.inode)
-        r = image_error(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
-                        SHOWN(path, strlen(path)));
+        r = error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
+                      SHOWN(path, strlen(path)));
     if (r == 0 && !S_ISREG(place.inode->mode))
-        r = image_error(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
-                        SHOWN(path, strlen(path)));
+        r = error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
+                      SHOWN(path, strlen(path)));
     if (r == 0)
         r = job_new(sizeof(struct extract_job), op, tree, extract_run, NULL, &job, err);
     if (r < 0)

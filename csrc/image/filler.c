@@ -27,7 +27,7 @@ int filler_extent(struct filler *f, uint64_t at, uint32_t source, uint64_t from,
         struct extent *list = realloc(f->extents, room * sizeof(*list));
 
         if (!list)
-            return image_nomem(f->err, f->op);
+            return error_nomem(f->err, f->op);
         f->extents = list;
         f->room = room;
     }
@@ -65,7 +65,7 @@ int filler_add(struct filler *f, uint64_t at, const void *data, size_t len)
     int r = 0;
 
     if (!f->piece && !(f->piece = malloc(FILLER_PIECE)))
-        return image_nomem(f->err, f->op);
+        return error_nomem(f->err, f->op);
     if (f->used > 0 && f->at + f->used != at)
         r = flush(f);
     while (r == 0 && len > 0) {
@@ -98,7 +98,7 @@ int filler_end(struct filler *f, struct inode *inode)
         return r;
     inode->extents = tree_alloc(f->tree, f->n * sizeof(struct extent));
     if (!inode->extents)
-        return image_nomem(f->err, f->op);
+        return error_nomem(f->err, f->op);
     memcpy(inode->extents, f->extents, f->n * sizeof(struct extent));
     inode->n_extents = f->n;
     return 0;

@@ -48,7 +48,7 @@ static int failed(struct folder_job *f, int e, const char *what, const char *pat
 
 static int nomem(struct folder_job *f)
 {
-    return image_nomem(&f->job.error, OP);
+    return error_nomem(&f->job.error, OP);
 }
 
 static int open_beneath(const struct folder_job *f, const char *path, uint64_t flags)
@@ -257,9 +257,9 @@ static int take_entry(struct folder_job *f, int dir, struct folder *in, const ch
     if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : failed(f, errno, "look at", path);
     if (++tree->read_entries > tree->limit_entries)
-        return image_error(&f->job.error, FCPROC_ERR_INVALID, OP, 0,
-                           "%s has more entries than the limit of %llu", f->path,
-                           (unsigned long long)tree->limit_entries);
+        return error_set(&f->job.error, FCPROC_ERR_INVALID, OP, 0,
+                         "%s has more entries than the limit of %llu", f->path,
+                         (unsigned long long)tree->limit_entries);
     atomic_fetch_add_explicit(&f->job.entries, 1, memory_order_relaxed);
     if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
         seen = find_seen(f, &st);
@@ -381,7 +381,7 @@ FCPROC_API int fcproc_image_read_folder(fcproc_image_tree *handle, const char *p
     f->path = strdup(path);
     f->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (!f->path)
-        r = image_nomem(err, OP);
+        r = error_nomem(err, OP);
     else if (f->fd < 0)
         r = image_errno(err, OP, errno, "can't read the folder %s", path);
     job->changes_tree = true;

@@ -17,7 +17,7 @@ int job_new(size_t size, const char *op, struct tree *tree, int (*run)(job_t *),
     job_t *job = calloc(1, size);
 
     if (!job)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     job->op = op;
     job->run = run;
     job->destroy = destroy;
@@ -55,11 +55,11 @@ static void *job_main(void *arg)
         (void)uselocale(plain);
         job->code = job->run(job);
         if (job->code == 0 && job->lost_warning)
-            job->code = image_nomem(&job->error, job->op);
+            job->code = error_nomem(&job->error, job->op);
         (void)uselocale(LC_GLOBAL_LOCALE);
         freelocale(plain);
     } else {
-        job->code = image_nomem(&job->error, job->op);
+        job->code = error_nomem(&job->error, job->op);
     }
     atomic_store(&job->done, true);
     if (write(job->done_fd, &one, sizeof(one)) < 0) { }
@@ -87,7 +87,7 @@ int job_check(job_t *job)
 {
     if (!atomic_load_explicit(&job->cancelled, memory_order_relaxed))
         return 0;
-    return image_error(&job->error, FCPROC_ERR_CANCELLED, job->op, 0, "it was cancelled");
+    return error_set(&job->error, FCPROC_ERR_CANCELLED, job->op, 0, "it was cancelled");
 }
 
 void job_warn(job_t *job, const char *format, ...)
@@ -124,7 +124,7 @@ FCPROC_API int fcproc_image_job_fd(const fcproc_image_job *job)
 FCPROC_API int fcproc_image_job_progress(const fcproc_image_job *job,
                                          struct fcproc_image_progress *ret, fcproc_error *err)
 {
-    int r = image_check_struct(ret, sizeof(*ret), "fcproc_image_progress", job->op, err);
+    int r = check_struct(ret, sizeof(*ret), "fcproc_image_progress", job->op, err);
 
     if (r < 0)
         return r;
@@ -141,8 +141,7 @@ FCPROC_API int fcproc_image_job_step(fcproc_image_job *job, fcproc_error *err)
         return 0;
     if (job->code == 0)
         return 1;
-    return image_error(err, job->code, job->error.op, job->error.sys_errno, "%s",
-                       job->error.message);
+    return error_set(err, job->code, job->error.op, job->error.sys_errno, "%s", job->error.message);
 }
 
 FCPROC_API int fcproc_image_job_wait(fcproc_image_job *job, fcproc_error *err)

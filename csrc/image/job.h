@@ -56,7 +56,7 @@ int job_start(job_t *job, fcproc_error *err);
 int job_check(job_t *job);
 /* What the user should know, though the work goes on. Without memory for it the
  * job ends as FCPROC_ERR_NOMEM: nothing is lost in silence. */
-void job_warn(job_t *job, const char *format, ...) IMAGE_PRINTF(2, 3);
+void job_warn(job_t *job, const char *format, ...) FCPROC_PRINTF(2, 3);
 
 static inline void job_step(job_t *job, const char *step)
 {

@@ -23,9 +23,9 @@ static int add(struct tree *tree, const struct record *record, struct inode *ino
         return 0;
     }
     if (place.len == 0)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0, "the entry %s would be the root itself",
-                           SHOWN(path->data, path->len));
-    return tree_add(tree, place.folder, place.name, place.len, inode) < 0 ? image_nomem(err, op)
+        return error_set(err, FCPROC_ERR_INVALID, op, 0, "the entry %s would be the root itself",
+                         SHOWN(path->data, path->len));
+    return tree_add(tree, place.folder, place.name, place.len, inode) < 0 ? error_nomem(err, op)
                                                                           : 0;
 }
 
@@ -39,13 +39,13 @@ static int add_link(struct tree *tree, const struct record *record, const char *
     if (r < 0 && r != FCPROC_ERR_NOT_FOUND && r != FCPROC_ERR_CONFLICT)
         return r;
     if (r < 0 || !from.inode)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the entry %s is a hard link to %s, which is not there",
-                           SHOWN(path->data, path->len), SHOWN(link->data, link->len));
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the entry %s is a hard link to %s, which is not there",
+                         SHOWN(path->data, path->len), SHOWN(link->data, link->len));
     if (S_ISDIR(from.inode->mode))
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the entry %s is a hard link to %s, which is a folder",
-                           SHOWN(path->data, path->len), SHOWN(link->data, link->len));
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the entry %s is a hard link to %s, which is a folder",
+                         SHOWN(path->data, path->len), SHOWN(link->data, link->len));
     return add(tree, record, from.inode, op, err);
 }
 
@@ -56,8 +56,8 @@ int record_apply(struct tree *tree, const struct record *record, const char *op,
 
     /* Whatever is wrong in an archive is the archive's: a "conflict" would be ours. */
     if (r == FCPROC_ERR_CONFLICT)
-        r = image_error(err, FCPROC_ERR_INVALID, op, 0, "of the entry %s a parent is no folder",
-                        SHOWN(record->path->data, record->path->len));
+        r = error_set(err, FCPROC_ERR_INVALID, op, 0, "of the entry %s a parent is no folder",
+                      SHOWN(record->path->data, record->path->len));
     return r;
 }
 

@@ -18,8 +18,8 @@ static int look(struct tree *tree, const char *path, bool follow, struct place *
     if (r == 0)
         r = tree_place(tree, path, strlen(path), follow ? PLACE_FOLLOW : 0, NULL, ret, op, err);
     if (r == 0 && !ret->inode)
-        return image_error(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
-                           SHOWN(path, strlen(path)));
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
+                         SHOWN(path, strlen(path)));
     return r;
 }
 
@@ -29,7 +29,7 @@ FCPROC_API int fcproc_image_stat(fcproc_image_tree *handle, const char *path, bo
     static const char op[] = "image.stat";
     const struct inode *inode;
     struct place place;
-    int r = image_check_struct(ret, sizeof(*ret), "fcproc_image_stat", op, err);
+    int r = check_struct(ret, sizeof(*ret), "fcproc_image_stat", op, err);
 
     if (r == 0)
         r = look(tree_of(handle), path, follow, &place, op, err);
@@ -61,7 +61,7 @@ FCPROC_API int fcproc_image_stat_xattr(const struct fcproc_image_stat *st, size_
     while (x && i-- > 0)
         x = x->next;
     if (!x)
-        return image_error(err, FCPROC_ERR_NOT_FOUND, "image.stat", 0, "it has no more xattrs");
+        return error_set(err, FCPROC_ERR_NOT_FOUND, "image.stat", 0, "it has no more xattrs");
     *ret = (struct fcproc_image_xattr){ .name = x->data,
                                         .name_len = x->name_len,
                                         .value = x->data + x->name_len,
@@ -79,8 +79,8 @@ FCPROC_API int fcproc_image_list(fcproc_image_tree *handle, const char *path, si
     if (r < 0)
         return r;
     if (!S_ISDIR(place.inode->mode))
-        return image_error(err, FCPROC_ERR_CONFLICT, op, ENOTDIR, "%s is no folder",
-                           SHOWN(path, strlen(path)));
+        return error_set(err, FCPROC_ERR_CONFLICT, op, ENOTDIR, "%s is no folder",
+                         SHOWN(path, strlen(path)));
     *ret = i < place.inode->folder->n ? place.inode->folder->sorted[i]->name : NULL;
     return 0;
 }
@@ -107,8 +107,8 @@ FCPROC_API int fcproc_image_resolve(fcproc_image_tree *handle, const char *path,
         size_t len = folder->self->name_len;
 
         if (at < len + 1)
-            return image_error(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
-                               "the path is too long: %s", SHOWN(path, strlen(path)));
+            return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG, "the path is too long: %s",
+                             SHOWN(path, strlen(path)));
         at -= len + 1;
         text[at] = '/';
         memcpy(text + at + 1, folder->self->name, len);
@@ -116,8 +116,8 @@ FCPROC_API int fcproc_image_resolve(fcproc_image_tree *handle, const char *path,
     if (text[at] == '\0')
         text[--at] = '/';
     if (sizeof(text) - at > size)
-        return image_error(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
-                           "%zu bytes are too few for the path", size);
+        return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
+                         "%zu bytes are too few for the path", size);
     memcpy(ret, text + at, sizeof(text) - at);
     return 0;
 }
@@ -132,7 +132,7 @@ FCPROC_API ssize_t fcproc_image_read(fcproc_image_tree *handle, const char *path
     if (r < 0)
         return r;
     if (!S_ISREG(place.inode->mode))
-        return image_error(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
-                           SHOWN(path, strlen(path)));
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
+                         SHOWN(path, strlen(path)));
     return source_read(tree_of(handle), place.inode, at, buffer, len, op, err);
 }

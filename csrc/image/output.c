@@ -24,8 +24,8 @@ int output_walk(const struct tree *tree,
     if (r == 0)
         r = tree_walk(tree, visit, arg);
     if (r == -ENAMETOOLONG)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "a path in the tree has more than %d bytes", TREE_PATH_MOST);
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "a path in the tree has more than %d bytes", TREE_PATH_MOST);
     return r;
 }
 
@@ -35,7 +35,7 @@ int output_new(struct output *out, job_t *job, int fd)
 {
     *out = (struct output){ .job = job, .fd = fd, .source = -1, .source_fd = -EBADF };
     out->buffer = malloc(JOB_BLOCK);
-    return out->buffer ? 0 : image_nomem(&job->error, job->op);
+    return out->buffer ? 0 : error_nomem(&job->error, job->op);
 }
 
 static void source_leave(struct output *out)
@@ -127,10 +127,10 @@ int output_put(struct output *out, const void *data, size_t len, uint64_t at)
 
 static int source_short(struct output *out, const char *path, size_t path_len)
 {
-    return image_error(&out->job->error, FCPROC_ERR_BUSY, out->job->op, 0,
-                       "what /%s holds became shorter while it was copied; build from what nobody "
-                       "writes to",
-                       SHOWN(path, path_len));
+    return error_set(&out->job->error, FCPROC_ERR_BUSY, out->job->op, 0,
+                     "what /%s holds became shorter while it was copied; build from what nobody "
+                     "writes to",
+                     SHOWN(path, path_len));
 }
 
 static int source_failed(struct output *out, int sys_errno, const char *path, size_t path_len)

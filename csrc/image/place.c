@@ -14,8 +14,8 @@ struct way {
 
 static int too_long(const char *path, size_t len, const char *op, fcproc_error *err)
 {
-    return image_error(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
-                       "the path is too long: %zu bytes: %s", len, SHOWN(path, len));
+    return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
+                     "the path is too long: %zu bytes: %s", len, SHOWN(path, len));
 }
 
 /* The target in front of what is left. */
@@ -26,13 +26,13 @@ static int follow(struct way *way, const struct bytes *target, const char *path,
     char *text;
 
     if (++way->links > TREE_LINKS_MOST)
-        return image_error(err, FCPROC_ERR_INVALID, op, ELOOP,
-                           "too many symbolic links on the way to %s", SHOWN(path, path_len));
+        return error_set(err, FCPROC_ERR_INVALID, op, ELOOP,
+                         "too many symbolic links on the way to %s", SHOWN(path, path_len));
     if (len > (size_t)2 * TREE_PATH_MOST)
         return too_long(path, len, op, err);
     text = malloc(len);
     if (!text)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     memcpy(text, target->data, target->len);
     text[target->len] = '/';
     memcpy(text + target->len + 1, way->at, rest);
@@ -51,7 +51,7 @@ static int make_folder(struct tree *tree, struct folder *in, const char *name, s
     struct inode *inode = tree_inode(tree, S_IFDIR | 0755);
 
     if (!inode || tree_add(tree, in, name, len, inode) < 0)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     if (made) {
         inode->mtime = made->mtime;
         inode->mtime_ns = made->mtime_ns;
@@ -101,10 +101,9 @@ static int walk_way(struct tree *tree, struct way *way, const char *path, size_t
             continue;
         }
         if (len > TREE_NAME_MOST)
-            return image_error(
-                err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
-                "a name of %zu bytes, of which no file system takes more than %d: %s", len,
-                TREE_NAME_MOST, SHOWN(path, path_len));
+            return error_set(err, FCPROC_ERR_INVALID, op, ENAMETOOLONG,
+                             "a name of %zu bytes, of which no file system takes more than %d: %s",
+                             len, TREE_NAME_MOST, SHOWN(path, path_len));
         if (folder->path_len + len > TREE_PATH_MOST)
             return too_long(path, folder->path_len + len, op, err);
         last = is_last(way);
@@ -129,11 +128,11 @@ static int walk_way(struct tree *tree, struct way *way, const char *path, size_t
             return 0;
         }
         if (!e && !(flags & PLACE_MAKE))
-            return image_error(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "no folder on the way to %s",
-                               SHOWN(path, path_len));
+            return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "no folder on the way to %s",
+                             SHOWN(path, path_len));
         if (e && !S_ISDIR(e->inode->mode))
-            return image_error(err, FCPROC_ERR_CONFLICT, op, ENOTDIR,
-                               "what is on the way to %s is no folder", SHOWN(path, path_len));
+            return error_set(err, FCPROC_ERR_CONFLICT, op, ENOTDIR,
+                             "what is on the way to %s is no folder", SHOWN(path, path_len));
         if (e) {
             folder = e->inode->folder;
         } else {

@@ -12,13 +12,13 @@
 
 static int bad(struct reader *r, const char *why)
 {
-    return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0, "the entry %s %s",
-                       r->shown.text, why);
+    return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0, "the entry %s %s",
+                     r->shown.text, why);
 }
 
 static int nomem(struct reader *r)
 {
-    return image_nomem(&r->job->error, r->job->op);
+    return error_nomem(&r->job->error, r->job->op);
 }
 
 /* What libarchive says, with where it was. */
@@ -31,14 +31,13 @@ static int archive_failed(struct reader *r)
     if (archive_errno(r->archive) == ENOMEM)
         return nomem(r);
     if (r->stream.plain == 0 && r->stream.in_end)
-        return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
-                           "%s is empty: a tar has at least the two blocks of zeros that end it",
-                           SHOWN(r->stream.name, strlen(r->stream.name)));
-    return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
-                       "%s is cut or damaged%s%s: %s",
-                       SHOWN(r->stream.name, strlen(r->stream.name)),
-                       r->shown.text[0] ? " at or after the entry " : "", r->shown.text,
-                       why ? why : "it is no tar");
+        return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                         "%s is empty: a tar has at least the two blocks of zeros that end it",
+                         SHOWN(r->stream.name, strlen(r->stream.name)));
+    return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                     "%s is cut or damaged%s%s: %s", SHOWN(r->stream.name, strlen(r->stream.name)),
+                     r->shown.text[0] ? " at or after the entry " : "", r->shown.text,
+                     why ? why : "it is no tar");
 }
 
 /* ---- libarchive's callbacks ---- */
@@ -313,15 +312,14 @@ int reader_record(struct reader *r, struct archive_entry *entry, bool layer, str
     *ret = (struct record){ .ordinal = r->ordinal };
     *ret_skip = false;
     if (++tree->read_entries > tree->limit_entries)
-        return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
-                           "%s has more entries than the limit of %llu, from %s on", r->stream.name,
-                           (unsigned long long)tree->limit_entries, r->shown.text);
+        return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                         "%s has more entries than the limit of %llu, from %s on", r->stream.name,
+                         (unsigned long long)tree->limit_entries, r->shown.text);
     if (tree->memory > tree->limit_memory)
-        return image_error(
-            &r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
-            "what %s says of its entries, up to %s, takes more than the limit of %llu "
-            "bytes of memory",
-            r->stream.name, r->shown.text, (unsigned long long)tree->limit_memory);
+        return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                         "what %s says of its entries, up to %s, takes more than the limit of %llu "
+                         "bytes of memory",
+                         r->stream.name, r->shown.text, (unsigned long long)tree->limit_memory);
     code = clean_path(r, r->entry_name, "leads out of the tree by \"..\"", &ret->path);
     if (code == 0 && layer)
         code = judge_whiteout(r, ret, ret_skip);
@@ -375,9 +373,9 @@ static int count_bytes(struct reader *r, uint64_t len)
 
     tree->read_bytes += len;
     if (tree->read_bytes > tree->limit_bytes)
-        return image_error(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
-                           "%s holds more than the limit of %llu bytes, at the entry %s",
-                           r->stream.name, (unsigned long long)tree->limit_bytes, r->shown.text);
+        return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0,
+                         "%s holds more than the limit of %llu bytes, at the entry %s",
+                         r->stream.name, (unsigned long long)tree->limit_bytes, r->shown.text);
     return 0;
 }
 

@@ -22,7 +22,7 @@ int source_add(struct tree *tree, const struct source *source, const char *op, f
 
             if (source->owned)
                 close_fd(&fd);
-            return image_nomem(err, op);
+            return error_nomem(err, op);
         }
         tree->sources = list;
         tree->room_sources = room;
@@ -63,10 +63,10 @@ int source_open(const struct tree *tree, uint32_t source, int *ret_fd, bool *ret
     }
     if (!is_same(s, &st)) {
         close_fd(&fd);
-        return image_error(err, FCPROC_ERR_BUSY, op, 0,
-                           "the folder's file %s was changed meanwhile: build from what nobody "
-                           "writes to",
-                           SHOWN(s->path, strlen(s->path)));
+        return error_set(err, FCPROC_ERR_BUSY, op, 0,
+                         "the folder's file %s was changed meanwhile: build from what nobody "
+                         "writes to",
+                         SHOWN(s->path, strlen(s->path)));
     }
     *ret_fd = fd;
     *ret_close = true;
@@ -89,8 +89,8 @@ static int read_extent(const struct tree *tree, const struct extent *e, uint64_t
         if (n < 0)
             r = image_errno(err, op, errno, "can't read contents");
         else if (n == 0)
-            r = image_error(err, FCPROC_ERR_BUSY, op, 0,
-                            "what contents are read from became shorter meanwhile");
+            r = error_set(err, FCPROC_ERR_BUSY, op, 0,
+                          "what contents are read from became shorter meanwhile");
         else
             done += (size_t)n;
     }
@@ -143,8 +143,8 @@ static int spool_make(struct tree *tree, const char *op, fcproc_error *err)
     int r;
 
     if (tree->spool_folder < 0)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the contents of files need a place: give the tree a spool_folder");
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the contents of files need a place: give the tree a spool_folder");
     spool.fd = openat(tree->spool_folder, ".", O_TMPFILE | O_RDWR | O_EXCL | O_CLOEXEC, 0600);
     if (spool.fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR))
         spool.fd = make_unlinked(tree->spool_folder);

@@ -18,9 +18,9 @@ static int failed(struct stream *s, int code)
 
 static int corrupt(struct stream *s, const char *why)
 {
-    return failed(s, image_error(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
-                                 "%s is cut or damaged: %s", SHOWN(s->name, strlen(s->name)),
-                                 why ? why : "it can't be unpacked"));
+    return failed(s, error_set(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
+                               "%s is cut or damaged: %s", SHOWN(s->name, strlen(s->name)),
+                               why ? why : "it can't be unpacked"));
 }
 
 /* A pipe may be silent for long: a cancel ends the wait. */
@@ -81,7 +81,7 @@ static int fill(struct stream *s)
         s->in_end = n == 0;
         atomic_store_explicit(&s->job->bytes, s->packed, memory_order_relaxed);
         if (s->hashes && digest_add(&s->packed_digest, s->in, (size_t)n) < 0)
-            return failed(s, image_nomem(&s->job->error, s->job->op));
+            return failed(s, error_nomem(&s->job->error, s->job->op));
         return 0;
     }
 }
@@ -110,7 +110,7 @@ static int next_member(struct stream *s)
             n = read_some(s, s->in + 1, IN_SIZE - 1);
         while (n < 0 && errno == EINTR);
         if (n > 0 && s->hashes && digest_add(&s->packed_digest, s->in + 1, (size_t)n) < 0)
-            return failed(s, image_nomem(&s->job->error, s->job->op));
+            return failed(s, error_nomem(&s->job->error, s->job->op));
         s->in[0] = one;
         s->in_at = 0;
         s->in_len = 1 + (n > 0 ? (size_t)n : 0);
@@ -159,7 +159,7 @@ static int next_gzip(struct stream *s, const void **ret, size_t *ret_len)
         if (z == Z_STREAM_END)
             s->gzip_member = false;
         else if (z == Z_MEM_ERROR)
-            return failed(s, image_nomem(&s->job->error, s->job->op));
+            return failed(s, error_nomem(&s->job->error, s->job->op));
         else if (z != Z_OK && z != Z_BUF_ERROR)
             return corrupt(s, s->gzip.msg);
     }
@@ -171,7 +171,7 @@ static int begin_gzip(struct stream *s)
 {
     s->out = malloc(OUT_SIZE);
     if (!s->out || inflateInit2(&s->gzip, 16 + MAX_WBITS) != Z_OK)
-        return image_nomem(&s->job->error, s->job->op);
+        return error_nomem(&s->job->error, s->job->op);
     s->kind = STREAM_GZIP;
     return 0;
 }
@@ -198,7 +198,7 @@ static int archive_failed(struct stream *s)
     if (s->code < 0)
         return s->code;
     if (archive_errno(s->other) == ENOMEM)
-        return failed(s, image_nomem(&s->job->error, s->job->op));
+        return failed(s, error_nomem(&s->job->error, s->job->op));
     return corrupt(s, archive_error_string(s->other));
 }
 
@@ -217,7 +217,7 @@ static int begin_other(struct stream *s)
         archive_read_support_filter_lzma(s->other) < ARCHIVE_WARN ||
         archive_read_support_filter_xz(s->other) < ARCHIVE_WARN ||
         archive_read_support_filter_zstd(s->other) < ARCHIVE_WARN)
-        return image_nomem(&s->job->error, s->job->op);
+        return error_nomem(&s->job->error, s->job->op);
     if (archive_read_open(s->other, s, NULL, read_packed, NULL) != ARCHIVE_OK)
         return archive_failed(s);
     r = archive_read_next_header(s->other, &entry);
@@ -249,7 +249,7 @@ static int begin_digests(struct stream *s)
     digest_free(&s->packed_digest);
     digest_free(&s->plain_digest);
     if (s->hashes && (digest_begin(&s->packed_digest) < 0 || digest_begin(&s->plain_digest) < 0))
-        return image_nomem(&s->job->error, s->job->op);
+        return error_nomem(&s->job->error, s->job->op);
     return 0;
 }
 
@@ -311,7 +311,7 @@ int stream_open(struct stream *s, job_t *job, int fd, const struct window *windo
     *s = (struct stream){ .job = job, .name = name, .fd = fd, .ratio = ratio, .hashes = hashes };
     s->in = malloc(IN_SIZE);
     if (!s->in || begin_digests(s) < 0)
-        return image_nomem(&job->error, job->op);
+        return error_nomem(&job->error, job->op);
     if (window) {
         s->seekable = true;
         s->base = window->from;
@@ -341,14 +341,14 @@ int stream_next(struct stream *s, const void **ret, size_t *ret_len)
         return r;
     s->plain += *ret_len;
     if (s->kind >= STREAM_GZIP && s->plain > s->ratio_from && s->plain / s->ratio > s->packed)
-        return failed(
-            s, image_error(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
-                           "%s unpacks to more than %llu times its size, which is a "
-                           "bomb's way: if it is none, raise limits.ratio, or say how much it "
-                           "may be (--max-size)",
-                           SHOWN(s->name, strlen(s->name)), (unsigned long long)s->ratio));
+        return failed(s,
+                      error_set(&s->job->error, FCPROC_ERR_INVALID, s->job->op, 0,
+                                "%s unpacks to more than %llu times its size, which is a "
+                                "bomb's way: if it is none, raise limits.ratio, or say how much it "
+                                "may be (--max-size)",
+                                SHOWN(s->name, strlen(s->name)), (unsigned long long)s->ratio));
     if (s->hashes && s->kind >= STREAM_GZIP && digest_add(&s->plain_digest, *ret, *ret_len) < 0)
-        return failed(s, image_nomem(&s->job->error, s->job->op));
+        return failed(s, error_nomem(&s->job->error, s->job->op));
     return 0;
 }
 
@@ -391,7 +391,7 @@ int stream_finish(struct stream *s, char packed[DIGEST_SIZE], char plain[DIGEST_
     if (r < 0 || !s->hashes)
         return r;
     if (digest_end(&s->packed_digest, packed) < 0 || digest_end(&s->plain_digest, plain) < 0)
-        return image_nomem(&s->job->error, s->job->op);
+        return error_nomem(&s->job->error, s->job->op);
     if (s->kind < STREAM_GZIP)
         memcpy(plain, packed, DIGEST_SIZE);
     return 0;

@@ -51,8 +51,8 @@ static int check_there(const target_t *t, const char *op, fcproc_error *err)
         return errno == ENOENT ? 0 : image_errno(err, op, errno, "can't make %s", t->path);
     if (S_ISREG(st.st_mode))
         return 0;
-    return image_error(err, FCPROC_ERR_CONFLICT, op, 0, "%s is %s: name another target", t->path,
-                       kind_of(st.st_mode));
+    return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is %s: name another target", t->path,
+                     kind_of(st.st_mode));
 }
 
 static int random_name(char name[TEMPORARY_SIZE])
@@ -139,8 +139,8 @@ static int target_open(target_t *t, fcproc_error *err)
 
     t->name = slash ? slash + 1 : t->path;
     if (*t->name == '\0' || strcmp(t->name, ".") == 0 || strcmp(t->name, "..") == 0)
-        return image_error(err, FCPROC_ERR_INVALID, OPEN, 0, "the target %s is no file's name",
-                           t->path);
+        return error_set(err, FCPROC_ERR_INVALID, OPEN, 0, "the target %s is no file's name",
+                         t->path);
     if (slash)
         *slash = '\0';
     t->folder = open(!slash             ? "."
@@ -166,11 +166,11 @@ FCPROC_API int fcproc_image_target_open(const char *path, fcproc_image_target **
     int r;
 
     if (!t)
-        return image_nomem(err, OPEN);
+        return error_nomem(err, OPEN);
     t->maker = getpid();
     t->folder = t->fd = -EBADF;
     t->path = strdup(path);
-    r = t->path ? target_open(t, err) : image_nomem(err, OPEN);
+    r = t->path ? target_open(t, err) : error_nomem(err, OPEN);
     if (r < 0) {
         fcproc_image_target_close(t);
         return r;
@@ -317,8 +317,8 @@ FCPROC_API int fcproc_image_target_publish(fcproc_image_target *target, fcproc_i
     int r;
 
     if (target->published)
-        return image_error(err, FCPROC_ERR_INVALID, PUBLISH, 0, "%s is published already",
-                           target->path);
+        return error_set(err, FCPROC_ERR_INVALID, PUBLISH, 0, "%s is published already",
+                         target->path);
     r = job_new(sizeof(struct publish_job), PUBLISH, NULL, publish_run, NULL, &job, err);
     if (r < 0)
         return r;

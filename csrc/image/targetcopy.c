@@ -67,8 +67,8 @@ static int copy_data(struct copy_job *c, off_t at, off_t end)
             continue;
         if (n <= 0)
             return n < 0 ? failed(c, errno)
-                         : image_error(&c->job.error, FCPROC_ERR_BUSY, OP, 0,
-                                       "%s became shorter while it was copied", c->path);
+                         : error_set(&c->job.error, FCPROC_ERR_BUSY, OP, 0,
+                                     "%s became shorter while it was copied", c->path);
         at += n;
         atomic_store_explicit(&c->job.bytes, (uint64_t)at, memory_order_relaxed);
         r = job_check(&c->job);
@@ -123,12 +123,12 @@ static int copy_prepare(struct copy_job *c, const char *path, fcproc_error *err)
 
     c->path = strdup(path);
     if (!c->path)
-        return image_nomem(err, OP);
+        return error_nomem(err, OP);
     c->from = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (c->from < 0)
         return image_errno(err, OP, errno, "can't open %s", path);
     if (fstat(c->from, &st) < 0 || !S_ISREG(st.st_mode))
-        return image_error(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", path);
+        return error_set(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", path);
     return 0;
 }
 

@@ -76,7 +76,7 @@ int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc
     int r = 0;
 
     if (!tree)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     atomic_init(&tree->references, 1);
     tree->maker = getpid();
     tree->spool = -1;
@@ -98,7 +98,7 @@ int tree_new(const struct fcproc_image_limits *limits, struct tree **ret, fcproc
     if (r == 0) {
         tree->root = tree_inode(tree, S_IFDIR | 0755);
         if (!tree->root || (limits && limits->spool_folder && !tree->spool_path))
-            r = image_nomem(err, op);
+            r = error_nomem(err, op);
     }
     if (r < 0) {
         tree_unref(tree);
@@ -142,23 +142,23 @@ void tree_unref(struct tree *tree)
 int tree_check(const struct tree *tree, enum tree_use use, const char *op, fcproc_error *err)
 {
     if (tree->maker != getpid())
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the tree belongs to pid %d, of which this process is a fork: close it "
-                           "here, and make one of your own",
-                           tree->maker);
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the tree belongs to pid %d, of which this process is a fork: close it "
+                         "here, and make one of your own",
+                         tree->maker);
     if (tree->job)
-        return image_error(err, FCPROC_ERR_BUSY, op, 0,
-                           "a job works on the tree: wait for its end and close it first");
+        return error_set(err, FCPROC_ERR_BUSY, op, 0,
+                         "a job works on the tree: wait for its end and close it first");
     if (tree->broken)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "a job on the tree has failed, so it is not whole: close it, and begin "
-                           "anew");
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "a job on the tree has failed, so it is not whole: close it, and begin "
+                         "anew");
     if (use != TREE_LOOKS && tree->sealed)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "the tree is sealed, and can't be changed any more");
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "the tree is sealed, and can't be changed any more");
     if (use <= TREE_CHANGES && tree->layers)
-        return image_error(err, FCPROC_ERR_INVALID, op, 0,
-                           "layers were read and are not merged yet: merge them first");
+        return error_set(err, FCPROC_ERR_INVALID, op, 0,
+                         "layers were read and are not merged yet: merge them first");
     return 0;
 }
 

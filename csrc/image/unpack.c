@@ -83,7 +83,7 @@ static int put(struct unpack_job *u, const char *data, size_t len)
         char *grown = realloc(u->data, room);
 
         if (!grown)
-            return image_nomem(&u->job.error, OP);
+            return error_nomem(&u->job.error, OP);
         u->data = grown;
         u->room = room;
     }
@@ -102,9 +102,9 @@ static int unpack_all(struct unpack_job *u, struct stream *s)
         if (r < 0 || len == 0)
             return r;
         if (len > u->limit - u->bytes)
-            return image_error(&u->job.error, FCPROC_ERR_INVALID, OP, 0,
-                               "%s unpacks to more than %llu bytes, more than it may", u->path,
-                               (unsigned long long)u->limit);
+            return error_set(&u->job.error, FCPROC_ERR_INVALID, OP, 0,
+                             "%s unpacks to more than %llu bytes, more than it may", u->path,
+                             (unsigned long long)u->limit);
         look(u, data, len);
         r = put(u, data, len);
         if (r < 0)
@@ -143,14 +143,14 @@ static int take_marks(struct unpack_job *u, const struct fcproc_image_unpacking 
                       fcproc_error *err)
 {
     if (given->n_marks > MARKS_MOST)
-        return image_error(err, FCPROC_ERR_INVALID, OP, 0, "%zu marks are more than %d",
-                           given->n_marks, MARKS_MOST);
+        return error_set(err, FCPROC_ERR_INVALID, OP, 0, "%zu marks are more than %d",
+                         given->n_marks, MARKS_MOST);
     for (size_t i = 0; i < given->n_marks; i++) {
         size_t len = strlen(given->marks[i]);
 
         if (len == 0 || len >= MARK_SIZE)
-            return image_error(err, FCPROC_ERR_INVALID, OP, 0, "a mark has 1 to %d bytes, not %zu",
-                               MARK_SIZE - 1, len);
+            return error_set(err, FCPROC_ERR_INVALID, OP, 0, "a mark has 1 to %d bytes, not %zu",
+                             MARK_SIZE - 1, len);
         memcpy(u->marks[i], given->marks[i], len + 1);
         u->found[i] = -1;
     }
@@ -166,18 +166,18 @@ static int unpack_prepare(struct unpack_job *u, const struct fcproc_image_unpack
 
     u->path = strdup(given->path);
     if (!u->path)
-        return image_nomem(err, OP);
+        return error_nomem(err, OP);
     u->fd = open(u->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (u->fd < 0)
         return image_errno(err, OP, errno, "can't open %s", u->path);
     if (fstat(u->fd, &st) < 0 || !S_ISREG(st.st_mode))
-        return image_error(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", u->path);
+        return error_set(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", u->path);
     size = (uint64_t)st.st_size;
     if (given->from > size || given->len > size - given->from)
-        return image_error(err, FCPROC_ERR_INVALID, OP, 0,
-                           "%s has %llu bytes, and %llu from %llu on are asked for", u->path,
-                           (unsigned long long)size, (unsigned long long)given->len,
-                           (unsigned long long)given->from);
+        return error_set(err, FCPROC_ERR_INVALID, OP, 0,
+                         "%s has %llu bytes, and %llu from %llu on are asked for", u->path,
+                         (unsigned long long)size, (unsigned long long)given->len,
+                         (unsigned long long)given->from);
     u->window.from = given->from;
     u->window.len = given->len ? given->len : size - given->from;
     u->limit = given->limit ? given->limit : (uint64_t)1 << 30;
@@ -190,7 +190,7 @@ FCPROC_API int fcproc_image_unpack(const struct fcproc_image_unpacking *given,
                                    fcproc_image_job **ret, fcproc_error *err)
 {
     job_t *job = NULL;
-    int r = image_check_struct(given, sizeof(*given), "fcproc_image_unpacking", OP, err);
+    int r = check_struct(given, sizeof(*given), "fcproc_image_unpacking", OP, err);
 
     if (r == 0)
         r = job_new(sizeof(struct unpack_job), OP, NULL, unpack_run, unpack_destroy, &job, err);
@@ -212,7 +212,7 @@ FCPROC_API int fcproc_image_unpack_result(const fcproc_image_job *job,
                                           struct fcproc_image_unpacked *ret, fcproc_error *err)
 {
     const struct unpack_job *u = (const struct unpack_job *)job;
-    int r = image_check_struct(ret, sizeof(*ret), "fcproc_image_unpacked", OP, err);
+    int r = check_struct(ret, sizeof(*ret), "fcproc_image_unpacked", OP, err);
 
     if (r < 0)
         return r;

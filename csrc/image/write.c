@@ -45,12 +45,12 @@ FCPROC_API int fcproc_image_write(fcproc_image_tree *handle,
     struct tree *tree = (struct tree *)handle;
     job_t *job = NULL;
     struct write_job *w;
-    int r = image_check_struct(output, sizeof(*output), "fcproc_image_output", op, err);
+    int r = check_struct(output, sizeof(*output), "fcproc_image_output", op, err);
 
     if (r == 0)
         r = tree_check(tree, TREE_LOOKS, op, err);
     if (r == 0 && !tree->sealed)
-        r = image_error(err, FCPROC_ERR_INVALID, op, 0, "the tree is not sealed yet");
+        r = error_set(err, FCPROC_ERR_INVALID, op, 0, "the tree is not sealed yet");
     if (r == 0)
         r = job_new(sizeof(*w), op, tree, write_run, write_destroy, &job, err);
     if (r < 0)
@@ -91,7 +91,7 @@ FCPROC_API int fcproc_image_pipe_open(fcproc_image_pipe **ret, fcproc_error *err
     fcproc_image_pipe *pipe = malloc(sizeof(*pipe));
 
     if (!pipe)
-        return image_nomem(err, op);
+        return error_nomem(err, op);
     if (pipe2(pipe->ends, O_CLOEXEC) < 0) {
         int e = errno;
 
