@@ -6,6 +6,7 @@ local console = require "fcproc.vm.console"
 local core = require "fcproc.core"
 local endpoints = require "fcproc.machine.endpoints"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local options = require "fcproc.options"
 
 local M = {}
@@ -91,6 +92,8 @@ local KEYS = endpoints.encode("PUT", "/actions", { action_type = "SendCtrlAltDel
 local function press(machine, left, ctx)
   left = math.max(left, 0)
   local limited <close> = core.context(ctx or core.default_context(), math.min(ANSWER_LIMIT, left))
+  -- Most need no second, and what the connection holds serves the next VM.
+  local _ <close> = finally(function() machine:disconnect() end)
   return machine:api("PUT", "/actions", KEYS, limited)
 end
 
