@@ -98,7 +98,8 @@ local function do_default(cli)
   cli.output:result(boot, BOOT, function()
     return output.fields{ { "kernel", boot.kernel },
       { "initrd", boot.initrd or "none: nothing lays an overlay over an image, so it is copied" },
-      { "version", boot.version }, { "from", boot.source }, { "lacks", lacking(cli, boot.lacks) },
+      { "version", boot.version }, { "from", boot.source },
+      { "was damaged", boot.mended }, { "lacks", lacking(cli, boot.lacks) },
       { "no modules", boot.absent and boot.absent[1] and table.concat(boot.absent, ", ") } }
   end)
   return true

@@ -21,6 +21,7 @@ local MANY = 12      -- digits of a key's parts
 ---@field initrd string?
 ---@field version string?
 ---@field source string?
+---@field mended string?  what was wrong with the one in the store, in whose place this one is
 ---@field lacks fcproc.KernelOption[]?  what it would need, of one that was just kept
 ---@field absent string[]?              modules that there are nowhere, likewise
 
@@ -32,7 +33,7 @@ local MANY = 12      -- digits of a key's parts
 
 local function boot_of(entry, more)
   local boot = { kernel = entry.path, initrd = entry.files.initrd and entry.folder .. "/initrd" or nil,
-    version = entry.version, source = entry.source }
+    version = entry.version, source = entry.source, mended = entry.mended }
   for key, value in pairs(more or {}) do boot[key] = value end
   return boot
 end
@@ -81,14 +82,14 @@ local function put_files(folder, kernel, opts, ctx)
   return { version = made.version, lacks = made.lacks, absent = absent }
 end
 
-local function make(store, key, kernel, opts, ctx)
+local function make(store, key, kernel, opts, ctx, thorough)
   local made
   local entry, err = store:make(key, function(folder, own_ctx)
     local why
     made, why = put_files(folder, kernel, opts, own_ctx)
     if not made then return nil, why end
     return { kind = "kernel", file = "vmlinux", source = kernel, version = made.version }
-  end, ctx)
+  end, ctx, thorough)
   if not entry then return nil, err end
   return entry, made
 end
@@ -133,7 +134,7 @@ function M.keep(store, kernel, opts, ctx)
   local modules = opts.modules or (look and find_modules(path, look.version))
   second = second or modules and ("%016x"):format(made_of(modules)) or "none"
   local entry, made = make(store, ("kernel-%s-%s"):format(first, second), path,
-    { initrd = opts.initrd, modules = modules }, ctx)
+    { initrd = opts.initrd, modules = modules }, ctx, true)
   if not entry then return nil, made end
   local ok
   ok, err = store:_keep(CHOSEN, entry.key, ctx)
