@@ -159,6 +159,7 @@ function M.reclaim(manager, opts, ctx)
   ok, err = sweep_rest(manager, report, ctx)
   if not ok then return nil, err end
   report.nat = upkeep.sweep(manager, ctx)
+  upkeep.guard(manager, ctx)
   return report
 end
 

@@ -9,6 +9,7 @@
 -- that wants its address.
 
 local aliases = require "fcproc.alias"
+local core = require "fcproc.core"
 local journals = require "fcproc.resources.journal"
 local localnet = require "fcproc.resources.localnet"
 local lives = require "fcproc.resources.life"
@@ -159,6 +160,21 @@ function M.ensure(manager, ctx)
   ok, err = localnet.ensure(manager)
   if not ok then return nil, err end
   return back
+end
+
+---With route_localnet on the bridge for our VMs, and without the chain that a flush of all rules has taken,
+---guests reach this host's loopback: then their NAT comes back, and with it the chain. What keeps it from
+---that is for the log, and for doctor.
+---@param manager fcproc.Manager
+---@param ctx fcproc.Context?
+function M.guard(manager, ctx)
+  local started = core.now()
+  if not localnet.is_ours(manager) then return end
+  local back, err = M.ensure(manager, ctx)
+  if not back then
+    manager:_log(started, "whether guests are kept from the loopback is unknown", { reason = err.message },
+      "warn")
+  end
 end
 
 ---Lets a new VM's guests out, and with them those of VMs that run, should the tables have been taken

@@ -15,6 +15,7 @@ local objects = require "fcproc.vm.object"
 local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local place = require "fcproc.resources.place"
+local publish = require "fcproc.network.publish"
 local relays = require "fcproc.resources.relay"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
@@ -106,6 +107,7 @@ local function take_over(vm, ctx)
   end
   restore_leases(vm)
   relays.ensure(vm.journal, vm.machine.process)
+  if publish.at_loopback(upkeep.ports(record)) then upkeep.guard(vm.manager, ctx) end
   local own = journals.own_pid()
   if record.state == "running" and record.process and record.manager == own
     and record.paused == paused then
