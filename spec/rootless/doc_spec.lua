@@ -23,6 +23,22 @@ describe("for an ordinary user", function()
     ]], rootless.NETWORK)
   end)
 
+  it("the chapter's commands do, with a user's PATH", function()
+    local text = support.read_file("doc/rootless.md"):match("\n(fcproc doctor.-)```\n")
+    rootless.run(([[
+      support.sh{ "mkdir", home .. "/bin" }
+      local command = ("#!/bin/sh\nexec %%s %%s \"$@\"\n"):format(support.lua, %q)
+      must(core.write_file(home .. "/bin/fcproc", command, 493))
+      local path = ("PATH=%%s/bin:%%s:/usr/local/bin:/usr/bin:/bin:/usr/games"):format(home,
+        firecracker:match("^(.*)/"))
+      local out = support.sh{ "env", path, "sh", "-euc", %q }
+      for _, said in ipairs{ "VMs can run here\n", "\nweb\n", "\nweb +running", "127.0.0.1:8080%%->80/tcp",
+        "fcproc guest: ready", "web: ended by ctrl_alt_del", "fcbr0 is gone\n$" } do
+        check(out:find(said), said .. " in: " .. out)
+      end
+    ]]):format(support.must(core.absolute_path("lua/bin/fcproc")), text), rootless.NETWORK)
+  end)
+
   it("the README's example does, and so do the others, and leave nothing", function()
     rootless.run(script_of("README.md") .. [[
       local path = ("PATH=%s:%s"):format(firecracker:match("^(.*)/"), os.getenv("PATH"))
