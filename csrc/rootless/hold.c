@@ -16,10 +16,12 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* Where others find it: /proc/PID/fd/3 and 4. */
-enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5 };
+/* Where others find it: /proc/PID/fd/3 and 4; and at 5, once the report is made, a pidfd of what gives the
+ * uplink, whose /proc/PID/fdinfo/5 tells that it has ended. */
+enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5, UPLINK_FD = REPORT_FD };
 enum { MEMBER_SECONDS = 10 };
 
 static void write_file(const char *path, const char *format, unsigned id)
@@ -104,8 +106,8 @@ static pid_t start_member(bool making)
     return pid;
 }
 
-/* What gives the namespace its uplink: it ends with us. It is told where the namespaces are. */
-static void start_uplink(int argc, char **argv, pid_t member)
+/* What gives the namespace its uplink: it ends with us. It is told where the namespaces are. Its pidfd. */
+static int start_uplink(int argc, char **argv, pid_t member)
 {
     enum { MOST = 64, OURS = 6 };
     char user[48], net[48], *command[MOST + OURS];
@@ -127,8 +129,7 @@ static void start_uplink(int argc, char **argv, pid_t member)
     if (pid < 0)
         fail("can't start a process");
     if (pid > 0)
-        return;
-    (void)signal(SIGCHLD, SIG_DFL);
+        return (int)syscall(SYS_pidfd_open, pid, 0);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != us)
         _exit(127);
@@ -175,6 +176,7 @@ int hold_main(int argc, char **argv)
 {
     struct pollfd p = { .events = 0 };
     pid_t member = -1;
+    int uplink = -1;
     bool making;
 
     if (argc < 3) {
@@ -185,7 +187,6 @@ int hold_main(int argc, char **argv)
     for (int fd = USER_FD; fd <= REPORT_FD; fd++)
         close_on_exec(fd);
     p.fd = open_fifo(argv[0]);
-    (void)signal(SIGCHLD, SIG_IGN); /* who ends needs nobody to wait for it */
     making = strcmp(argv[2], "make") == 0;
     if (making || argc > 3)
         member = start_member(making);
@@ -194,11 +195,16 @@ int hold_main(int argc, char **argv)
         open_at("/proc/%d/ns/net", member, NET_FD);
     }
     if (argc > 3)
-        start_uplink(argc - 3, argv + 3, member);
+        uplink = start_uplink(argc - 3, argv + 3, member);
     else if (member > 0)
         (void)kill(member, SIGKILL);
+    /* From here on who ends needs nobody to wait for it. */
+    (void)signal(SIGCHLD, SIG_IGN);
+    while (waitpid(-1, NULL, WNOHANG) > 0) { }
     (void)dprintf(REPORT_FD, "0 ready");
     (void)close(REPORT_FD);
+    if (uplink >= 0)
+        (void)dup3(uplink, UPLINK_FD, O_CLOEXEC);
     for (;;) {
         int held;
 

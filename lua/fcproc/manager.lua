@@ -22,7 +22,8 @@ local M = {}
 ---@field runner fcproc.Runner
 ---@field net table  its netlink socket
 ---@field host_net fcproc.Net?  of a rootless one: where this process is
----@field held_anew true?  of a rootless one: it has found VMs without a holder of their namespaces
+---@field held_anew string?    of a rootless one: why it has started another holder of its namespaces
+---@field has_uplink boolean?  of a rootless one: pasta is to give its guests an uplink
 ---@field closed true?
 local Manager = {}
 Manager.__index = Manager
@@ -92,7 +93,11 @@ end
 
 -- A rootless manager's namespaces are there, and it is in them.
 function Manager:_enter()
-  if self.config.netns or self.config.privilege ~= "rootless" then return true end
+  if self.config.privilege ~= "rootless" then return true end
+  if self.config.netns then
+    rootless.mend(self)
+    return true
+  end
   local ok, err = self:_check_open("manager.rootless")
   if not ok then return nil, err end
   local netns
@@ -204,6 +209,7 @@ end
 ---@return fcproc.Error? err  ERR_CONFLICT: a link of another kind has the name; ERR_PERMISSION: it
 ---                           needs root or CAP_NET_ADMIN; ERR_INVALID: no bridge_name is configured
 function Manager:ensure_bridge(ctx)
+  if self.config.netns then self:_enter() end
   local ifindex, err = self:_bridge(loop.context(ctx))
   if not ifindex then return nil, err end
   return true

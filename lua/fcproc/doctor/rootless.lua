@@ -52,7 +52,7 @@ function M.namespaces(host)
       :format(state.netns), "the next manager mends it: fcproc ps has one"
   end
   return "ok", ("network namespace %d is yours, and process %d holds it%s"):format(state.netns,
-    state.holder, host.manager.held_anew and ": from now on, since the former holder was dead" or "")
+    state.holder, host.manager.held_anew and ": from now on, since " .. host.manager.held_anew or "")
 end
 
 ---@param host fcproc.DoctorHost
@@ -73,6 +73,10 @@ function M.uplink(host)
   end
   if not core.tun_check("/dev/net/tun") then
     return bad, "pasta, which gives guests their uplink, needs /dev/net/tun itself", "see the check tun"
+  end
+  if state and state.ended then
+    return bad, "pasta has ended: guests reach each other, and no further",
+      "the next VM starts it again, and so does the next manager: fcproc ps has one"
   end
   local up, err
   if state and host.config.netns then

@@ -96,8 +96,23 @@ local function of_holder(record)
   holder:close()
 end
 
--- By somebody who is in it: a VM that has outlived the holder.
-local function of_member(record)
+-- Has pasta ended? The holder has its pidfd, of which the kernel tells it.
+local function has_ended(holder)
+  local text = core.read_file(("/proc/%d/fdinfo/5"):format(holder:pid()), 0, RECORD_LIMIT)
+  return text ~= nil and text:match("\nPid:%s*(%-?%d+)") == "-1" and holder:alive()
+end
+
+-- And did it give an uplink before? Else, as on a host without a default route, another would not either.
+local function is_to_be_mended(config, holder)
+  return has_ended(holder)
+    and (core.read_file(pid_file(config), 0, RECORD_LIMIT) or ""):find("\n", 1, true) ~= nil
+end
+
+-- By somebody who is in it: the manager, or a VM that has outlived the holder.
+local function of_member(manager, record)
+  local own = manager and manager.config.netns
+  own = own and open_at(("/proc/self/fd/%d"):format(own:fd()), record.net)
+  if own then return own end
   for _, entry in ipairs(core.list_dir("/proc") or {}) do
     local netns = entry.name:find("^%d+$")
       and open_at(("/proc/%s/ns/net"):format(entry.name), record.net)
@@ -152,6 +167,7 @@ local function hold(manager, join)
     holder:signal("KILL")
     return nil, err or errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
   end
+  manager.has_uplink = pasta ~= nil
   manager:_log(started, join and "the namespaces have a holder again" or "user and network namespace made",
     { holder = holder:pid(), netns = record.net, uplink = record.uplink })
   if not pasta then
@@ -161,7 +177,19 @@ local function hold(manager, join)
   return netns, record
 end
 
----The namespaces that are there, kept by this manager from now on; nil: there are none.
+-- From now on the manager is one of those for whom they are there.
+local function keep(manager, netns, record)
+  local ok, err = netns:keep(folder_of(manager.config) .. "/alive")
+  if not ok then
+    netns:close()
+    return nil, err
+  end
+  manager.has_uplink = record.uplink ~= nil
+  return netns
+end
+
+---The namespaces that are there, kept by this manager from now on; nil: there are none. When the holder has
+---ended, or its pasta, there is another one from now on.
 ---@param manager fcproc.Manager
 ---@return fcproc.Netns? netns
 ---@return fcproc.Error? err
@@ -173,23 +201,37 @@ function M.find(manager)
   local record = read(config)
   if not record then return nil end
   local netns, holder = of_holder(record)
-  if netns then
-    holder:close()
-    local ok
-    ok, err = netns:keep(folder_of(config) .. "/alive")
-    if ok then return netns end
-    netns:close()
-    return nil, err
-  end
-  local member <close> = of_member(record)
+  local open <close>, why = holder, "the former holder was dead"
+  if netns and not is_to_be_mended(config, open) then return keep(manager, netns, record) end
+  local member <close> = netns or of_member(manager, record)
   if not member then return nil end
+  if open then
+    open:signal("KILL")
+    local gone
+    gone, err = process.wait(open, END_LIMIT, config.without)
+    if not gone then return nil, err end
+    why = "pasta had ended"
+  end
   netns, err = hold(manager, member) -- a VM has outlived it
-  manager.held_anew = netns and true
+  manager.held_anew = netns and why
   if netns then return netns end
   return nil, err -- not two pairs of namespaces
 end
 
----The same, and they are made when there are none.
+---The manager is in there: an uplink that its guests had, and have no more, is given to them again.
+---@param manager fcproc.Manager
+function M.mend(manager)
+  if manager.closed or not manager.has_uplink or manager.net:link_exists(M.UPLINK) then return end
+  local started = core.now()
+  local netns, err = M.find(manager)
+  if netns then netns:close() end
+  if err then
+    manager:_log(started, "the guests' uplink has ended, and could not be started again",
+      { reason = err.message }, "warn")
+  end
+end
+
+---The same as find, and they are made when there are none.
 ---@param manager fcproc.Manager
 ---@return fcproc.Netns? netns
 ---@return fcproc.Error? err  ERR_PERMISSION: user namespaces are forbidden here, with the switch
@@ -206,10 +248,7 @@ function M.ensure(manager)
   if record then netns, holder = of_holder(record) end
   if not netns then return hold(manager) end
   holder:close()
-  ok, err = netns:keep(folder_of(manager.config) .. "/alive")
-  if ok then return netns end
-  netns:close()
-  return nil, err
+  return keep(manager, netns, record)
 end
 
 ---The uplink's interface in there, once it is there.
@@ -226,8 +265,11 @@ function M.uplink(manager, ctx)
     if netns then
       netns:close()
       local open <close> = holder
-      local done, err = loop.complete(ctx, open:wait_text_op(pid_file(manager.config), "\n", nil,
-        UPLINK_LIMIT, ctx))
+      local done, err = nil, nil
+      if not has_ended(open) then
+        done, err = loop.complete(ctx, open:wait_text_op(pid_file(manager.config), "\n", nil, UPLINK_LIMIT,
+          ctx))
+      end
       if done and manager.net:link_exists(record.uplink) then return record.uplink end
       local ok, ended = loop.check(ctx)
       if not ok then return nil, ended or err end
@@ -269,6 +311,7 @@ end
 ---@field netns integer
 ---@field holder integer?  its pid; nil: it was killed, and VMs live on
 ---@field uplink string?
+---@field ended true?     pasta gave it, and has ended
 
 ---What there is, for doctor and for people. Looks only.
 ---@param config table  a manager's
@@ -278,11 +321,12 @@ function M.state(config)
   if not record then return nil end
   local netns, holder = of_holder(record)
   local pid = holder and holder:pid()
+  local ended = holder and is_to_be_mended(config, holder) or nil
   if holder then holder:close() end
-  netns = netns or of_member(record)
+  netns = netns or of_member(nil, record)
   if not netns then return nil end
   netns:close()
-  return { netns = record.net, holder = pid, uplink = record.uplink }
+  return { netns = record.net, holder = pid, uplink = record.uplink, ended = ended }
 end
 
 ---Ends the holder, and with it the uplink, and with that the namespaces when no VM is in them.

@@ -143,6 +143,7 @@ function M.reclaim(manager, opts, ctx)
   options.check(opts, { unknown = "table" }, "vm.reclaim")
   local ok, err = manager:_check_open("vm.reclaim")
   if ok then ok, err = loop.check(ctx) end
+  if ok and manager.config.netns then ok, err = manager:_enter() end
   if not ok then return nil, err end
   ctx = loop.context(ctx)
   local ids
