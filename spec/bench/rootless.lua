@@ -137,7 +137,7 @@ local function bench_relay()
   local server <close> = started({ program, "serve", "7001" }, { netns = netns })
   local relay <close> = assert(core.relay(netns, server, "127.0.0.1", { "tcp,127.0.0.1,7002,7001" }))
   local pasta <close> = started(as_user("pasta", "-f", "--config-net", "-t", "7001", "-u", "none",
-    "-T", "none", "-U", "none", "--", program, "serve", "7001"))
+    "-T", "none", "-U", "none", "--", "setpriv", "--pdeathsig", "KILL", program, "serve", "7001"))
   local _ <close> = setmetatable({}, { __close = function()
     for _, process in ipairs{ server, pasta } do
       process:signal("KILL")

@@ -73,6 +73,41 @@ describe("an ordinary user's published port", function()
     ]])
   end)
 
+  it("outlives the manager that published it, and goes with the VM, whoever ends that", function()
+    rootless.run(HELP .. [[
+      support.write_file(home .. "/publish.lua", ([=[
+        local fcproc = require "fcproc"
+        local manager = assert(fcproc.new{ privilege = "rootless", runtime_dir = %q, bridge_name = "fcbr0",
+          bridge_ip = "172.30.0.1", cidr = 24, firecracker_bin = %q })
+        for id, port in pairs{ a = 5353, b = 5354 } do
+          local vm = assert(fcproc.vm.launch(manager, { id = id, network = true,
+            publish = { ("%s:%%d:7/udp"):format(port) } }))
+          assert(vm:console():wait_for("ready", 5))
+        end
+        io.write("done\n") io.flush() require("fcproc.core").poll(0, 600)
+      ]=]):format(home .. "/run", firecracker, HERE))
+      local said = home .. "/said"
+      local first = must(fcproc.spawn({ support.lua, home .. "/publish.lua" }, { stdout = { file = said } }))
+      support.eventually("both run", function() return support.read_file(said) == "done\n" end, 20)
+      must(first:signal("KILL"))
+      must(first:wait(5))
+      equal("who", ask())
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.adopt(manager, "a"))
+      local relay <close> = relay_of(vm)
+      equal("who", ask())
+      must(vm:stop())
+      equal(false, relay:alive())
+      equal("-", ask())
+      -- And without any manager.
+      local journal = require "cjson".decode(support.read_file(home .. "/run/b/vm.json"))
+      local other <close> = must(core.process(journal.relay))
+      local vmm <close> = must(fcproc.process(must(fcproc.vm.inspect(manager, "b")).pid))
+      must(vmm:signal("KILL"))
+      must(other:wait(5))
+    ]])
+  end)
+
   it("is served by a process that nobody in there takes over, whatever rights he has there", function()
     rootless.run(HELP .. [[
       local manager <close> = world()
