@@ -19,9 +19,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* Where others find it: /proc/PID/fd/3 and 4; and at 5, once the report is made, a pidfd of what gives the
- * uplink, whose /proc/PID/fdinfo/5 tells that it has ended. */
-enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5, UPLINK_FD = REPORT_FD };
+/* Where others find it: /proc/PID/fd/3 and 4; and at 6 a pidfd of what gives the uplink, whose
+ * /proc/PID/fdinfo/6 tells who it is, or that it has ended. */
+enum { USER_FD = 3, NET_FD = 4, REPORT_FD = 5, UPLINK_FD = 6 };
 enum { MEMBER_SECONDS = 10 };
 
 static void write_file(const char *path, const char *format, unsigned id)
@@ -165,7 +165,7 @@ static int open_fifo(const char *path)
     if (end < 0)
         fail("can't open %s", path);
     (void)close(end);
-    end = fcntl(fifo, F_DUPFD_CLOEXEC, REPORT_FD + 1); /* out of the others' places */
+    end = fcntl(fifo, F_DUPFD_CLOEXEC, UPLINK_FD + 1); /* out of the others' places */
     if (end < 0)
         fail("can't keep %s", path);
     (void)close(fifo);
@@ -201,10 +201,10 @@ int hold_main(int argc, char **argv)
     /* From here on who ends needs nobody to wait for it. */
     (void)signal(SIGCHLD, SIG_IGN);
     while (waitpid(-1, NULL, WNOHANG) > 0) { }
+    if (uplink >= 0 && uplink != UPLINK_FD && dup3(uplink, UPLINK_FD, O_CLOEXEC) < 0)
+        fail("can't keep what gives the uplink");
     (void)dprintf(REPORT_FD, "0 ready");
     (void)close(REPORT_FD);
-    if (uplink >= 0)
-        (void)dup3(uplink, UPLINK_FD, O_CLOEXEC);
     for (;;) {
         int held;
 

@@ -23,7 +23,7 @@ local M = {}
 ---@field net table  its netlink socket
 ---@field host_net fcproc.Net?  of a rootless one: where this process is
 ---@field held_anew string?    of a rootless one: why it has started another holder of its namespaces
----@field has_uplink boolean?  of a rootless one: pasta is to give its guests an uplink
+---@field pasta fcproc.Process?  of a rootless one: what gives its guests their uplink
 ---@field closed true?
 local Manager = {}
 Manager.__index = Manager
@@ -165,8 +165,9 @@ function Manager:close()
   self.net:close()
   self.net = closed_net
   if self.host_net then self.host_net:close() end
+  if self.pasta then self.pasta:close() end
   if self.capper then self.capper:close() end
-  self.capper = nil
+  self.capper, self.pasta = nil, nil
   if self.own_netns then self.own_netns:close() end
 end
 

@@ -244,7 +244,7 @@ for t in threads: t.join()
       must(manager:ensure_bridge())
       local holder = state().holder
       support.eventually("pasta has ended", function()
-        return (support.read_file(("/proc/%d/fdinfo/5"):format(holder)) or ""):find("Pid:%s*-1")
+        return (support.read_file(("/proc/%d/fdinfo/6"):format(holder)) or ""):find("Pid:%s*-1")
       end)
       must(manager:ensure_bridge())
       local other <close> = world()

@@ -96,15 +96,29 @@ local function of_holder(record)
   holder:close()
 end
 
--- Has pasta ended? The holder has its pidfd, of which the kernel tells it.
-local function has_ended(holder)
-  local text = core.read_file(("/proc/%d/fdinfo/5"):format(holder:pid()), 0, RECORD_LIMIT)
-  return text ~= nil and text:match("\nPid:%s*(%-?%d+)") == "-1" and holder:alive()
+-- The pid of the pasta that the holder has started, of which it has a pidfd; -1: it has ended.
+local function pasta_pid(holder)
+  local text = core.read_file(("/proc/%d/fdinfo/6"):format(holder:pid()), 0, RECORD_LIMIT)
+  local pid = text and holder:alive() and text:match("\nPid:%s*(%-?%d+)")
+  return pid and math.tointeger(tonumber(pid))
 end
 
--- And did it give an uplink before? Else, as on a host without a default route, another would not either.
+-- The manager knows it from now on.
+local function know_pasta(manager, holder)
+  local pid = pasta_pid(holder)
+  local pasta = pid and pid > 0 and core.process(pid) or nil
+  if pasta and pasta_pid(holder) ~= pid then -- another one by now
+    pasta:close()
+    pasta = nil
+  end
+  if manager.pasta then manager.pasta:close() end
+  manager.pasta = pasta
+end
+
+-- Has it ended, and did it give an uplink before? Else, as on a host without a default route, another would
+-- not either.
 local function is_to_be_mended(config, holder)
-  return has_ended(holder)
+  return pasta_pid(holder) == -1
     and (core.read_file(pid_file(config), 0, RECORD_LIMIT) or ""):find("\n", 1, true) ~= nil
 end
 
@@ -167,7 +181,7 @@ local function hold(manager, join)
     holder:signal("KILL")
     return nil, err or errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
   end
-  manager.has_uplink = pasta ~= nil
+  know_pasta(manager, holder)
   manager:_log(started, join and "the namespaces have a holder again" or "user and network namespace made",
     { holder = holder:pid(), netns = record.net, uplink = record.uplink })
   if not pasta then
@@ -178,13 +192,13 @@ local function hold(manager, join)
 end
 
 -- From now on the manager is one of those for whom they are there.
-local function keep(manager, netns, record)
+local function keep(manager, netns, holder)
   local ok, err = netns:keep(folder_of(manager.config) .. "/alive")
   if not ok then
     netns:close()
     return nil, err
   end
-  manager.has_uplink = record.uplink ~= nil
+  know_pasta(manager, holder)
   return netns
 end
 
@@ -202,7 +216,7 @@ function M.find(manager)
   if not record then return nil end
   local netns, holder = of_holder(record)
   local open <close>, why = holder, "the former holder was dead"
-  if netns and not is_to_be_mended(config, open) then return keep(manager, netns, record) end
+  if netns and not is_to_be_mended(config, open) then return keep(manager, netns, open) end
   local member <close> = netns or of_member(manager, record)
   if not member then return nil end
   if open then
@@ -221,7 +235,7 @@ end
 ---The manager is in there: an uplink that its guests had, and have no more, is given to them again.
 ---@param manager fcproc.Manager
 function M.mend(manager)
-  if manager.closed or not manager.has_uplink or manager.net:link_exists(M.UPLINK) then return end
+  if manager.closed or not manager.pasta or manager.pasta:alive() then return end
   local started = core.now()
   local netns, err = M.find(manager)
   if netns then netns:close() end
@@ -247,8 +261,8 @@ function M.ensure(manager)
   local holder
   if record then netns, holder = of_holder(record) end
   if not netns then return hold(manager) end
-  holder:close()
-  return keep(manager, netns, record)
+  local open <close> = holder
+  return keep(manager, netns, open)
 end
 
 ---The uplink's interface in there, once it is there.
@@ -266,7 +280,7 @@ function M.uplink(manager, ctx)
       netns:close()
       local open <close> = holder
       local done, err = nil, nil
-      if not has_ended(open) then
+      if pasta_pid(open) ~= -1 then
         done, err = loop.complete(ctx, open:wait_text_op(pid_file(manager.config), "\n", nil, UPLINK_LIMIT,
           ctx))
       end
