@@ -58,8 +58,6 @@ static void attack_files(void)
     tell("remount", mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND, NULL));
     tell("mknod", mknod("disk", S_IFBLK | 0600, 0x800));
     tell("user-namespace", unshare(CLONE_NEWUSER));
-    tell("mount-namespace", unshare(CLONE_NEWNS));
-    tell("chroot", chroot("."));
 }
 
 static void attack_socket(void)
@@ -114,6 +112,13 @@ static void attack_rights(void)
     (void)printf("bounding %s\n", prctl(PR_CAPBSET_READ, 12, 0, 0, 0) ? "done" : "EPERM");
 }
 
+/* After this no path leads anywhere. */
+static void attack_roots(void)
+{
+    tell("mount-namespace", unshare(CLONE_NEWNS));
+    tell("chroot", chroot("."));
+}
+
 int main(void)
 {
     FILE *file = fopen("config.json", "r");
@@ -129,6 +134,7 @@ int main(void)
     attack_process("child");
     attack_network();
     attack_rights();
+    attack_roots();
     printf("end done\n");
     return 3;
 }
