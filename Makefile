@@ -453,7 +453,7 @@ test-valgrind: deps
 LINUX := build/linux
 LINUX_DIR = $(call q,$(CURDIR)/$(LINUX))
 LINUX_SPECS := spec/linux $(patsubst %,spec/firecracker/%_spec.lua,find kill reuse vm) \
-	$(patsubst %,spec/unit/%_spec.lua,process spawn)
+	$(patsubst %,spec/unit/%_spec.lua,process spawn) spec/rootless/attack_spec.lua
 
 test-linux: SPECS = $(LINUX_SPECS)
 test-linux: DEPS_EXTRA = $(DEPS_TEST) $(DEPS_LINUX)
