@@ -91,10 +91,28 @@ local function net_up(cli)
   return true
 end
 
+-- A VM that lives in an ordinary user's namespaces on no bridge: of those that are on it the bridge tells.
+local function check_unused(cli)
+  local state = rootless.state(cli.manager.config)
+  local list, err = vms.list(cli.manager, cli.ctx)
+  if not list then return nil, err end
+  for _, vm in ipairs(list) do
+    local net = state and vm.pid and core.stat(("/proc/%d/ns/net"):format(vm.pid), true)
+    if net and net.ino == state.netns then
+      return nil, errors.new{ code = "busy", op = "net.down",
+        message = ("the VM '%s' is in the namespaces that would end"):format(vm.id) }
+    end
+  end
+  return true
+end
+
 local function net_down(cli)
   local manager = cli.manager
-  local ok, err = manager:delete_bridge(cli.ctx)
-  if ok and manager.config.privilege == "rootless" then ok, err = rootless.down(manager, cli.ctx) end
+  local is_rootless = manager.config.privilege == "rootless"
+  local ok, err = true, nil
+  if is_rootless then ok, err = check_unused(cli) end
+  if ok then ok, err = manager:delete_bridge(cli.ctx) end
+  if ok and is_rootless then ok, err = rootless.down(manager, cli.ctx) end
   if ok == nil then
     if err.code == "busy" then err.message = err.message .. ": `fcproc net show` names their VMs, and "
       .. "`fcproc stop` ends those" end
