@@ -46,7 +46,7 @@ typedef int (*netlink_each)(const struct nlmsghdr *message, void *arg);
 /* Opens the socket in its place, of a user's own namespace with a queue of so many descriptors for TAPs. */
 int netlink_open(fcproc_net *net, const char *tuns);
 /* To open them takes a process, so several are opened at once. */
-#define TUNS_AT_ONCE "32"
+#define TUNS_AT_ONCE "64"
 /* Closes what is open of it, for one that is no object of its own. */
 void net_close_all(fcproc_net *net);
 /* A message with an ifinfomsg; NULL when memory ran out. */

@@ -151,18 +151,15 @@ static struct flow *flow_of(struct port *port, const struct sockaddr_in *client,
     return open_flow(port, client, here);
 }
 
+/* The socket asks for nothing else to be told. */
 static struct in_addr address_here(struct msghdr *message)
 {
-    struct in_addr none = { 0 };
+    struct cmsghdr *head = CMSG_FIRSTHDR(message);
+    struct in_pktinfo info = { 0 };
 
-    for (struct cmsghdr *head = CMSG_FIRSTHDR(message); head; head = CMSG_NXTHDR(message, head))
-        if (head->cmsg_level == IPPROTO_IP && head->cmsg_type == IP_PKTINFO) {
-            struct in_pktinfo info;
-
-            memcpy(&info, CMSG_DATA(head), sizeof(info));
-            return info.ipi_spec_dst;
-        }
-    return none;
+    if (head && head->cmsg_level == IPPROTO_IP && head->cmsg_type == IP_PKTINFO)
+        memcpy(&info, CMSG_DATA(head), sizeof(info));
+    return info.ipi_spec_dst;
 }
 
 void udp_ready(struct source *source, uint32_t events)

@@ -23,7 +23,7 @@ end
 
 local BRIDGE = "fcbr0"
 local TAP_BAR, FLEET_BAR = 1.2, 1.1 -- times direct
-local BATCH = 32 -- as many devices as are opened at once
+local BATCH = 64 -- as many devices as are opened at once
 local home, here = folder .. "/home", arg[0]:match("^(.*)/") or "."
 
 local function as_user(...) return rootless.command(folder, ...) end

@@ -126,7 +126,7 @@ describe("an ordinary user's TAP", function()
         tostring(support.own_pid()), "0.2", ready }))
       support.eventually("it is traced", function() return core.stat(ready) end)
       -- More than are opened at once.
-      for i = 1, 40 do
+      for i = 1, 70 do
         local name = "tap" .. i
         must(manager:create_tap(name))
         -- Made right in place, as its VMM would have it: busy as long as another has it open.

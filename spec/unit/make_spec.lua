@@ -35,7 +35,7 @@ case "$1" in --version) echo 1 ;; *) echo "Package $2 was not found" >&2; exit 1
     end
     done = make("needs", "AGENT_CC=/no/musl-gcc")
     assert.are.equal(2, done.status)
-    assert.is_truthy(done.err:find("a static program, /no/musl-gcc is missing (Debian: musl-tools)", 1, true),
+    assert.is_truthy(done.err:find("static programs, /no/musl-gcc is missing (Debian: musl-tools)", 1, true),
       done.err)
     assert.is_nil(make("needs", "PKG_CONFIG=" .. none, "LUA_INCDIR=/x").err:find("liblua", 1, true))
     done = make("needs", "PKG_CONFIG=/no/pkg-config")
