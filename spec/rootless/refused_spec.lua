@@ -62,6 +62,16 @@ describe("an ordinary user is told", function()
     ]], with_devices("null zero urandom kvm"))
   end)
 
+  it("that who may open /dev/kvm is in the group kvm", function()
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("permission", fcproc.vm.launch(manager, { network = true }))
+      check(err.message:find("; whoever is in the group kvm may open /dev/kvm (as root: adduser NAME kvm)", 1,
+        true), err)
+      nothing_left()
+    ]], [[sh -ec 'chmod 600 /dev/kvm; exec "$@"' sh]])
+  end)
+
   it("why his runtime folder can't be, as others are", function()
     rootless.run([[
       local function refused(code, dir, text)

@@ -28,6 +28,9 @@ function M.of(said)
   if lower:find("io_?uring") then
     return "; this host has no io_uring for it (sysctl kernel.io_uring_disabled, a seccomp filter): give "
       .. "the drive io_engine = \"Sync\""
+  elseif said:find("os error 13", 1, true) and lower:find("creating kvm object", 1, true) then
+    return "; whoever is in the group kvm may open /dev/kvm (as root: adduser NAME kvm), from his next login "
+      .. "on"
   elseif said:find("os error 16", 1, true) and (lower:find("vm file descriptor", 1, true)
     or lower:find("create.-vm")) then
     return "; another hypervisor (VirtualBox, VMware) has the processor's virtualization: end its machines, "
