@@ -91,6 +91,16 @@ describe("an ordinary user is told", function()
     ]])
   end)
 
+  it("at once that a host without a default route has no uplink for his guests", function()
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local ctx <close> = must(fcproc.context{ timeout = 4 })
+      local err = fails("invalid", fcproc.vm.launch(manager, { network = { nat = true } }, ctx))
+      check(err.message:find("no uplink: has this host a default route?", 1, true), err)
+      nothing_left()
+    ]], "unshare --net sh -ec 'ip link set lo up; exec \"$@\"' sh")
+  end)
+
   it("that time is up while an uplink is waited for, and not that his spec is wrong", function()
     rootless.run(NOTHING .. [[
       support.write_file(home .. "/pasta", "#!/bin/sh\nexec sleep 60\n")

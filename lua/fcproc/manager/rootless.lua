@@ -103,6 +103,15 @@ local function pasta_pid(holder)
   return pid and math.tointeger(tonumber(pid))
 end
 
+-- Its interface is set up when its pid is in the file. One that can't do it, as without a default route,
+-- ends instead.
+local function wait_for_pasta(holder, file, ctx)
+  local pid = pasta_pid(holder)
+  if pid == -1 then return nil end
+  local pasta <close> = pid and core.process(pid) or nil
+  return loop.complete(ctx, (pasta or holder):wait_text_op(file, "\n", nil, UPLINK_LIMIT, ctx))
+end
+
 -- The manager knows it from now on.
 local function know_pasta(manager, holder)
   local pid = pasta_pid(holder)
@@ -279,11 +288,7 @@ function M.uplink(manager, ctx)
     if netns then
       netns:close()
       local open <close> = holder
-      local done, err = nil, nil
-      if pasta_pid(open) ~= -1 then
-        done, err = loop.complete(ctx, open:wait_text_op(pid_file(manager.config), "\n", nil, UPLINK_LIMIT,
-          ctx))
-      end
+      local done, err = wait_for_pasta(open, pid_file(manager.config), ctx)
       if done and manager.net:link_exists(record.uplink) then return record.uplink end
       local ok, ended = loop.check(ctx)
       if not ok then return nil, ended or err end
@@ -311,7 +316,7 @@ function M.scratch(folder, pasta, ctx)
   path = ("/proc/%d/fd/4"):format(holder:pid())
   local netns, up = open_at(path, number_of(path)), false
   if netns and pasta then
-    loop.complete(ctx, holder:wait_text_op(file, "\n", nil, UPLINK_LIMIT, ctx))
+    wait_for_pasta(holder, file, ctx)
     local net <close> = core.net(netns)
     up = net ~= nil and net:link_exists(M.UPLINK) == true
   end
