@@ -139,6 +139,37 @@ describe("the holder of a user's namespaces", function()
     ]])
   end)
 
+  it("is none that nobody uses, whenever the manager that starts it is killed", function()
+    rootless.run(WATCH .. [[
+      local out, steps, last = home .. "/out", {}, nil
+      local order = { action = "found", spec = { id = "a", network = true }, config = {
+        privilege = "rootless", runtime_dir = home .. "/run", bridge_name = "fcbr0", bridge_ip = "172.30.0.1",
+        cidr = 24, firecracker_bin = firecracker } }
+      repeat
+        order.at = #steps + 1
+        support.write_file(out, "")
+        local process <close> = must(fcproc.spawn({ support.lua, "spec/support/crash.lua",
+          require("cjson").encode(order) }, { stdout = { file = out }, stderr = { file = out } }))
+        local _, exit = must(process:wait(30))
+        check(exit.signal == 9, support.read_file(out))
+        last = support.read_file(out):match("(%S+)\n$")
+        steps[#steps + 1] = last
+        do
+          local manager <close> = world()
+          support.eventually("nobody has it", function()
+            return #must(fcproc.vm.reclaim(manager)).busy == 0
+          end)
+          must(manager:ensure_bridge())
+          equal(0, #must(manager:list_taps()))
+          equal(0, #must(fcproc.vm.list(manager)))
+        end
+        support.eventually("after " .. last .. ": no namespace", function() return state() == nil end, 10)
+      until last == "ensure_bridge"
+      check((" " .. table.concat(steps, " ") .. " "):find(" hold_netns write_file ", 1, true),
+        table.concat(steps, " "))
+    ]])
+  end)
+
   it("is ended by net down, but not while a VM is in there, on its bridge or on none", function()
     rootless.run(WATCH .. ([[
       local function down()

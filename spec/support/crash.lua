@@ -51,7 +51,7 @@ end
 
 counting = order.action == "found" -- from the namespaces on
 local manager <close> = assert(fcproc.new(order.config))
-local net = getmetatable(manager.net).__index
+local net = getmetatable(manager.host_net or manager.net).__index
 for _, name in ipairs{ "ensure_bridge", "create_tap", "delete_taps", "sysctl" } do wrap(net, name) end
 wrap(manager.runner, "run")
 
