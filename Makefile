@@ -541,7 +541,8 @@ soak: deps
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
 	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
 	@FCPROC_SPEC_KILLS=$(SOAK_KILLS) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/image/whole_spec.lua
-	@FCPROC_SPEC_SOAK=1 $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/rootless/shared_spec.lua
+	@FCPROC_SPEC_SOAK=1 $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/rootless/shared_spec.lua \
+		spec/rootless/holder_spec.lua
 
 # Hostile journals, manifests and archives, each for so long. A failure prints its seed, for FUZZ_SEED; of
 # archives, what was read is then in build/fuzz.

@@ -11,7 +11,8 @@ support.need_kvm()
 local LIST = { "netns/bridge", "netns/race", "netns/removal", "firecracker/vm_launch", "firecracker/vm_stop",
   "firecracker/adopt", "firecracker/crash" }
 local REST = { "netns/tap", "firecracker/crash", "firecracker/vm_hooks", "firecracker/vm_conflict",
-  "firecracker/vm_files", "firecracker/vm_fleet" }
+  "firecracker/vm_files", "firecracker/vm_fleet", "firecracker/vm_cancel", "firecracker/vm_closed",
+  "firecracker/vm_console", "firecracker/reclaim" }
 
 describe("as an ordinary user's", function()
   before_each(support.before_each)
