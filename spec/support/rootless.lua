@@ -102,7 +102,8 @@ function M.specs(files)
     error(output:find("%d failed\n$") and output or output .. tostring(err) .. "\n" .. err.output, 0)
   end
   support.eventually("no process of his is left", function()
-    return fcproc.runner():run{ "pgrep", "-u", tostring(SPECS_UID) } == nil
+    -- Those that have ended and wait for init are none.
+    return fcproc.runner():run{ "pgrep", "--runstates", "R,S,D,T,t", "-u", tostring(SPECS_UID) } == nil
   end, 10)
   return output
 end
