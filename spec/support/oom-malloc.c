@@ -546,7 +546,9 @@ static int call_request(void)
 
 static int call_request_all(void)
 {
-    const char *paths[] = { sock, sock, "/none/x.sock" };
+    /* One alone: where memory ends between a request and its answer, its connection is closed, which a
+     * Firecracker that writes too late does not survive. */
+    const char *paths[] = { sock, "/none/x.sock" };
     struct fcproc_response response;
     fcproc_op *op = NULL;
     int r = fcproc_request_all(paths, NULL, sizeof(paths) / sizeof(paths[0]), "PUT", "/nothing",
@@ -554,8 +556,8 @@ static int call_request_all(void)
 
     if (r == 0)
         r = fcproc_op_wait(op, NULL);
-    for (size_t i = 0; r == 0 && i < 2; i++)
-        r = fcproc_request_all_result(op, i, &response, NULL);
+    if (r == 0)
+        r = fcproc_request_all_result(op, 0, &response, NULL);
     fcproc_op_close(op);
     return r;
 }
