@@ -107,6 +107,8 @@ for _, case in ipairs(calls) do
           one.answer, one.message or "", expected.answer)
       end
     end
+    -- request_all tells it of one server, and succeeds itself.
+    short = short or not ok and tostring(raised):find("Too many open files", 1, true) ~= nil
     if not ok and not short then
       bad[#bad + 1] = ("%s with %d free: raised %s"):format(name, free, tostring(raised))
     end
