@@ -269,14 +269,7 @@ FCPROC_API int fcproc_image_read_archive(fcproc_image_tree *handle,
         r = take_digest(a->digest, spec->digest, "digest", READ, err);
     if (r == 0)
         r = take_digest(a->diff_id, spec->diff_id, "diff_id", READ, err);
-    if (r == 0)
-        r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, r, ret, err);
 }
 
 FCPROC_API const struct fcproc_image_archive_result *fcproc_image_read_archive_result(
@@ -301,11 +294,5 @@ FCPROC_API int fcproc_image_merge(fcproc_image_tree *handle, fcproc_image_job **
     if (r < 0)
         return r;
     job->changes_tree = true;
-    r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, 0, ret, err);
 }

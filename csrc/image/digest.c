@@ -122,16 +122,9 @@ FCPROC_API int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcpro
         r = error_set(err, FCPROC_ERR_CONFLICT, job->op, 0, "%s is no regular file", path);
     else if (!h->path)
         r = error_nomem(err, job->op);
-    if (r == 0) {
+    if (r == 0)
         atomic_store(&job->total, (uint64_t)st.st_size);
-        r = job_start(job, err);
-    }
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, r, ret, err);
 }
 
 FCPROC_API const char *fcproc_image_hash_result(const fcproc_image_job *job)

@@ -78,13 +78,7 @@ FCPROC_API int fcproc_image_extract(fcproc_image_tree *handle, const char *path,
     if (r < 0)
         return r;
     ((struct extract_job *)job)->inode = place.inode;
-    r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, 0, ret, err);
 }
 
 FCPROC_API struct fcproc_image_piece fcproc_image_extract_result(const fcproc_image_job *job)

@@ -385,12 +385,5 @@ FCPROC_API int fcproc_image_read_folder(fcproc_image_tree *handle, const char *p
     else if (f->fd < 0)
         r = image_errno(err, OP, errno, "can't read the folder %s", path);
     job->changes_tree = true;
-    if (r == 0)
-        r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, r, ret, err);
 }

@@ -66,7 +66,7 @@ static void *job_main(void *arg)
     return NULL;
 }
 
-int job_start(job_t *job, fcproc_error *err)
+static int start(job_t *job, fcproc_error *err)
 {
     sigset_t all, before;
     int e;
@@ -80,6 +80,18 @@ int job_start(job_t *job, fcproc_error *err)
     if (e != 0)
         return image_errno(err, job->op, e, "can't start a thread");
     job->started = true;
+    return 0;
+}
+
+int job_hand_out(job_t *job, int r, job_t **ret, fcproc_error *err)
+{
+    if (r == 0)
+        r = start(job, err);
+    if (r < 0) {
+        fcproc_image_job_close(job);
+        return r;
+    }
+    *ret = job;
     return 0;
 }
 

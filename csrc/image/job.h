@@ -47,8 +47,9 @@ typedef struct fcproc_image_job job_t;
  * closed: FCPROC_ERR_BUSY when another job has it. */
 int job_new(size_t size, const char *op, struct tree *tree, int (*run)(job_t *),
             void (*destroy)(job_t *), job_t **ret, fcproc_error *err);
-/* Starts the thread. When it fails the job is to be closed all the same. */
-int job_start(job_t *job, fcproc_error *err);
+/* The end of each function that makes one: starts its thread, and gives it to the caller. Where r, or the
+ * start, is a failure the job is closed, and that is returned. */
+int job_hand_out(job_t *job, int r, job_t **ret, fcproc_error *err);
 
 /* ---- in the thread ---- */
 

@@ -323,13 +323,7 @@ FCPROC_API int fcproc_image_target_publish(fcproc_image_target *target, fcproc_i
     if (r < 0)
         return r;
     ((struct publish_job *)job)->target = target;
-    r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, 0, ret, err);
 }
 
 FCPROC_API int64_t fcproc_image_target_bytes(const fcproc_image_job *job)

@@ -145,12 +145,5 @@ FCPROC_API int fcproc_image_target_copy(fcproc_image_target *target, const char 
     c->from = -EBADF;
     c->to = fcproc_image_target_fd(target);
     r = copy_prepare(c, path, err);
-    if (r == 0)
-        r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, r, ret, err);
 }

@@ -198,14 +198,7 @@ FCPROC_API int fcproc_image_unpack(const struct fcproc_image_unpacking *given,
         return r;
     ((struct unpack_job *)job)->fd = -EBADF;
     r = unpack_prepare((struct unpack_job *)job, given, err);
-    if (r == 0)
-        r = job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    return job_hand_out(job, r, ret, err);
 }
 
 FCPROC_API int fcproc_image_unpack_result(const fcproc_image_job *job,

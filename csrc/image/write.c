@@ -60,14 +60,9 @@ FCPROC_API int fcproc_image_write(fcproc_image_tree *handle,
     w->time = output->time > 0 ? output->time : 1; /* 0 is the present to libext2fs */
     w->gzip = output->gzip;
     w->fd = fcntl(output->fd, F_DUPFD_CLOEXEC, 3);
-    r = w->fd < 0 ? image_errno(err, op, errno, "no descriptor to write the image by")
-                  : job_start(job, err);
-    if (r < 0) {
-        fcproc_image_job_close(job);
-        return r;
-    }
-    *ret = job;
-    return 0;
+    if (w->fd < 0)
+        r = image_errno(err, op, errno, "no descriptor to write the image by");
+    return job_hand_out(job, r, ret, err);
 }
 
 FCPROC_API struct fcproc_image_versions fcproc_image_versions(void)
