@@ -73,6 +73,17 @@ describe("stopping a VM", function()
     assert.is_true(steps[1].took < 0.75 and steps[2].took < 0.45, steps[1].took + steps[2].took)
   end)
 
+  it("does not ask one whose guest has ended: Firecracker would wait for ever", function()
+    local vm <close> = vms.ready(world, { boot_args = "fcproc.ignore_cad" })
+    local log = assert(io.open(vm:record().files.log, "a"))
+    -- Behind what Firecracker will write yet, which it writes where its log ended.
+    log:write((" "):rep(1000), "\n2026-01-01T00:00:00.000000000 [x:main] Vmm is stopping.\n")
+    log:close()
+    local report = must(vm:stop{ { "ctrl_alt_del", 0.4 }, { "sigkill", 5 } })
+    assert.are.same({ "timeout", 1 }, { report.steps[1].outcome, report.steps[1].sent })
+    assert.is_truthy(report.steps[1].message:find("hangs", 1, true))
+  end)
+
   it("works though its manager was closed, with which nothing else goes on", function()
     for _, netns in ipairs{ world.netns, "/proc/self/fd/" .. world.netns:fd() } do
       local config = support.config(world)

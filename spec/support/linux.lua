@@ -68,8 +68,13 @@ end
 ---ladder: by default fcproc's own, whose limits are those of a VM on real hardware.
 function M.stop(vm, ladder)
   local console <close> = assert(io.open(must(vm:console()).path)) -- its name goes with the VM
-  local report = must(vm:stop(ladder))
-  return report, console:read("a")
+  local report, err = vm:stop(ladder)
+  local said = console:read("a")
+  if err then
+    error(("%s; Ctrl-Alt-Del was sent %s times; the console's end:\n%s"):format(err,
+      report and report.steps[1].sent, said:sub(-2000)), 2)
+  end
+  return report, said
 end
 
 ---Fails unless a guest that was stopped has ended by itself, after its shutdown hooks.

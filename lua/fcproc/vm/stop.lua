@@ -41,6 +41,7 @@ M.KILL = { { "sigkill", 5 } }
 local PRESSES, EVERY = { 0, 0.2, 0.5, 1 }, 2
 local ANSWER_LIMIT = 1 -- second for one press
 local EXIT_LIMIT = 1   -- second for what is gone to tell its status
+local STOPPING_LIMIT = 5 -- seconds for a Firecracker whose guest has ended
 
 -- Of whom that is said, nobody hears Ctrl-Alt-Del. A mere silence may end.
 local UNASKABLE = { not_found = true, not_same_process = true, conflict = true, protocol = true }
@@ -60,6 +61,8 @@ function rungs.wait(machine, limit, ctx)
   return wait(machine, limit, ctx)
 end
 
+local HANGS = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
+
 -- Firecracker (1.12 at least) waits for its API thread while it stops, and that for the answer to a
 -- request that came meanwhile: for ever. Then the guest has ended, and only a signal helps. Its log
 -- tells; a mere silence may be an API that is slow, with a guest that is about to save its files.
@@ -69,7 +72,7 @@ local function hangs_after_reset(machine, err, step)
   end
   machine:disconnect() -- no answer will come on it, or one to the wrong question
   if not machine:is_stopping() then return false end
-  step.message = "the guest has ended, but Firecracker hangs: a request came while it was stopping"
+  step.message = HANGS
   return true
 end
 
@@ -151,10 +154,15 @@ function rungs.ctrl_alt_del(machine, limit, ctx, step, vm, pressed)
     if answer ~= nil then return answer, more end
     due, presses = true, presses + 1
     local next_press = PRESSES[presses + 1] or PRESSES[#PRESSES] + (presses + 1 - #PRESSES) * EVERY
-    local until_press = math.min(next_press, limit) - (core.now() - began)
-    local gone, exit = wait(machine, math.max(until_press, 0), ctx)
+    local function left(moment) return math.max(math.min(moment, limit) - (core.now() - began), 0) end
+    local gone, exit = wait(machine, left(next_press), ctx)
     if gone or gone == nil then return gone, exit end
     if next_press >= limit then return false end
+    if machine:is_stopping() then -- one more would be such a request
+      gone, exit = wait(machine, math.min(STOPPING_LIMIT, left(limit)), ctx)
+      if gone == false then step.message = HANGS end
+      return gone, exit
+    end
   end
 end
 
@@ -297,12 +305,17 @@ function M.process(vm, ladder, ctx, pressed)
     report.console_panic = console.panic(machine.files)
     return report
   end
-  local stuck = not err and unkillable(machine.process:pid())
-  if stuck then report.outcome = "unkillable" end
-  return report, err or errors.new{
+  if err then return report, err end
+  local why = unkillable(machine.process:pid())
+  if why then report.outcome = "unkillable" end
+  if not why then
+    local last = report.steps[#report.steps].message
+    why = ("every step of the ladder ran out of time%s; try one with sigkill"):format(
+      last and " (" .. last .. ")" or "")
+  end
+  return report, errors.new{
     code = "wait_timeout", op = "vm.stop", pid = machine.process:pid(),
-    message = ("the VM '%s' has not ended: %s"):format(vm.id,
-      stuck or "every step of the ladder ran out of time; try one with sigkill"),
+    message = ("the VM '%s' has not ended: %s"):format(vm.id, why),
   }
 end
 
