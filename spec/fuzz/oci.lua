@@ -76,8 +76,10 @@ local function main()
       blobs.reader = reader
       local image, err = reader.open(blobs, { tag = tag, text = "x" }, wanted)
       if image then
+        -- A manifest may call any blob a layer, its configuration too; but a blob it must be.
         for _, one in ipairs(image.layers) do
-          assert(reader == docker or one.place.path == "blobs/sha256/" .. LAYER:sub(8), one.place.path)
+          assert(reader == docker or rawget(blobs, one.place.path) and one.place.path ~= "index.json",
+            one.place.path)
         end
       else
         assert(fcproc.is_error(err), "no error")
