@@ -4,7 +4,6 @@
  */
 #include "digest.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 
 #include "job.h"
@@ -107,23 +106,18 @@ static void hash_destroy(job_t *job)
 FCPROC_API int fcproc_image_hash(const char *path, fcproc_image_job **ret, fcproc_error *err)
 {
     struct hash_job *h;
-    struct stat st;
+    uint64_t size;
     job_t *job;
     int r = job_new(sizeof(*h), "image.hash", NULL, hash_run, hash_destroy, &job, err);
 
     if (r < 0)
         return r;
     h = (struct hash_job *)job;
+    h->fd = -EBADF;
     h->path = strdup(path);
-    h->fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (h->fd < 0)
-        r = image_errno(err, job->op, errno, "can't open %s", path);
-    else if (fstat(h->fd, &st) < 0 || !S_ISREG(st.st_mode))
-        r = error_set(err, FCPROC_ERR_CONFLICT, job->op, 0, "%s is no regular file", path);
-    else if (!h->path)
-        r = error_nomem(err, job->op);
+    r = h->path ? image_open_regular(path, &h->fd, &size, job->op, err) : error_nomem(err, job->op);
     if (r == 0)
-        atomic_store(&job->total, (uint64_t)st.st_size);
+        atomic_store(&job->total, size);
     return job_hand_out(job, r, ret, err);
 }
 

@@ -2,8 +2,6 @@
  *
  * Trees for a host: made, looked at and edited by paths, sealed.
  */
-#include <fcntl.h>
-
 #include "tree.h"
 
 static struct tree *tree_of(fcproc_image_tree *handle)
@@ -62,18 +60,12 @@ static int put_from(struct tree *tree, struct inode *inode, const char *from, co
                     fcproc_error *err)
 {
     struct source source = { .owned = true };
-    struct stat st;
-    int r;
+    uint64_t size;
+    int r = image_open_regular(from, &source.fd, &size, op, err);
 
-    source.fd = open(from, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (source.fd < 0)
-        return image_errno(err, op, errno, "can't open %s", from);
-    if (fstat(source.fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        close_fd(&source.fd);
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file", from);
-    }
-    r = source_add(tree, &source, op, err);
-    return r < 0 ? r : put_extent(tree, inode, (uint64_t)st.st_size, (uint32_t)r, 0, op, err);
+    if (r == 0)
+        r = source_add(tree, &source, op, err);
+    return r < 0 ? r : put_extent(tree, inode, size, (uint32_t)r, 0, op, err);
 }
 
 static int put_content(struct tree *tree, struct inode *inode, const struct fcproc_image_node *node,

@@ -61,23 +61,15 @@ FCPROC_API int fcproc_image_extract(fcproc_image_tree *handle, const char *path,
 {
     static const char op[] = "image.extract";
     struct tree *tree = (struct tree *)handle;
-    struct place place;
+    struct inode *inode;
     job_t *job;
-    int r = tree_check(tree, TREE_LOOKS, op, err);
+    int r = tree_look_regular(tree, path, &inode, op, err);
 
-    if (r == 0)
-        r = tree_place(tree, path, strlen(path), PLACE_FOLLOW, NULL, &place, op, err);
-    if (r == 0 && !place.inode)
-        r = error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no %s",
-                      SHOWN(path, strlen(path)));
-    if (r == 0 && !S_ISREG(place.inode->mode))
-        r = error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
-                      SHOWN(path, strlen(path)));
     if (r == 0)
         r = job_new(sizeof(struct extract_job), op, tree, extract_run, NULL, &job, err);
     if (r < 0)
         return r;
-    ((struct extract_job *)job)->inode = place.inode;
+    ((struct extract_job *)job)->inode = inode;
     return job_hand_out(job, 0, ret, err);
 }
 

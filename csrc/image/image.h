@@ -12,6 +12,11 @@
 int image_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
     FCPROC_PRINTF(4, 5);
 
+/* The host's file of that path, to read: symbolic links are followed, and a FIFO has nobody wait for its
+ * writer. FCPROC_ERR_CONFLICT: it is no regular file. */
+int image_open_regular(const char *path, int *ret_fd, uint64_t *ret_size, const char *op,
+                       fcproc_error *err);
+
 /* A name for a message: its start, if it is long. */
 enum { SHOWN_SIZE = 204 };
 struct shown {

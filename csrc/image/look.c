@@ -9,9 +9,8 @@ static struct tree *tree_of(fcproc_image_tree *handle)
     return (struct tree *)handle;
 }
 
-/* What the path leads to, which must be there. */
-static int look(struct tree *tree, const char *path, bool follow, struct place *ret, const char *op,
-                fcproc_error *err)
+int tree_look(struct tree *tree, const char *path, bool follow, struct place *ret, const char *op,
+              fcproc_error *err)
 {
     int r = tree_check(tree, TREE_LOOKS, op, err);
 
@@ -23,6 +22,21 @@ static int look(struct tree *tree, const char *path, bool follow, struct place *
     return r;
 }
 
+int tree_look_regular(struct tree *tree, const char *path, struct inode **ret, const char *op,
+                      fcproc_error *err)
+{
+    struct place place;
+    int r = tree_look(tree, path, true, &place, op, err);
+
+    if (r < 0)
+        return r;
+    if (!S_ISREG(place.inode->mode))
+        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
+                         SHOWN(path, strlen(path)));
+    *ret = place.inode;
+    return 0;
+}
+
 FCPROC_API int fcproc_image_stat(fcproc_image_tree *handle, const char *path, bool follow,
                                  struct fcproc_image_stat *ret, fcproc_error *err)
 {
@@ -32,7 +46,7 @@ FCPROC_API int fcproc_image_stat(fcproc_image_tree *handle, const char *path, bo
     int r = check_struct(ret, sizeof(*ret), "fcproc_image_stat", op, err);
 
     if (r == 0)
-        r = look(tree_of(handle), path, follow, &place, op, err);
+        r = tree_look(tree_of(handle), path, follow, &place, op, err);
     if (r < 0)
         return r;
     inode = place.inode;
@@ -74,7 +88,7 @@ FCPROC_API int fcproc_image_list(fcproc_image_tree *handle, const char *path, si
 {
     static const char op[] = "image.list";
     struct place place;
-    int r = look(tree_of(handle), path, true, &place, op, err);
+    int r = tree_look(tree_of(handle), path, true, &place, op, err);
 
     if (r < 0)
         return r;
@@ -93,7 +107,7 @@ FCPROC_API int fcproc_image_resolve(fcproc_image_tree *handle, const char *path,
     size_t at = sizeof(text) - 1;
     const struct folder *folder;
     struct place place;
-    int r = look(tree_of(handle), path, true, &place, op, err);
+    int r = tree_look(tree_of(handle), path, true, &place, op, err);
 
     if (r < 0)
         return r;
@@ -126,13 +140,8 @@ FCPROC_API ssize_t fcproc_image_read(fcproc_image_tree *handle, const char *path
                                      void *buffer, size_t len, fcproc_error *err)
 {
     static const char op[] = "image.read";
-    struct place place;
-    int r = look(tree_of(handle), path, true, &place, op, err);
+    struct inode *inode;
+    int r = tree_look_regular(tree_of(handle), path, &inode, op, err);
 
-    if (r < 0)
-        return r;
-    if (!S_ISREG(place.inode->mode))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no regular file",
-                         SHOWN(path, strlen(path)));
-    return source_read(tree_of(handle), place.inode, at, buffer, len, op, err);
+    return r < 0 ? r : source_read(tree_of(handle), inode, at, buffer, len, op, err);
 }

@@ -119,17 +119,12 @@ static void copy_destroy(job_t *job)
 
 static int copy_prepare(struct copy_job *c, const char *path, fcproc_error *err)
 {
-    struct stat st;
+    uint64_t size;
 
     c->path = strdup(path);
     if (!c->path)
         return error_nomem(err, OP);
-    c->from = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (c->from < 0)
-        return image_errno(err, OP, errno, "can't open %s", path);
-    if (fstat(c->from, &st) < 0 || !S_ISREG(st.st_mode))
-        return error_set(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", path);
-    return 0;
+    return image_open_regular(path, &c->from, &size, OP, err);
 }
 
 FCPROC_API int fcproc_image_target_copy(fcproc_image_target *target, const char *path,

@@ -184,6 +184,15 @@ struct place {
 int tree_place(struct tree *tree, const char *path, size_t len, int flags, const struct inode *made,
                struct place *ret, const char *op, fcproc_error *err);
 
+/* ---- looks (look.c) ---- */
+
+/* What the path leads to, which must be there. */
+int tree_look(struct tree *tree, const char *path, bool follow, struct place *ret, const char *op,
+              fcproc_error *err);
+/* The same with links followed; FCPROC_ERR_CONFLICT: it is no regular file. */
+int tree_look_regular(struct tree *tree, const char *path, struct inode **ret, const char *op,
+                      fcproc_error *err);
+
 /* ---- contents (source.c) ---- */
 
 /* Takes the descriptor. Its index, or a code. */

@@ -5,9 +5,6 @@
  */
 #include "stream.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-
 static const char OP[] = "image.unpack";
 
 enum { MARKS_MOST = 4, MARK_SIZE = 32 };
@@ -161,18 +158,15 @@ static int take_marks(struct unpack_job *u, const struct fcproc_image_unpacking 
 static int unpack_prepare(struct unpack_job *u, const struct fcproc_image_unpacking *given,
                           fcproc_error *err)
 {
-    struct stat st;
     uint64_t size;
+    int r;
 
     u->path = strdup(given->path);
     if (!u->path)
         return error_nomem(err, OP);
-    u->fd = open(u->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (u->fd < 0)
-        return image_errno(err, OP, errno, "can't open %s", u->path);
-    if (fstat(u->fd, &st) < 0 || !S_ISREG(st.st_mode))
-        return error_set(err, FCPROC_ERR_CONFLICT, OP, 0, "%s is no regular file", u->path);
-    size = (uint64_t)st.st_size;
+    r = image_open_regular(u->path, &u->fd, &size, OP, err);
+    if (r < 0)
+        return r;
     if (given->from > size || given->len > size - given->from)
         return error_set(err, FCPROC_ERR_INVALID, OP, 0,
                          "%s has %llu bytes, and %llu from %llu on are asked for", u->path,
