@@ -60,6 +60,9 @@ static const char *hint_for(int sys_errno)
     }
 }
 
+/* What a long name leaves of a message for the reason. */
+enum { REASON_ROOM = 128 };
+
 /* How much of its message the caller's own struct holds, if any of it. */
 static size_t message_room(const fcproc_error *err)
 {
@@ -115,18 +118,28 @@ int error_set(fcproc_error *err, int code, const char *op, int sys_errno, const 
     return code;
 }
 
+int error_errno_as(fcproc_error *err, int code, const char *op, int sys_errno, const char *format,
+                   va_list args)
+{
+    /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
+    const char *text = strerrordesc_np(sys_errno);
+    size_t room = message_room(err);
+
+    (void)error_fill(err, code, op, sys_errno, format, args);
+    if (room > REASON_ROOM)
+        err->message[room - REASON_ROOM] = '\0';
+    error_append(err, ": %s%s", text ? text : "unknown error", hint_for(sys_errno));
+    return code;
+}
+
 int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
 {
     int code = error_code_for(sys_errno);
-    const char *text;
     va_list args;
 
     va_start(args, format);
-    (void)error_fill(err, code, op, sys_errno, format, args);
+    (void)error_errno_as(err, code, op, sys_errno, format, args);
     va_end(args);
-    /* strerrordesc_np: no locale and no static buffer, so that threads never meet here. */
-    text = strerrordesc_np(sys_errno);
-    error_append(err, ": %s%s", text ? text : "unknown error", hint_for(sys_errno));
     return code;
 }
 

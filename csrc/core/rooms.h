@@ -7,6 +7,7 @@
 #define FCPROC_ROOMS_H
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,6 +55,9 @@ int error_code_for(int sys_errno);
 /* The same, with the code that fits the errno, whose text is appended. */
 int error_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
     FCPROC_PRINTF(4, 5);
+/* The same with a code that is given. */
+int error_errno_as(fcproc_error *err, int code, const char *op, int sys_errno, const char *format,
+                   va_list args) FCPROC_PRINTF(5, 0);
 int error_nomem(fcproc_error *err, const char *op);
 /* What the caller has set up: is it one, of a size that this library (which knows so much of it) and its
  * header agree upon? 0 or a code. */

@@ -2,9 +2,6 @@
  *
  * What the core's errors do not know of files in images, and names, which may be long, in messages.
  */
-#include <stdarg.h>
-#include <stdio.h>
-
 #include "image.h"
 
 static int code_for(int sys_errno)
@@ -22,15 +19,13 @@ static int code_for(int sys_errno)
 
 int image_errno(fcproc_error *err, const char *op, int sys_errno, const char *format, ...)
 {
-    const char *text = strerrordesc_np(sys_errno); /* no locale and no static buffer */
-    char what[640];                                /* the rest is for the reason */
+    int code = code_for(sys_errno);
     va_list args;
 
     va_start(args, format);
-    (void)vsnprintf(what, sizeof(what), format, args);
+    (void)error_errno_as(err, code, op, sys_errno, format, args);
     va_end(args);
-    return error_set(err, code_for(sys_errno), op, sys_errno, "%s: %s", what,
-                     text ? text : "unknown error");
+    return code;
 }
 
 struct shown image_shown(const char *name, size_t len)
