@@ -58,7 +58,7 @@ BINDING := binding arguments core error context op path file capper cgroup proce
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error regular tree place source filler digest job stream layer read archive folder look edit extract \
 	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target targetcopy unpack
-IMAGE_BINDING := binding bindcommon bindjob bindtree bindread bindwrite bindunpack
+IMAGE_BINDING := binding bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs rights runner tail \
 	waiters \
@@ -93,7 +93,8 @@ ROOTLESS := $(BUILD)/fcproc/fcproc-rootless
 ROOTLESS_OBJS := $(patsubst %,$(BUILD)/obj/rootless/%.o,main enter descriptors jail hold relay relaytcp relayudp)
 
 IMAGE_OBJS := $(IMAGE:%=$(BUILD)/obj/image/%.o)
-IMAGE_BINDING_OBJS := $(IMAGE_BINDING:%=$(BUILD)/obj/image/%.o)
+# With what of the other binding serves both, csrc/lua/rooms.h.
+IMAGE_BINDING_OBJS := $(IMAGE_BINDING:%=$(BUILD)/obj/image/%.o) $(patsubst %,$(BUILD)/obj/lua/%.o,binding arguments error)
 CORE_OBJS := $(CORE:%=$(BUILD)/obj/core/%.o)
 BINDING_OBJS := $(BINDING:%=$(BUILD)/obj/lua/%.o)
 LUA_SOURCES := $(LUA_FILES:%=lua/fcproc/%.lua)

@@ -62,16 +62,13 @@ static int l_job_progress(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
 
     if (fcproc_image_job_progress(b->job, &p, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_createtable(L, 0, 4);
     lua_pushstring(L, p.step);
     lua_setfield(L, -2, "step");
-    lua_pushinteger(L, (lua_Integer)p.bytes);
-    lua_setfield(L, -2, "bytes");
-    lua_pushinteger(L, (lua_Integer)p.total);
-    lua_setfield(L, -2, "total");
-    lua_pushinteger(L, (lua_Integer)p.entries);
-    lua_setfield(L, -2, "entries");
+    bind_set_integer(L, "bytes", (lua_Integer)p.bytes);
+    bind_set_integer(L, "total", (lua_Integer)p.total);
+    bind_set_integer(L, "entries", (lua_Integer)p.entries);
     return 1;
 }
 
@@ -82,7 +79,7 @@ static int l_job_result(lua_State *L)
     int r = fcproc_image_job_step(b->job, &err);
 
     if (r < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     if (r == 0) {
         lua_pushboolean(L, false);
         return 1;
@@ -113,10 +110,10 @@ static int l_hash(lua_State *L)
 
     luaL_checktype(L, 1, LUA_TTABLE);
     b = image_new_job(L, 0, push_hash);
-    path = image_field_string(L, 1, "path");
+    path = bind_field_string(L, 1, "path");
     luaL_argcheck(L, path, 1, "path is missing");
     if (fcproc_image_hash(path, &b->job, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_settop(L, 2);
     return 1;
 }
@@ -130,7 +127,7 @@ static int l_digest(lua_State *L)
     const char *data = luaL_checklstring(L, 1, &len);
 
     if (fcproc_image_digest(data, len, digest, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_pushstring(L, digest);
     return 1;
 }
@@ -150,6 +147,6 @@ void image_open_job(lua_State *L)
         { NULL, NULL },
     };
 
-    image_type(L, TYPE_JOB, methods, l_job_close);
+    bind_type(L, TYPE_JOB, methods, l_job_close);
     luaL_setfuncs(L, functions, 0);
 }

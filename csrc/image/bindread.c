@@ -4,12 +4,6 @@
  */
 #include "bind.h"
 
-static void set_integer(lua_State *L, const char *name, uint64_t value)
-{
-    lua_pushinteger(L, (lua_Integer)value);
-    lua_setfield(L, -2, name);
-}
-
 static void push_archive(lua_State *L, fcproc_image_job *job)
 {
     const struct fcproc_image_archive_result *result = fcproc_image_read_archive_result(job);
@@ -19,10 +13,10 @@ static void push_archive(lua_State *L, fcproc_image_job *job)
     lua_setfield(L, -2, "digest");
     lua_pushstring(L, result->diff_id);
     lua_setfield(L, -2, "diff_id");
-    set_integer(L, "packed_bytes", result->packed_bytes);
-    set_integer(L, "bytes", result->bytes);
-    set_integer(L, "entries", result->entries);
-    set_integer(L, "hidden_bytes", result->hidden_bytes);
+    bind_set_integer(L, "packed_bytes", (lua_Integer)result->packed_bytes);
+    bind_set_integer(L, "bytes", (lua_Integer)result->bytes);
+    bind_set_integer(L, "entries", (lua_Integer)result->entries);
+    bind_set_integer(L, "hidden_bytes", (lua_Integer)result->hidden_bytes);
     image_push_warnings(L, job);
 }
 
@@ -37,17 +31,17 @@ static int l_read_archive(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
     b = image_new_job(L, 1, push_archive);
-    spec.path = image_field_string(L, 2, "path");
-    spec.fd = (int)image_field_integer(L, 2, "fd", 0, INT32_MAX, -1);
+    spec.path = bind_field_string(L, 2, "path");
+    spec.fd = (int)bind_field_integer(L, 2, "fd", 0, INT32_MAX, -1);
     luaL_argcheck(L, !spec.path != (spec.fd < 0), 2, "either path or fd must be given");
-    spec.offset = (uint64_t)image_field_integer(L, 2, "offset", 0, LUA_MAXINTEGER, 0);
-    spec.length = (uint64_t)image_field_integer(L, 2, "length", 0, LUA_MAXINTEGER, 0);
-    spec.layer = image_field_boolean(L, 2, "layer");
-    spec.digest = image_field_string(L, 2, "digest");
-    spec.diff_id = image_field_string(L, 2, "diff_id");
-    tree = image_check_tree(L, 1);
+    spec.offset = (uint64_t)bind_field_integer(L, 2, "offset", 0, LUA_MAXINTEGER, 0);
+    spec.length = (uint64_t)bind_field_integer(L, 2, "length", 0, LUA_MAXINTEGER, 0);
+    spec.layer = bind_field_boolean(L, 2, "layer");
+    spec.digest = bind_field_string(L, 2, "digest");
+    spec.diff_id = bind_field_string(L, 2, "diff_id");
+    tree = bind_check(L, 1, TYPE_TREE);
     if (fcproc_image_read_archive(tree, &spec, &b->job, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_settop(L, 3);
     return 1;
 }
@@ -69,11 +63,12 @@ static int l_read_folder(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
     b = image_new_job(L, 1, push_warnings_alone);
-    one_file_system = image_field_boolean(L, 2, "one_file_system");
-    path = image_field_string(L, 2, "path");
+    one_file_system = bind_field_boolean(L, 2, "one_file_system");
+    path = bind_field_string(L, 2, "path");
     luaL_argcheck(L, path, 2, "path is missing");
-    if (fcproc_image_read_folder(image_check_tree(L, 1), path, one_file_system, &b->job, &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_read_folder(bind_check(L, 1, TYPE_TREE), path, one_file_system, &b->job,
+                                 &err) < 0)
+        return bind_fail(L, &err);
     lua_settop(L, 3);
     return 1;
 }
@@ -86,8 +81,8 @@ static int l_merge(lua_State *L)
 
     lua_settop(L, 1);
     b = image_new_job(L, 1, push_warnings_alone);
-    if (fcproc_image_merge(image_check_tree(L, 1), &b->job, &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_merge(bind_check(L, 1, TYPE_TREE), &b->job, &err) < 0)
+        return bind_fail(L, &err);
     return 1;
 }
 
@@ -96,22 +91,22 @@ static void push_piece(lua_State *L, fcproc_image_job *job)
     struct fcproc_image_piece piece = fcproc_image_extract_result(job);
 
     lua_createtable(L, 0, 3);
-    set_integer(L, "fd", (uint64_t)piece.fd);
-    set_integer(L, "offset", piece.offset);
-    set_integer(L, "length", piece.length);
+    bind_set_integer(L, "fd", piece.fd);
+    bind_set_integer(L, "offset", (lua_Integer)piece.offset);
+    bind_set_integer(L, "length", (lua_Integer)piece.length);
 }
 
 /* Tree:extract(path) -> Job */
 static int l_extract(lua_State *L)
 {
-    const char *path = image_check_string(L, 2);
+    const char *path = bind_check_string(L, 2);
     fcproc_error err = FCPROC_ERROR_INIT;
     struct bind_job *b;
 
     lua_settop(L, 2);
     b = image_new_job(L, 1, push_piece);
-    if (fcproc_image_extract(image_check_tree(L, 1), path, &b->job, &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_extract(bind_check(L, 1, TYPE_TREE), path, &b->job, &err) < 0)
+        return bind_fail(L, &err);
     return 1;
 }
 

@@ -19,21 +19,12 @@ static const struct {
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-fcproc_image_tree *image_check_tree(lua_State *L, int index)
-{
-    struct bind_tree *b = luaL_checkudata(L, index, TYPE_TREE);
-
-    if (!b->tree)
-        luaL_error(L, "attempt to use a closed %s", TYPE_TREE);
-    return b->tree;
-}
-
 static int l_tree_close(lua_State *L)
 {
-    struct bind_tree *b = luaL_checkudata(L, 1, TYPE_TREE);
-    fcproc_image_tree *tree = b->tree;
+    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_TREE);
+    fcproc_image_tree *tree = h->object;
 
-    b->tree = NULL;
+    h->object = NULL;
     fcproc_image_tree_close(tree);
     return 0;
 }
@@ -43,7 +34,8 @@ static int l_tree(lua_State *L)
 {
     struct fcproc_image_limits limits = FCPROC_IMAGE_LIMITS_INIT;
     fcproc_error err = FCPROC_ERROR_INIT;
-    struct bind_tree *b;
+    fcproc_image_tree *tree;
+    struct bind_handle *h;
 
     lua_settop(L, 1);
     if (lua_isnil(L, 1)) {
@@ -51,16 +43,15 @@ static int l_tree(lua_State *L)
         lua_replace(L, 1);
     }
     luaL_checktype(L, 1, LUA_TTABLE);
-    b = lua_newuserdatauv(L, sizeof(*b), 0);
-    b->tree = NULL;
-    luaL_setmetatable(L, TYPE_TREE);
-    limits.entries = (uint64_t)image_field_integer(L, 1, "entries", 1, LUA_MAXINTEGER, 0);
-    limits.bytes = (uint64_t)image_field_integer(L, 1, "bytes", 1, LUA_MAXINTEGER, 0);
-    limits.ratio = (uint64_t)image_field_integer(L, 1, "ratio", 1, LUA_MAXINTEGER, 0);
-    limits.memory = (uint64_t)image_field_integer(L, 1, "memory", 1, LUA_MAXINTEGER, 0);
-    limits.spool_folder = image_field_string(L, 1, "spool_folder");
-    if (fcproc_image_tree_new(&limits, &b->tree, &err) < 0)
-        return image_fail(L, &err);
+    h = bind_new(L, TYPE_TREE);
+    limits.entries = (uint64_t)bind_field_integer(L, 1, "entries", 1, LUA_MAXINTEGER, 0);
+    limits.bytes = (uint64_t)bind_field_integer(L, 1, "bytes", 1, LUA_MAXINTEGER, 0);
+    limits.ratio = (uint64_t)bind_field_integer(L, 1, "ratio", 1, LUA_MAXINTEGER, 0);
+    limits.memory = (uint64_t)bind_field_integer(L, 1, "memory", 1, LUA_MAXINTEGER, 0);
+    limits.spool_folder = bind_field_string(L, 1, "spool_folder");
+    if (fcproc_image_tree_new(&limits, &tree, &err) < 0)
+        return bind_fail(L, &err);
+    h->object = tree;
     lua_settop(L, 2);
     return 1;
 }
@@ -69,7 +60,7 @@ static int l_tree(lua_State *L)
 
 static size_t check_kind(lua_State *L)
 {
-    const char *name = image_field_string(L, 3, "kind");
+    const char *name = bind_field_string(L, 3, "kind");
 
     for (size_t i = 0; name && i < N_KINDS; i++)
         if (strcmp(kinds[i].name, name) == 0)
@@ -108,28 +99,27 @@ static const struct fcproc_image_xattr *check_xattrs(lua_State *L, size_t *ret_n
 /* Tree:put(path, node) -> true */
 static int l_tree_put(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
     struct fcproc_image_node node = FCPROC_IMAGE_NODE_INIT;
-    const char *path = image_check_string(L, 2);
+    const char *path = bind_check_string(L, 2);
     fcproc_error err = FCPROC_ERROR_INIT;
     size_t kind;
 
     luaL_checktype(L, 3, LUA_TTABLE);
     kind = check_kind(L);
     node.mode = kinds[kind].format |
-                (uint32_t)image_field_integer(L, 3, "mode", 0, 07777, kinds[kind].mode);
-    node.uid = (uint32_t)image_field_integer(L, 3, "uid", 0, UINT32_MAX, 0);
-    node.gid = (uint32_t)image_field_integer(L, 3, "gid", 0, UINT32_MAX, 0);
-    node.rdev_major = (uint32_t)image_field_integer(L, 3, "major", 0, UINT32_MAX, 0);
-    node.rdev_minor = (uint32_t)image_field_integer(L, 3, "minor", 0, UINT32_MAX, 0);
-    node.mtime = image_field_integer(L, 3, "mtime", LUA_MININTEGER, LUA_MAXINTEGER, 0);
-    node.mtime_ns = (uint32_t)image_field_integer(L, 3, "mtime_ns", 0, 999999999, 0);
-    node.target = image_field_string(L, 3, "target");
-    node.from = image_field_string(L, 3, "from");
-    node.data = image_field_bytes(L, 3, "data", &node.len);
+                (uint32_t)bind_field_integer(L, 3, "mode", 0, 07777, kinds[kind].mode);
+    node.uid = (uint32_t)bind_field_integer(L, 3, "uid", 0, UINT32_MAX, 0);
+    node.gid = (uint32_t)bind_field_integer(L, 3, "gid", 0, UINT32_MAX, 0);
+    node.rdev_major = (uint32_t)bind_field_integer(L, 3, "major", 0, UINT32_MAX, 0);
+    node.rdev_minor = (uint32_t)bind_field_integer(L, 3, "minor", 0, UINT32_MAX, 0);
+    node.mtime = bind_field_integer(L, 3, "mtime", LUA_MININTEGER, LUA_MAXINTEGER, 0);
+    node.mtime_ns = (uint32_t)bind_field_integer(L, 3, "mtime_ns", 0, 999999999, 0);
+    node.target = bind_field_string(L, 3, "target");
+    node.from = bind_field_string(L, 3, "from");
+    node.data = bind_field_bytes(L, 3, "data", &node.len);
     node.xattrs = check_xattrs(L, &node.n_xattrs);
-    if (fcproc_image_put(tree, path, &node, &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_put(bind_check(L, 1, TYPE_TREE), path, &node, &err) < 0)
+        return bind_fail(L, &err);
     lua_pushboolean(L, true);
     return 1;
 }
@@ -137,22 +127,16 @@ static int l_tree_put(lua_State *L)
 /* Tree:remove(path) -> true */
 static int l_tree_remove(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
+    fcproc_image_tree *tree = bind_check(L, 1, TYPE_TREE);
     fcproc_error err = FCPROC_ERROR_INIT;
 
-    if (fcproc_image_remove(tree, image_check_string(L, 2), &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_remove(tree, bind_check_string(L, 2), &err) < 0)
+        return bind_fail(L, &err);
     lua_pushboolean(L, true);
     return 1;
 }
 
 /* ---- looks ---- */
-
-static void set_integer(lua_State *L, const char *name, lua_Integer value)
-{
-    lua_pushinteger(L, value);
-    lua_setfield(L, -2, name);
-}
 
 static int push_stat(lua_State *L, const struct fcproc_image_stat *st)
 {
@@ -162,17 +146,17 @@ static int push_stat(lua_State *L, const struct fcproc_image_stat *st)
             lua_pushstring(L, kinds[i].name);
             lua_setfield(L, -2, "kind");
         }
-    set_integer(L, "mode", st->mode & 07777);
-    set_integer(L, "uid", st->uid);
-    set_integer(L, "gid", st->gid);
-    set_integer(L, "size", (lua_Integer)st->size);
-    set_integer(L, "mtime", st->mtime);
-    set_integer(L, "mtime_ns", st->mtime_ns);
-    set_integer(L, "nlink", st->nlink);
-    set_integer(L, "id", (lua_Integer)st->id);
+    bind_set_integer(L, "mode", st->mode & 07777);
+    bind_set_integer(L, "uid", st->uid);
+    bind_set_integer(L, "gid", st->gid);
+    bind_set_integer(L, "size", (lua_Integer)st->size);
+    bind_set_integer(L, "mtime", st->mtime);
+    bind_set_integer(L, "mtime_ns", st->mtime_ns);
+    bind_set_integer(L, "nlink", st->nlink);
+    bind_set_integer(L, "id", (lua_Integer)st->id);
     if (S_ISCHR(st->mode) || S_ISBLK(st->mode)) {
-        set_integer(L, "major", st->rdev_major);
-        set_integer(L, "minor", st->rdev_minor);
+        bind_set_integer(L, "major", st->rdev_major);
+        bind_set_integer(L, "minor", st->rdev_minor);
     }
     if (st->target) {
         lua_pushstring(L, st->target);
@@ -197,27 +181,26 @@ static int push_stat(lua_State *L, const struct fcproc_image_stat *st)
 /* Tree:stat(path, follow?) -> table */
 static int l_tree_stat(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
+    fcproc_image_tree *tree = bind_check(L, 1, TYPE_TREE);
     struct fcproc_image_stat st = FCPROC_IMAGE_STAT_INIT;
-    const char *path = image_check_string(L, 2);
+    const char *path = bind_check_string(L, 2);
     fcproc_error err = FCPROC_ERROR_INIT;
 
     if (fcproc_image_stat(tree, path, lua_toboolean(L, 3), &st, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     return push_stat(L, &st);
 }
 
 /* Tree:list(path) -> names */
 static int l_tree_list(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
-    const char *path = image_check_string(L, 2), *name;
+    const char *path = bind_check_string(L, 2), *name;
     fcproc_error err = FCPROC_ERROR_INIT;
 
     lua_newtable(L);
     for (size_t i = 0;; i++) {
-        if (fcproc_image_list(tree, path, i, &name, &err) < 0)
-            return image_fail(L, &err);
+        if (fcproc_image_list(bind_check(L, 1, TYPE_TREE), path, i, &name, &err) < 0)
+            return bind_fail(L, &err);
         if (!name)
             return 1;
         lua_pushstring(L, name);
@@ -228,13 +211,13 @@ static int l_tree_list(lua_State *L)
 /* Tree:resolve(path) -> path */
 static int l_tree_resolve(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
-    const char *path = image_check_string(L, 2);
+    fcproc_image_tree *tree = bind_check(L, 1, TYPE_TREE);
+    const char *path = bind_check_string(L, 2);
     fcproc_error err = FCPROC_ERROR_INIT;
     char resolved[MOST_PATH];
 
     if (fcproc_image_resolve(tree, path, resolved, sizeof(resolved), &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_pushstring(L, resolved);
     return 1;
 }
@@ -242,9 +225,9 @@ static int l_tree_resolve(lua_State *L)
 /* Tree:read(path, limit) -> bytes */
 static int l_tree_read(lua_State *L)
 {
-    fcproc_image_tree *tree = image_check_tree(L, 1);
+    fcproc_image_tree *tree = bind_check(L, 1, TYPE_TREE);
     struct fcproc_image_stat st = FCPROC_IMAGE_STAT_INIT;
-    const char *path = image_check_string(L, 2);
+    const char *path = bind_check_string(L, 2);
     lua_Integer limit = luaL_checkinteger(L, 3);
     fcproc_error err = FCPROC_ERROR_INIT;
     luaL_Buffer buffer;
@@ -253,13 +236,13 @@ static int l_tree_read(lua_State *L)
 
     luaL_argcheck(L, limit >= 0, 3, "a limit must not be negative");
     if (fcproc_image_stat(tree, path, true, &st, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     if ((uint64_t)limit > st.size)
         limit = (lua_Integer)st.size;
     room = luaL_buffinitsize(L, &buffer, (size_t)limit);
     n = fcproc_image_read(tree, path, 0, room, (size_t)limit, &err);
     if (n < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     luaL_pushresultsize(&buffer, (size_t)n);
     return 1;
 }
@@ -270,16 +253,24 @@ static int l_tree_seal(lua_State *L)
     struct fcproc_image_sealed sealed = FCPROC_IMAGE_SEALED_INIT;
     fcproc_error err = FCPROC_ERROR_INIT;
 
-    if (fcproc_image_seal(image_check_tree(L, 1), &sealed, &err) < 0)
-        return image_fail(L, &err);
+    if (fcproc_image_seal(bind_check(L, 1, TYPE_TREE), &sealed, &err) < 0)
+        return bind_fail(L, &err);
     lua_createtable(L, 0, 5);
-    set_integer(L, "entries", (lua_Integer)sealed.entries);
-    set_integer(L, "inodes", (lua_Integer)sealed.inodes);
-    set_integer(L, "bytes", (lua_Integer)sealed.bytes);
-    set_integer(L, "apparent", (lua_Integer)sealed.apparent);
+    bind_set_integer(L, "entries", (lua_Integer)sealed.entries);
+    bind_set_integer(L, "inodes", (lua_Integer)sealed.inodes);
+    bind_set_integer(L, "bytes", (lua_Integer)sealed.bytes);
+    bind_set_integer(L, "apparent", (lua_Integer)sealed.apparent);
     lua_pushstring(L, sealed.largest);
     lua_setfield(L, -2, "largest");
     return 1;
+}
+
+void image_add_methods(lua_State *L, const char *type, const luaL_Reg *methods)
+{
+    luaL_getmetatable(L, type);
+    lua_getfield(L, -1, "__index");
+    luaL_setfuncs(L, methods, 0);
+    lua_pop(L, 2);
 }
 
 void image_open_tree(lua_State *L)
@@ -295,6 +286,6 @@ void image_open_tree(lua_State *L)
         { NULL, NULL },
     };
 
-    image_type(L, TYPE_TREE, methods, l_tree_close);
+    bind_type(L, TYPE_TREE, methods, l_tree_close);
     luaL_setfuncs(L, functions, 0);
 }

@@ -16,8 +16,7 @@ static void push_unpacked(lua_State *L, fcproc_image_job *job)
         luaL_error(L, "%s", err.message);
         return;
     }
-    lua_pushinteger(L, (lua_Integer)u.bytes);
-    lua_setfield(L, -2, "bytes");
+    bind_set_integer(L, "bytes", (lua_Integer)u.bytes);
     lua_pushboolean(L, u.packed);
     lua_setfield(L, -2, "packed");
     if (u.data) {
@@ -46,13 +45,13 @@ static int l_unpack(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     b = image_new_job(L, 0, push_unpacked);
-    given.path = image_field_string(L, 1, "path");
+    given.path = bind_field_string(L, 1, "path");
     luaL_argcheck(L, given.path, 1, "path is missing");
-    given.from = (uint64_t)image_field_integer(L, 1, "from", 0, LUA_MAXINTEGER, 0);
-    given.len = (uint64_t)image_field_integer(L, 1, "len", 1, LUA_MAXINTEGER, 0);
-    given.limit = (uint64_t)image_field_integer(L, 1, "limit", 1, LUA_MAXINTEGER, 0);
-    given.fd = (int)image_field_integer(L, 1, "fd", 0, INT32_MAX, -1);
-    given.keep = image_field_boolean(L, 1, "keep");
+    given.from = (uint64_t)bind_field_integer(L, 1, "from", 0, LUA_MAXINTEGER, 0);
+    given.len = (uint64_t)bind_field_integer(L, 1, "len", 1, LUA_MAXINTEGER, 0);
+    given.limit = (uint64_t)bind_field_integer(L, 1, "limit", 1, LUA_MAXINTEGER, 0);
+    given.fd = (int)bind_field_integer(L, 1, "fd", 0, INT32_MAX, -1);
+    given.keep = bind_field_boolean(L, 1, "keep");
     given.marks = marks;
     if (lua_getfield(L, 1, "marks") != LUA_TNIL) {
         luaL_argcheck(L, lua_istable(L, -1) && lua_rawlen(L, -1) <= MARKS_MOST, 1,
@@ -60,12 +59,12 @@ static int l_unpack(lua_State *L)
         given.n_marks = (size_t)lua_rawlen(L, -1);
         for (size_t i = 0; i < given.n_marks; i++) { /* they stay in the list */
             lua_rawgeti(L, -1, (lua_Integer)i + 1);
-            marks[i] = image_check_string(L, -1);
+            marks[i] = bind_check_string(L, -1);
             lua_pop(L, 1);
         }
     }
     if (fcproc_image_unpack(&given, &b->job, &err) < 0)
-        return image_fail(L, &err);
+        return bind_fail(L, &err);
     lua_settop(L, 2);
     return 1;
 }

@@ -78,24 +78,30 @@ int64_t bind_timeout_ms(lua_State *L, int index)
  * Reading one may run a metamethod, which may make the value for this time only: it stays on the stack
  * for as long as it is used. */
 
-const char *bind_field_string(lua_State *L, int table, const char *name)
+const char *bind_field_bytes(lua_State *L, int table, const char *name, size_t *ret_len)
 {
-    const char *s;
-    size_t len;
     int type = lua_getfield(L, table, name);
 
+    *ret_len = 0;
     if (type == LUA_TNIL)
         return NULL;
     if (type != LUA_TSTRING)
         luaL_error(L, "%s must be a string, not a %s", name, luaL_typename(L, -1));
-    s = lua_tolstring(L, -1, &len);
-    if (strlen(s) != len)
+    return lua_tolstring(L, -1, ret_len);
+}
+
+const char *bind_field_string(lua_State *L, int table, const char *name)
+{
+    size_t len;
+    const char *s = bind_field_bytes(L, table, name, &len);
+
+    if (s && strlen(s) != len)
         luaL_error(L, "%s holds a zero byte", name);
     return s;
 }
 
-lua_Integer bind_field_integer(lua_State *L, int table, const char *name, lua_Integer most,
-                               lua_Integer missing)
+lua_Integer bind_field_integer(lua_State *L, int table, const char *name, lua_Integer least,
+                               lua_Integer most, lua_Integer missing)
 {
     lua_Integer value = missing;
 
@@ -103,9 +109,19 @@ lua_Integer bind_field_integer(lua_State *L, int table, const char *name, lua_In
         int is_integer;
 
         value = lua_tointegerx(L, -1, &is_integer);
-        if (!is_integer || value < 0 || value > most)
-            luaL_error(L, "%s must be a whole number from 0 to %I", name, most);
+        if (!is_integer || value < least || value > most)
+            luaL_error(L, "%s must be a whole number from %I to %I", name, least, most);
     }
+    lua_pop(L, 1);
+    return value;
+}
+
+bool bind_field_boolean(lua_State *L, int table, const char *name)
+{
+    bool value;
+
+    lua_getfield(L, table, name);
+    value = lua_toboolean(L, -1);
     lua_pop(L, 1);
     return value;
 }

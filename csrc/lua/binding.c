@@ -53,6 +53,12 @@ void *bind_check(lua_State *L, int index, const char *type)
     return h->object;
 }
 
+void bind_set_integer(lua_State *L, const char *name, lua_Integer value)
+{
+    lua_pushinteger(L, value);
+    lua_setfield(L, -2, name);
+}
+
 void *bind_opt(lua_State *L, int index, const char *type)
 {
     return lua_isnoneornil(L, index) ? NULL : bind_check(L, index, type);

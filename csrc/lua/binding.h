@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the files of the binding share. A function marked "may raise" can leave by longjmp: no
- * memory or descriptor may be held in a C variable across it. Everything is owned by a userdata,
- * made closed, before the core is called.
+ * What the files of the binding share, beside what rooms.h says, and by its rules.
  */
 #ifndef FCPROC_BINDING_H
 #define FCPROC_BINDING_H
 
-#include <lauxlib.h>
-#include <lua.h>
-#include <string.h>
-
-#include "fcproc.h"
 #include "fcproc_lua.h"
+#include "rooms.h"
 
 #define TYPE_CONTEXT "fcproc.context"
 #define TYPE_OP      "fcproc.op"
@@ -23,13 +17,7 @@
 #define TYPE_LOCK    "fcproc.lock"
 #define TYPE_CAPPER  "fcproc.capper"
 #define TYPE_KEYS    "fcproc.keys"
-#define TYPE_ERROR   "fcproc.error"
 #define TYPE_GUARD   "fcproc.guard"
-
-/* Every handle is one pointer; NULL is closed. */
-struct bind_handle {
-    void *object;
-};
 
 /* An operation and what its result looks like. */
 struct bind_op {
@@ -40,16 +28,6 @@ struct bind_op {
     void (*decorate)(lua_State *L, fcproc_op *op);
 };
 
-/* [-0, +2, m] nil and the error; returns 2. */
-int bind_fail(lua_State *L, const fcproc_error *err);
-/* [-0, +1, m] the error object alone. */
-void bind_push_error(lua_State *L, const fcproc_error *err);
-/* [-0, +1, m] a closed handle of the type. */
-struct bind_handle *bind_new(lua_State *L, const char *type);
-/* The object of a handle; raises when it is closed or of another type. */
-void *bind_check(lua_State *L, int index, const char *type);
-/* NULL for nil or none. May raise. */
-void *bind_opt(lua_State *L, int index, const char *type);
 /* The context given, else the state's default, else NULL. May raise. */
 fcproc_ctx *bind_ctx(lua_State *L, int index);
 /* What core.uninterruptible makes calls its function: where it stands in the stack, the hook of
@@ -67,26 +45,17 @@ const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcpr
 struct bind_op *bind_first_op(lua_State *L, int n, int (*push)(lua_State *, fcproc_op *));
 /* [-0, +1, m] {status = n} or {signal = n} or {}. */
 void bind_push_exit(lua_State *L, struct fcproc_exit e);
-/* Makes a type with a __gc and __close that call l_close, and methods. [-0, +0, m] */
-void bind_type(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction l_close);
 
-/* Arguments and fields (arguments.c). All may raise; a string must have no NUL byte in it. */
+/* Arguments and fields, beside those of rooms.h (arguments.c). All may raise. */
 enum { BIND_MOST_MODE = 07777 };
 #define BIND_MOST_ID ((lua_Integer)UINT32_MAX - 1) /* of a user or group: the last means none */
-const char *bind_check_string(lua_State *L, int index);
-lua_Integer bind_check_integer(lua_State *L, int index, lua_Integer least, lua_Integer most);
-int bind_check_int(lua_State *L, int index); /* what fits an int: never cut */
+int bind_check_int(lua_State *L, int index);       /* what fits an int: never cut */
 int bind_opt_int(lua_State *L, int index, int missing);
 pid_t bind_check_pid(lua_State *L, int index);
 int64_t bind_opt_id(lua_State *L, int index);   /* a user or group number; nil is -1 */
 unsigned bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0 */
 /* Seconds to milliseconds, rounded up; nil is -1 (no limit). */
 int64_t bind_timeout_ms(lua_State *L, int index);
-/* [-0, +1, e] The field's value, which holds the string, stays on top; NULL and a nil for none. */
-const char *bind_field_string(lua_State *L, int table, const char *name);
-/* [-0, +0, e] From 0 to most. */
-lua_Integer bind_field_integer(lua_State *L, int table, const char *name, lua_Integer most,
-                               lua_Integer missing);
 /* [-0, +1, e] A NULL-terminated array, and in it copies, of the strings in the list at the index. */
 const char *const *bind_string_list(lua_State *L, int index, const char *name, size_t *ret_n);
 

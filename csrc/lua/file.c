@@ -439,16 +439,6 @@ static int push_hash(lua_State *L, fcproc_op *op)
     return 1;
 }
 
-static bool flag_field(lua_State *L, int i, const char *name)
-{
-    bool value;
-
-    lua_getfield(L, i, name);
-    value = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return value;
-}
-
 /* core.hash_file(path, options?, ctx?) -> op, whose result is the hash. options: blocks, follow,
  * expected */
 static int l_hash_file(lua_State *L)
@@ -461,8 +451,8 @@ static int l_hash_file(lua_State *L)
     spec.path = bind_check_string(L, 1);
     if (!lua_isnoneornil(L, 2)) {
         luaL_checktype(L, 2, LUA_TTABLE);
-        spec.follow = flag_field(L, 2, "follow");
-        spec.blocks = flag_field(L, 2, "blocks");
+        spec.follow = bind_field_boolean(L, 2, "follow");
+        spec.blocks = bind_field_boolean(L, 2, "blocks");
         spec.expected = expected_field(L, 2, &room);
     }
     tell_path(L, b, 4, 1);

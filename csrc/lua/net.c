@@ -38,12 +38,6 @@ static void set_flag(lua_State *L, const char *name, bool value)
     lua_setfield(L, -2, name);
 }
 
-static void set_integer(lua_State *L, const char *name, lua_Integer value)
-{
-    lua_pushinteger(L, value);
-    lua_setfield(L, -2, name);
-}
-
 static void set_mac(lua_State *L, const unsigned char mac[FCPROC_MAC_LEN])
 {
     char text[18];
@@ -67,7 +61,7 @@ static const char *opt_alias(lua_State *L, int at)
  * filled in before the call and after it, so that nothing raises when there is a link already. */
 static void set_bridge(lua_State *L, const struct fcproc_bridge_info *info)
 {
-    set_integer(L, "ifindex", info->ifindex);
+    bind_set_integer(L, "ifindex", info->ifindex);
     set_flag(L, "created", info->created);
     set_flag(L, "addressed", info->addressed);
     set_flag(L, "brought_up", info->brought_up);
@@ -154,11 +148,11 @@ static int l_net_create_tap(lua_State *L)
     lua_pushvalue(L, 2);
     lua_setfield(L, -2, "name");
     set_mac(L, mac);
-    set_integer(L, "ifindex", 0);
+    bind_set_integer(L, "ifindex", 0);
     set_flag(L, "created", false);
     if (fcproc_tap_create(net, &spec, ctx, &tap, &err) < 0)
         return bind_fail(L, &err);
-    set_integer(L, "ifindex", tap.ifindex);
+    bind_set_integer(L, "ifindex", tap.ifindex);
     set_flag(L, "created", tap.created);
     return 1;
 }
@@ -279,19 +273,19 @@ static int l_net_list_taps(lua_State *L)
         lua_createtable(L, 0, 11);
         lua_pushstring(L, taps[i].name);
         lua_setfield(L, -2, "name");
-        set_integer(L, "ifindex", taps[i].ifindex);
+        bind_set_integer(L, "ifindex", taps[i].ifindex);
         set_mac(L, taps[i].mac);
-        set_integer(L, "mtu", taps[i].mtu);
+        bind_set_integer(L, "mtu", taps[i].mtu);
         if (taps[i].uid >= 0)
-            set_integer(L, "uid", taps[i].uid);
+            bind_set_integer(L, "uid", taps[i].uid);
         if (taps[i].gid >= 0)
-            set_integer(L, "gid", taps[i].gid);
+            bind_set_integer(L, "gid", taps[i].gid);
         if (taps[i].alias[0]) {
             lua_pushstring(L, taps[i].alias);
             lua_setfield(L, -2, "alias");
         }
         if (taps[i].master)
-            set_integer(L, "master", taps[i].master);
+            bind_set_integer(L, "master", taps[i].master);
         set_flag(L, "up", taps[i].up);
         set_flag(L, "isolated", taps[i].isolated);
         set_flag(L, "in_use", taps[i].in_use);

@@ -79,16 +79,6 @@ static void fds_field(lua_State *L, int table, struct fcproc_spawn *spec)
     }
 }
 
-static bool flag_field(lua_State *L, int table, const char *name)
-{
-    bool flag;
-
-    lua_getfield(L, table, name);
-    flag = lua_toboolean(L, -1);
-    lua_pop(L, 1);
-    return flag;
-}
-
 /* Reads the table at index into spec, but for the namespace, whose value's index it returns: what is
  * read later may close it. What spec points to is on the stack. May raise. */
 static int read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
@@ -104,13 +94,13 @@ static int read_spawn(lua_State *L, int table, struct fcproc_spawn *spec)
     spec->streams[1] = stream_field(L, table, "stdout", FCPROC_STDIO_INHERIT);
     spec->streams[2] = stream_field(L, table, "stderr", FCPROC_STDIO_INHERIT);
     fds_field(L, table, spec);
-    spec->umask = (int)bind_field_integer(L, table, "umask", 0777, -1);
-    spec->uid = bind_field_integer(L, table, "uid", BIND_MOST_ID, -1);
-    spec->gid = bind_field_integer(L, table, "gid", BIND_MOST_ID, -1);
-    spec->no_file = bind_field_integer(L, table, "no_file", INT_MAX, 0);
-    spec->without = (unsigned)bind_field_integer(L, table, "without", INT_MAX, 0);
-    spec->new_session = flag_field(L, table, "session");
-    spec->gate = flag_field(L, table, "gate");
+    spec->umask = (int)bind_field_integer(L, table, "umask", 0, 0777, -1);
+    spec->uid = bind_field_integer(L, table, "uid", 0, BIND_MOST_ID, -1);
+    spec->gid = bind_field_integer(L, table, "gid", 0, BIND_MOST_ID, -1);
+    spec->no_file = bind_field_integer(L, table, "no_file", 0, INT_MAX, 0);
+    spec->without = (unsigned)bind_field_integer(L, table, "without", 0, INT_MAX, 0);
+    spec->new_session = bind_field_boolean(L, table, "session");
+    spec->gate = bind_field_boolean(L, table, "gate");
     spec->jail = list_field(L, table, "jail");
     lua_getfield(L, table, "netns");
     return lua_gettop(L);
@@ -178,9 +168,9 @@ static int l_command(lua_State *L)
     b->decorate = set_outputs;
     if (lua_getfield(L, 1, "input") != LUA_TNIL)
         spec.input = luaL_checklstring(L, lua_gettop(L), &spec.input_len);
-    spec.output_limit = (size_t)bind_field_integer(L, 1, "output_limit", LUA_MAXINTEGER,
+    spec.output_limit = (size_t)bind_field_integer(L, 1, "output_limit", 0, LUA_MAXINTEGER,
                                                    1024 * 1024);
-    spec.end_signal = (int)bind_field_integer(L, 1, "end_signal", INT_MAX, SIGKILL);
+    spec.end_signal = (int)bind_field_integer(L, 1, "end_signal", 0, INT_MAX, SIGKILL);
     lua_getfield(L, 1, "timeout");
     spec.timeout_ms = bind_timeout_ms(L, lua_gettop(L));
     lua_getfield(L, 1, "grace");

@@ -84,11 +84,31 @@ describe("a tree", function()
     assert.are.equal(1 + 7 + 1000 - 143 - 1, sealed.entries)
     assert.are.equal(sealed.entries + 1, sealed.inodes)
   end)
+
+  it("that is closed by what a call reads is not used by it", function()
+    local function closing(tree, fields)
+      return setmetatable({}, { __index = function(_, name)
+        tree:close()
+        return fields[name]
+      end })
+    end
+    local tree = must(imagecore.tree())
+    local closed = "attempt to use a closed fcproc.image.tree"
+    raises(closed, tree.put, tree, "/x", closing(tree, { kind = "dir" }))
+    tree = must(imagecore.tree())
+    must(tree:seal())
+    raises(closed, tree.write, tree, closing(tree, { format = "tar", fd = 1 }))
+  end)
 end)
 
 describe("a job", function()
   before_each(support.before_each)
   after_each(support.after_each)
+
+  it("keeps the reason of its error behind a name that is long", function()
+    local err = fails("not_found", imagecore.hash{ path = "/" .. ("x/"):rep(2000) .. "y" })
+    assert.is_truthy(err.message:find(": No such file or directory", 1, true), err.message)
+  end)
 
   it("is waited for under any loop, tells its progress, and can be cancelled", function()
     local dir <close> = support.folder()

@@ -93,7 +93,8 @@ end
 -- agent is the guest's, and knows nothing of ours but the protocol.
 local rooms = {
   image = { ["fcproc.h"] = true, ["fcproc_image.h"] = true, ["../core/rooms.h"] = true, "^archive",
-    "^ext2fs/", "^et/", "^openssl/", "^zlib%.h$", lua_in = "^csrc/image/bind%l*%.[ch]$" },
+    "^ext2fs/", "^et/", "^openssl/", "^zlib%.h$", lua_in = "^csrc/image/bind%l*%.[ch]$",
+    binding = "../lua/rooms.h" },
   agent = {},
   rootless = {},
   helper = { ["fcproc.h"] = true },
@@ -114,7 +115,7 @@ local function not_allowed(room, path, text)
   local found, row = {}, rooms[room]
   for _, name in ipairs(includes(text)) do
     local wrong
-    if is_lua_header(name) then
+    if is_lua_header(name) or name == row.binding then
       wrong = not row.lua_in or not path:match(row.lua_in)
     elseif ours[name] then
       wrong = not row[name]
@@ -223,7 +224,12 @@ describe("the readers of this file", function()
     assert.are.same({ "lua.h", "../core/private.h", "curl/curl.h" },
       not_allowed("image", "csrc/image/tar.c",
         '#include <lua.h>\n#include "../core/private.h"\n#include <curl/curl.h>\n'))
-    assert.are.same({}, not_allowed("image", "csrc/image/binding.c", "#include <lua.h>\n"))
+    assert.are.same({}, not_allowed("image", "csrc/image/binding.c",
+      '#include <lua.h>\n#include "../lua/rooms.h"\n'))
+    assert.are.same({ "../lua/rooms.h" },
+      not_allowed("image", "csrc/image/tar.c", '#include "../lua/rooms.h"\n'))
+    assert.are.same({ "../lua/rooms.h" },
+      not_allowed("host", "csrc/host/main.c", '#include "../lua/rooms.h"\n'))
     assert.are.same({ "fcproc.h" }, not_allowed("agent", "csrc/agent/init.c",
       '#include <linux/vm_sockets.h>\n#include "protocol.h"\n#include "fcproc.h"\n'))
     assert.are.same({ "binding.h", "fcproc_lua.h" }, not_allowed("helper", "csrc/helper/main.c",
