@@ -14,6 +14,7 @@ local core = require "fcproc.core"
 ---@field status integer?    the HTTP status, or the exit status of a command
 ---@field answered boolean?  the server did answer, though not as it should
 ---@field signal integer?    the signal that ended a command
+---@field layer string?      the digest of the image's layer that it is about
 ---@field output string?     the end of a failed command's stderr
 ---@field stdout string?     what a command that did not end had written
 ---@field stderr string?     the same

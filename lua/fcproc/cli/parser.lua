@@ -296,7 +296,7 @@ local function add_images(parser, command)
   command(image, "list", "The images that there are, their names, and how many VMs and snapshots need each.")
   local prune = command(image, "prune", "Remove the images without a name that no VM and no snapshot needs, "
     .. "and what else is of no use.")
-  prune:flag("--all", "Also those with a name.")
+  prune:flag("--all", "Also those with a name, and all downloads.")
   prune:flag("--dry-run", "Only tell what would be removed.")
   local kernel = command(image, "kernel", "What images are booted with; of a kernel, what it is and lacks.")
   kernel:argument("path", "A distribution's kernel, as /boot/vmlinuz-VERSION."):args("?")

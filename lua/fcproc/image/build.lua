@@ -250,6 +250,13 @@ function Build:_key()
   return manifests.key(manifest), facts.digest
 end
 
+-- Of the layers: as long as the image is in the store, prune leaves it those that were downloaded.
+local function layers_of(image)
+  local list = {}
+  for _, layer in ipairs(image and image.layers or {}) do list[#list + 1] = layer.digest end
+  return #list > 0 and list or nil
+end
+
 local FILES = { ext4 = "disk.ext4", squashfs = "disk.squashfs", tar = "root.tar", initrd = "initrd.img" }
 
 -- Of what the store had.
@@ -268,7 +275,8 @@ local function into_store(self, store, name)
     local why
     report, why = self:write(folder .. "/" .. file)
     if not report then return nil, why end
-    return { kind = report.format, file = file, source = source.name, digest = digest, platform = platform }
+    return { kind = report.format, file = file, source = source.name, digest = digest, platform = platform,
+      blobs = layers_of(source.image) }
   end, self.opts.ctx, true)
   if not entry then return nil, err end
   local ok

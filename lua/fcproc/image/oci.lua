@@ -263,8 +263,10 @@ local function place_layers(blobs, layers, diff_ids)
     end
     if not size then return nil, err end
     if size ~= layer.size then
-      return invalid(blobs, "layer %d of %d, %s, has %d bytes and not %d", i, #layers, layer.digest, size,
-        layer.size)
+      local _, why = invalid(blobs, "layer %d of %d, %s, has %d bytes and not %d", i, #layers, layer.digest,
+        size, layer.size)
+      why.layer = layer.digest
+      return nil, why
     end
     local place
     place, err = blobs:place(path)

@@ -3,16 +3,17 @@
 -- gets another name first, and then its links are looked at once more. So one of both sees the other.
 
 local core = require "fcproc.core"
+local downloads = require "fcproc.image.download"
 local finally = require "fcproc.finally"
 local users = require "fcproc.resources.users"
 
 local M = {}
 
 local GOING = "@going-"
-local YOUNG = 3600 -- seconds, in which what was downloaded may be of a build that has not begun
+local YOUNG = 3600 -- seconds, in which a file may be of a build that has not begun
 
 ---@class fcproc.PruneOptions
----@field all boolean?  also images that have a name, and empty disks for overlays
+---@field all boolean?  also images that have a name, empty disks for overlays, and all downloads
 ---@field dry_run boolean?  only tell
 
 ---@class fcproc.Pruned
@@ -20,12 +21,17 @@ local YOUNG = 3600 -- seconds, in which what was downloaded may be of a build th
 ---@field kept { key: string, why: string }[]  images that could have gone
 ---@field bytes integer  on the disk, of all that were removed
 
--- What a folder takes, by its files.
+-- What a folder takes, by its files; those that are elsewhere, too, stay there.
 local function bytes_in(folder)
   local sum = 0
   for _, item in ipairs(core.list_dir(folder) or {}) do
-    local stat = core.stat(folder .. "/" .. item.name)
-    if stat and stat.type == "file" then sum = sum + stat.allocated end
+    local path = folder .. "/" .. item.name
+    local stat = core.stat(path)
+    if item.type == "dir" then
+      sum = sum + bytes_in(path)
+    elseif stat and stat.type == "file" and stat.nlink == 1 then
+      sum = sum + stat.allocated
+    end
   end
   return sum
 end
@@ -66,7 +72,7 @@ local function sweep_locks(store)
   end
 end
 
--- What builders who died have left; where the lock is held, one is at work.
+-- What those who build or download have left when they died; where the lock is held, one is at work.
 local function sweep(store, report, dry)
   local busy = false
   if not dry then core.remove_file(store:at("partial", "@tag")) end
@@ -75,7 +81,7 @@ local function sweep(store, report, dry)
     if key:sub(1, #GOING) == GOING then
       if not dry then finish_going(store, key:sub(#GOING + 1)) end
     elseif item.type == "dir" then
-      local lock = core.lock_file(store:at("locks", key))
+      local lock = core.lock_file(downloads.lock_of(folder) or store:at("locks", key))
       busy = busy or not lock
       if lock then
         table.insert(report.removed, { what = "leftover", key = key, bytes = bytes_in(folder) })
@@ -94,8 +100,7 @@ local function sweep_blobs(store, needed, report, dry)
   for _, item in ipairs(core.list_dir(store:at("blobs", "sha256")) or {}) do
     local path = store:at("blobs", "sha256/" .. item.name)
     local stat = core.stat(path)
-    local idle = stat and stat.type == "file" and os.time() - stat.mtime > YOUNG
-    if idle and not needed[item.name] and not core.file_in_use(path) then
+    if stat and stat.type == "file" and not needed[item.name] and not core.file_in_use(path) then
       table.insert(report.removed, { what = "blob", key = item.name, bytes = stat.allocated })
       if not dry then core.remove_file(path) end
     end
@@ -138,7 +143,7 @@ function M.prune(store, opts, ctx)
     if gone then
       table.insert(report.removed, { what = "image", key = image.key, tags = image.tags, bytes = bytes })
       for _, tag in ipairs(opts.dry_run and {} or image.tags) do store:_forget(tag) end
-    else
+    elseif not opts.all then
       for _, digest in ipairs(image.blobs or {}) do needed[digest:match("%x+$")] = true end
     end
   end

@@ -1,59 +1,16 @@
 -- An image from a registry, by skopeo, which knows the user's credentials and what is to be trusted
 -- (its authfile and policy.json): it lies in a layout of its own until the image is read.
 
-local core = require "fcproc.core"
+local downloads = require "fcproc.image.download"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
+local imagecore = require "fcproc.imagecore"
+local platforms = require "fcproc.image.platform"
 local runner = require "fcproc.runner"
 
 local M = {}
 
 local TAG = "image"
-local PRIVATE = 448 -- 0700
-local PREFIX, LOCK = ".fcproc-pull-", "lock"
-
----@class fcproc.PulledLayout
----@field path string
----@field tag string
----@field lock fcproc.Lock
-local Layout = {}
-Layout.__index = Layout
-
----Removes it.
-function Layout:close()
-  core.remove_tree(self.path)
-  self.lock:close()
-end
-
--- What one who died has left: nobody holds its lock.
-local function sweep(folder)
-  for _, entry in ipairs(core.list_dir(folder) or {}) do
-    local path = folder .. "/" .. entry.name
-    if entry.type == "dir" and entry.name:sub(1, #PREFIX) == PREFIX then
-      local own = core.stat(path)
-      local lock = own and own.uid == core.own_uid() and core.lock_file(path .. "/" .. LOCK)
-      if lock then
-        core.remove_tree(path)
-        lock:close()
-      end
-    end
-  end
-end
-
-local function make(folder)
-  sweep(folder)
-  while true do
-    local path = ("%s/%s%08x"):format(folder, PREFIX, math.random(0, 0xffffffff))
-    local made, err = core.make_dir(path, PRIVATE)
-    if made == nil then return nil, err end
-    if made then
-      local lock
-      lock, err = core.lock_file(path .. "/" .. LOCK)
-      if lock then return setmetatable({ path = path, tag = TAG, lock = lock }, Layout) end
-      core.remove_tree(path)
-      if err.code ~= "busy" and err.code ~= "not_found" then return nil, err end -- else a sweep met it
-    end
-  end
-end
 
 local function arguments(ref, opts, layout)
   local argv = { opts.skopeo or "skopeo" }
@@ -61,7 +18,8 @@ local function arguments(ref, opts, layout)
   if opts.policy then add("--policy", opts.policy) end
   add("--override-os", opts.platform.os, "--override-arch", opts.platform.architecture)
   if opts.platform.variant then add("--override-variant", opts.platform.variant) end
-  add("copy", "--quiet")
+  -- As the registry has them: what skopeo packed would have another digest than what is asked for.
+  add("copy", "--quiet", "--dest-oci-accept-uncompressed-layers")
   if opts.authfile then add("--authfile", opts.authfile) end
   if opts.tls_verify == false then add("--src-tls-verify=false") end
   -- A tag beside a digest says nothing, and skopeo 1.9 refuses it.
@@ -75,6 +33,7 @@ local words = { -- of skopeo's, and what helps
   { "authentication required", "permission", "skopeo login logs in" },
   { "manifest unknown", "not_found", nil }, { "name unknown", "not_found", nil },
   { "no such host", "not_found", nil },
+  { "no space left on device", "exit_status", "fcproc image prune removes what is not needed" },
   { "Source image rejected", "permission", "policy.json decides what is trusted" },
   { "server gave HTTP response to HTTPS client", "invalid", "tls_verify = false does without TLS" },
 }
@@ -100,19 +59,76 @@ local function explained(ref, err)
       hint and "; " .. hint or ""), 1000) }
 end
 
----Fetches an image into a layout, which is removed when it is closed.
+-- Where what is downloaded is kept: nowhere if there is no store, which a pull does not make. Without the
+-- user's own, when it can't be used, it is done as if there were none.
+local function store_of(opts)
+  local store, err = opts.store, nil
+  if type(store) ~= "table" then store, err = require("fcproc.image.store").open(store) end
+  if store then return store:exists() and store or nil end
+  return nil, opts.store and err
+end
+
+local function new_layout(store, opts)
+  if store then
+    downloads.sweep(store:at("partial"), store)
+    local layout, err = downloads.new(store:at("partial"), store)
+    if layout or opts.store then return layout, err end
+  end
+  downloads.sweep(opts.folder)
+  return downloads.new(opts.folder)
+end
+
+-- Of those who ask for the same at the same time the first fetches it, and the others find it in the store.
+local function hold(store, ref, opts)
+  if not store then return finally(function() end) end
+  local what = imagecore.digest(ref.text .. " " .. platforms.text(opts.platform))
+  local lock, err = store:_hold("@pull-" .. what:match("%x+$"), nil, opts.ctx)
+  return lock and finally(function() lock:remove() end), err
+end
+
+local function fetch(layout, ref, opts)
+  local held <close>, err = hold(layout.store, ref, opts)
+  if not held then return nil, err end
+  if opts.progress then opts.progress{ step = "fetching", bytes = 0, total = 0, entries = 0 } end
+  layout:borrow()
+  local done, failed = runner.new():run(arguments(ref, opts, layout.path), { session = true }, opts.ctx)
+  layout:keep() -- also what had come before it failed
+  if done then return true end
+  return nil, explained(ref, failed)
+end
+
+---@class fcproc.PulledImage: fcproc.Download
+---@field tag string
+---@field mend fun(digest: string?): boolean?, fcproc.Error?  fetches anew a layer that the store had kept and
+---                is damaged; false: that it is not
+
+---Fetches an image into a layout, which is removed when it is closed; what a store has of it is not fetched.
 ---@param ref fcproc.ImageReference
 ---@param opts fcproc.SourceOptions
----@return fcproc.PulledLayout? layout
+---@return fcproc.PulledImage? layout
 ---@return fcproc.Error? err  ERR_NOT_FOUND: no such image, or skopeo is missing; ERR_PERMISSION
 function M.pull(ref, opts)
-  local layout, failed = make(opts.folder)
-  if not layout then return nil, failed end
-  if opts.progress then opts.progress{ step = "fetching", bytes = 0, total = 0, entries = 0 } end
-  local done, err = runner.new():run(arguments(ref, opts, layout.path), { session = true }, opts.ctx)
-  if done then return layout end
-  layout:close()
-  return nil, explained(ref, err)
+  local store, err = store_of(opts)
+  if err then return nil, err end
+  local layout
+  layout, err = new_layout(store, opts)
+  if not layout then return nil, err end
+  local ok
+  ok, err = fetch(layout, ref, opts)
+  if not ok then
+    layout:close()
+    return nil, err
+  end
+  layout.tag = TAG
+  function layout.mend(digest)
+    if not layout:drop(digest, opts.ctx) then return false end
+    local again, why = fetch(layout, ref, opts)
+    if again then return true end
+    why.message = ("%s, which %s had kept, was damaged, and is removed: %s"):format(digest, store.path,
+      why.message)
+    return nil, why
+  end
+  return layout
 end
 
 return M

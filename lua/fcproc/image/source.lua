@@ -51,8 +51,18 @@ openers.tar = function(ref, opts)
   return new{ kind = "tar", name = ref.text, path = ref.path, digest = ref.digest, platform = opts.platform }
 end
 
+-- What needs an image's layers. One that a store had kept, and that is damaged, is fetched anew.
+local function with_layers(blobs, fn)
+  while true do
+    local result, err = fn()
+    if result or not (blobs and blobs.mend) then return result, err end
+    local mended, why = blobs.mend(err.layer)
+    if not mended then return nil, why or err end
+  end
+end
+
 local function of_image(ref, opts, blobs, reader)
-  local image, err = reader.open(blobs, ref, opts.platform)
+  local image, err = with_layers(blobs, function() return reader.open(blobs, ref, opts.platform) end)
   if not image then
     blobs:close()
     return nil, err
@@ -134,6 +144,7 @@ openers.docker = function(ref, opts)
   local blobs = descriptors.folder(layout.path)
   blobs.name = ref.text
   blobs.close = function() layout:close() end
+  blobs.mend, blobs.notes = layout.mend, layout.notes
   -- What was asked for by its digest has been proved by who brought it: an index's is not that of the
   -- manifest for one platform.
   return of_image({ text = ref.text, path = layout.path, tag = layout.tag }, opts, blobs, oci)
@@ -195,6 +206,7 @@ local function fill_layers(self, tree, opts)
     local layer = image.layers[i]
     local facts, err = read_layer(tree, layer, layer.place, opts)
     if not facts then
+      err.layer = layer.digest
       err.message = ("layer %d of %d, %s: %s"):format(i, #image.layers, layer.digest or layer.diff_id,
         err.message)
       return nil, err
@@ -220,11 +232,7 @@ local function check_not_empty(self, facts)
       errors.quoted(self.name, 200)) }
 end
 
----The tree of what is in it. It is the caller's then.
----@param opts fcproc.SourceOptions
----@return table? tree
----@return fcproc.SourceFacts|fcproc.Error facts
-function Source:fill(opts)
+local function fill(self, opts)
   if self.tree then
     local ok, why = check_not_empty(self, self.facts)
     if not ok then return nil, why end
@@ -259,6 +267,18 @@ function Source:fill(opts)
   if not facts then return nil, err end
   kept = true
   return tree, { layers = facts.layers, digest = facts.digest, warnings = facts.warnings or {} }
+end
+
+---The tree of what is in it. It is the caller's then.
+---@param opts fcproc.SourceOptions
+---@return table? tree
+---@return fcproc.SourceFacts|fcproc.Error facts
+function Source:fill(opts)
+  local tree, facts = with_layers(self.blobs, function() return fill(self, opts) end)
+  if not tree then return nil, facts end
+  local notes = self.blobs and self.blobs.notes or {}
+  table.move(notes, 1, #notes, #facts.warnings + 1, facts.warnings)
+  return tree, facts
 end
 
 ---From now on the archive must be this one: what was read of it before it was known does not count.

@@ -2,8 +2,8 @@
 --
 -- STORE/images/KEY/       image.json, the image, and a folder of links to who needs it (users.lua)
 -- STORE/tags/NAME         -> KEY
--- STORE/blobs/sha256/HEX  what was downloaded, as an OCI layout has it
--- STORE/partial/KEY/      what is being built, while STORE/locks/KEY is held
+-- STORE/blobs/sha256/HEX  layers that were downloaded, as an OCI layout has them (download.lua)
+-- STORE/partial/KEY/      what is being built, while STORE/locks/KEY is held, or downloaded
 --
 -- An image comes by one rename, on the disk with all that is in it, and goes by one. So a crash leaves
 -- nothing that a name leads to and is not whole.
