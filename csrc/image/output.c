@@ -6,20 +6,12 @@
  */
 #include "output.h"
 
-static int unmark(void *arg, const char *path, size_t len, const struct entry *entry,
-                  struct inode *inode)
-{
-    (void)arg, (void)path, (void)len, (void)entry;
-    inode->mark = 0;
-    return 0;
-}
-
 int output_walk(const struct tree *tree,
                 int (*visit)(void *arg, const char *path, size_t len, const struct entry *entry,
                              struct inode *inode),
                 void *arg, const char *op, fcproc_error *err)
 {
-    int r = tree_walk(tree, unmark, NULL);
+    int r = tree_unmark(tree);
 
     if (r == 0)
         r = tree_walk(tree, visit, arg);

@@ -31,10 +31,17 @@ int reader_open(struct reader *r, job_t *job, int fd, const struct window *windo
 void reader_close(struct reader *r);
 /* 1: one; 0: the end. */
 int reader_next(struct reader *r, struct archive_entry **ret);
-/* What it says, without contents; *ret_skip: nothing. */
+/* What it says, without contents; *ret_skip: nothing. (record.c) */
 int reader_record(struct reader *r, struct archive_entry *entry, bool layer, struct record *ret,
                   bool *ret_skip);
 /* What the file holds that was the last one. */
 int reader_content(struct reader *r, struct inode *inode);
+
+/* Fill the job's error: of the entry, or of a lack of memory. */
+int reader_bad(struct reader *r, const char *why);
+static inline int reader_nomem(struct reader *r)
+{
+    return error_nomem(&r->job->error, r->job->op);
+}
 
 #endif

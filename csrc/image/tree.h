@@ -144,6 +144,11 @@ int tree_set_xattr(struct tree *tree, struct inode *inode, const char *name, siz
 /* A folder's: mode, owner, times and xattrs, of another one. */
 void tree_take_attributes(struct inode *to, const struct inode *from);
 
+/* As memcmp, the shorter first. */
+int tree_compare(const void *a, size_t a_len, const void *b, size_t b_len);
+
+/* ---- names (names.c) ---- */
+
 struct entry *tree_find(const struct tree *tree, const struct folder *folder, const char *name,
                         size_t len);
 /* Gives the inode the name, which another one loses. 0 or -ENOMEM. */
@@ -154,8 +159,8 @@ void tree_drop(struct tree *tree, struct entry *entry);
 /* What is in the folder goes. */
 void tree_clear(struct tree *tree, struct folder *folder);
 
-/* Sorts, and counts. */
-void tree_seal(struct tree *tree);
+/* ---- the walk (walk.c) ---- */
+
 /* Each name, a folder's before those in it, in order once it is sealed; first the root, whose path is
  * empty and whose entry is NULL. Paths have no slash in front. Ends at the first answer that is not 0,
  * and returns it; -ENAMETOOLONG: a path of more than TREE_PATH_MOST. */
@@ -163,6 +168,10 @@ int tree_walk(const struct tree *tree,
               int (*visit)(void *arg, const char *path, size_t len, const struct entry *entry,
                            struct inode *inode),
               void *arg);
+/* For who marks inodes: none is, as far as a walk comes, whose answer this is. */
+int tree_unmark(const struct tree *tree);
+/* Sorts, and counts. */
+void tree_seal(struct tree *tree);
 
 /* ---- places (place.c) ---- */
 
