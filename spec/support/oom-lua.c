@@ -93,7 +93,7 @@ static const char *what_is_left(lua_State *L, const struct baseline *before)
 {
     const char *what = NULL;
 
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 3000; i++) {
         if (settled_memory(L) > before->lua + MEMORY_SLACK)
             what = "Lua memory";
         else if (count_descriptors() > before->descriptors)

@@ -592,8 +592,8 @@ static int attempt(const struct call *c, long n, int descriptors)
     disarm();
     atomic_store(&tracking, false);
     failed = atomic_load(&failures);
-    while (something_left(descriptors) && tries++ < 300)
-        (void)usleep(tries < 10 ? 1000 : 10000); /* a thread of ours may still be at it */
+    while (something_left(descriptors) && tries++ < 3000) /* a thread of ours may still be at it: */
+        (void)usleep(tries < 10 ? 1000 : 10000);          /* a busy disk is synced in seconds */
     if (something_left(descriptors)) {
         (void)printf("%s: failure at %ld leaves %d blocks, %d descriptors, %s\n", c->name, n,
                      blocks_left(), count_descriptors() - descriptors,
