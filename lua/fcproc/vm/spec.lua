@@ -1,15 +1,15 @@
--- A VM's spec: what may be in it, and what Firecracker is told. The whole of it is checked before
--- anything is made, and every mistake comes back with its place: "drives[2].path: no such file".
+-- A VM's spec: what may be in it, and the plan that comes of it. The whole of it is checked before
+-- anything is made, and every mistake comes back with its place: "drives[2].path: no such file". Its
+-- larger parts are checked in files of their own: drives.lua, interfaces.lua, jail.lua, publish.lua.
 
-local address = require "fcproc.network.address"
 local arguments = require "fcproc.machine.arguments"
 local boot = require "fcproc.vm.boot"
 local bytes = require "fcproc.vm.bytes"
 local core = require "fcproc.core"
-local disks = require "fcproc.resources.disks"
-local errors = require "fcproc.error"
+local drives = require "fcproc.vm.drives"
 local guest = require "fcproc.guest"
-local jailer = require "fcproc.machine.jailer"
+local interfaces = require "fcproc.vm.interfaces"
+local jail = require "fcproc.vm.jail"
 local loop = require "fcproc.loop"
 local nft = require "fcproc.network.nft"
 local publish = require "fcproc.vm.publish"
@@ -17,7 +17,6 @@ local rootless = require "fcproc.vm.rootless"
 local schema = require "fcproc.vm.schema"
 local sizes = require "fcproc.vm.sizes"
 local uplinks = require "fcproc.network.uplinks"
-local version_of = require "fcproc.machine.version"
 
 local M = {}
 
@@ -172,313 +171,6 @@ function M.check_id(id)
   return true
 end
 
--- ---- drives --------------------------------------------------------------------------------
-
--- One of drives, or of pmem. The guest sees the latter as memory; to the host both are files.
-local function check_drive(check, plan, kind, given, place, seen)
-  local index, pmem = place:match("%d+"), kind == "pmem"
-  local drive = check:table(given, place, pmem and schema.pmem or schema.drive)
-  if not drive then return end
-  local id = drive.id or (drive.root and "root" or (pmem and "pmem" or "drive") .. index)
-  if not id:match("^[%w_]+$") then
-    check:add(place .. ".id", "'%s' has other than letters, digits and _", id)
-  elseif seen.ids[id] then
-    check:add(place .. ".id", "'%s' is %s's too", id, seen.ids[id])
-  end
-  seen.ids[id] = seen.ids[id] or place
-  if drive.root then
-    if seen.root then check:add(place .. ".root", "%s is the root already", seen.root) end
-    seen.root = seen.root or place
-  end
-  boot.check_part(check, boot.limiter, drive.rate_limit, place .. ".rate_limit")
-  local file = drive.path and check:file(drive.path, place .. ".path",
-    (drive.copy or pmem) and "file" or "file|block")
-  if not file then return end
-  local key = ("%d-%d"):format(file.dev, file.ino)
-  local writes = not drive.read_only and not drive.copy
-  if writes and seen.files[key] then
-    check:add(place .. ".path", "%s is %s's too, and both write", drive.path, seen.files[key])
-  end
-  if writes then seen.files[key] = place end
-  local planned = {
-    id = id, path = file.path, read_only = drive.read_only or false, root = drive.root or false,
-    copy = drive.copy, name = "drive-" .. id, lease = writes and "drive-" .. key or nil,
-    rate_limit = drive.rate_limit, io_engine = drive.io_engine, cache_type = drive.cache_type,
-    mode = file.mode, uid = file.uid, gid = file.gid, place = place, block = file.type == "block",
-    pmem = pmem, overlay = drive.overlay,
-  }
-  if not pmem then sizes.drive(check, plan, planned, place .. ".path") end
-  if pmem and file.size == 0 then check:add(place .. ".path", "%s is empty", drive.path) end
-  sizes.io_engine(check, plan, planned, place .. ".io_engine")
-  return planned
-end
-
--- What an object says that its disk is. It may have to be built first, which is not begun for a spec
--- that has a mistake.
-local function asked(check, given, place, ctx)
-  if type(given) ~= "table" or type(given.disk) ~= "function" then return given end
-  if check:failed() then return nil end
-  local drive, err = given:disk(ctx)
-  if drive then return drive end
-  return check:fail(place, errors.is_error(err) and err or errors.new{ code = "invalid", op = check.op,
-    message = ("its disk can't be had: %s"):format(tostring(err)) })
-end
-
--- The disk over a read-only root: a copy of the VM's own, which the guest has as its last.
-local function check_overlay(check, plan, base, seen)
-  local place = base.place .. ".overlay"
-  if not base.root or not base.read_only or base.copy then
-    return check:add(place, "is for a root that is read-only and no copy: root = true, read_only = true")
-  end
-  if plan.spec.initrd == nil and not (plan.spec.boot_args or ""):find("%f[%S]init=") then
-    sizes.warn(plan, "overlay", "give an initrd that does (fcproc image initrd), or boot_args with an init= "
-      .. "that does", "%s: nothing lays it over the root: there is no initrd", place)
-  end
-  return check_drive(check, plan, "drives", { id = schema.OVERLAY_ID, path = base.overlay, copy = "reflink" },
-    place, seen)
-end
-
-local function check_drives(check, plan, ctx)
-  local list, seen, overlaid = {}, { ids = {}, files = {} }, nil
-  for _, kind in ipairs{ "drives", "pmem" } do
-    local given = plan.spec[kind]
-    for i, drive in ipairs(given and check:list(given, kind) and given or {}) do
-      local place = ("%s[%d]"):format(kind, i)
-      drive = asked(check, drive, place, ctx)
-      local planned = drive ~= nil and check_drive(check, plan, kind, drive, place, seen) or nil
-      list[#list + 1] = planned
-      if planned and planned.overlay then overlaid = planned end
-    end
-  end
-  local overlay = overlaid and check_overlay(check, plan, overlaid, seen)
-  if overlay then
-    list[#list + 1] = overlay
-    boot.tell_overlay(plan, list)
-  end
-  return list
-end
-
--- A jailed VMM opens its drives as another user.
-local function check_access(check, drives, jail)
-  for _, drive in ipairs(drives) do
-    if not drive.copy and jail and jail.uid then
-      if not disks.allows(drive, jail, drive.read_only and 4 or 6) then
-        check:add(drive.place .. ".path", "%s can't be %s by uid %s; chown it, or "
-          .. "give the VM a copy (copy = \"reflink\")", drive.path,
-          drive.read_only and "read" or "written", jail.uid == "auto" and "\"auto\"" or jail.uid)
-      end
-    end
-  end
-end
-
--- Where a snapshot's read-only drives are, by their ids: used as for a launch.
-local function check_given(check, drives, jail)
-  local paths = {}
-  for id, path in pairs(drives or {}) do
-    local place = "drives." .. tostring(id)
-    if type(id) ~= "string" or type(path) ~= "string" then
-      check:add(place, "must be the path of a read-only drive by its id: drives = { root = \"/srv/base\" }")
-    else
-      local file = check:file(path, place, "file|block")
-      if file and jail and jail.uid and not disks.allows(file, jail, 4) then
-        check:add(place, "%s can't be read by uid %s; chown it", path, jail.uid)
-      end
-      paths[id] = file and file.path
-    end
-  end
-  return paths
-end
-
--- ---- network -------------------------------------------------------------------------------
-
-local function check_once(check, place, value, seen)
-  local key = value:lower()
-  if seen[key] then check:add(place, "%s is used twice", value) end
-  seen[key] = true
-end
-
--- Can it be the guest's address, where its TAP is?
-local function check_address(check, manager, interface, place, seen)
-  local wanted, config = interface.address, manager.config
-  if wanted == false then return end
-  if wanted == true then wanted = nil end
-  if wanted then check_once(check, place, wanted, seen) end
-  local ok, err, subnet = true, nil, nil
-  if interface.attach ~= false and config.bridge_ip and not config.bridge_ip:find(":") then
-    subnet, err = address.subnet(config.bridge_ip, config.prefix)
-    if subnet and wanted then ok, err = address.check(wanted, subnet) end
-  elseif wanted then
-    ok, err = address.parse(wanted)
-  end
-  if err or not ok then return check:add(place, "%s", err.message) end
-  interface.addressed = (wanted or subnet) ~= nil
-end
-
-local function check_dns(check, interface, place)
-  local dns = interface.dns
-  if not dns or not check:list(dns, place) then return end
-  if #dns > address.MOST_DNS then
-    check:add(place, "has %d name servers: a kernel's ip= has room for two", #dns)
-  end
-  for i, server in ipairs(dns) do
-    local number, err = address.parse(tostring(server))
-    if not number then check:add(("%s[%d]"):format(place, i), "%s", err.message) end
-  end
-end
-
-local function check_nat(check, manager, interface, place, uplink)
-  if interface.nat == true then
-    local name, err = uplink()
-    if not name then return check:add(place, "%s", err.message) end
-    interface.nat = name
-  end
-  local ok, err = core.check_ifname(interface.nat)
-  if not ok then
-    check:add(place, "%s", err.message)
-  elseif interface.attach == false then
-    check:add(place, "a TAP on no bridge has no NAT")
-  elseif interface.nat == manager.config.bridge_name then
-    check:add(place, "%s is the guests' bridge and can't be their uplink", interface.nat)
-  else
-    local there, reason = manager.net:link_exists(interface.nat)
-    if not there then
-      check:add(place, "%s", reason and reason.message or ("there is no interface %s; name the one that "
-        .. "leads to the world"):format(interface.nat))
-    end
-  end
-end
-
--- The names that an interface will have, its own or those that come from the VM's id, are this one's alone.
-local function check_names(check, manager, interface, id, place, seen)
-  local folder, nth = manager.config.runtime_dir, interface.index - 1
-  local derived = id and folder
-  local tap = interface.tap or derived and address.tap_name(folder, id, nth)
-  local mac = interface.mac or derived and address.mac(folder, id, nth)
-  if tap then check_once(check, place .. ".tap", tap, seen) end
-  if mac then check_once(check, place .. ".mac", mac, seen) end
-end
-
-local function check_interface(check, manager, given, index, id, place, seen, uplink)
-  local interface = check:table(given, place, schema.network)
-  if not interface then return end
-  local attach = interface.attach ~= false
-  if attach and not manager.config.bridge_name then
-    check:add(place, "the manager has no bridge: give fcproc.new a bridge_name, or attach = false")
-  end
-  if interface.tap then
-    local ok, err = core.check_ifname(interface.tap)
-    if not ok then check:add(place .. ".tap", "%s", err.message) end
-  end
-  check_address(check, manager, interface, place .. ".address", seen)
-  if interface.mac and not interface.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
-    check:add(place .. ".mac", "'%s' is no unicast MAC address: it is written like "
-      .. "02:00:00:00:00:01", interface.mac)
-  end
-  if interface.nat then check_nat(check, manager, interface, place .. ".nat", uplink) end
-  interface.nat = interface.nat or nil
-  for _, name in ipairs{ "rx_limit", "tx_limit" } do
-    boot.check_part(check, boot.limiter, interface[name], place .. "." .. name)
-  end
-  check_dns(check, interface, place .. ".dns")
-  interface.index, interface.attach, interface.isolated = index, attach, interface.isolated ~= false
-  interface.place = place
-  check_names(check, manager, interface, id, place, seen)
-  return interface
-end
-
-local function check_network(check, manager, network, id, uplink)
-  local list, seen = {}, {}
-  if not network then return list end
-  if network == true then
-    network = {}
-  elseif next(network) == nil then -- an empty list, which JSON's decoder can't tell from an empty object
-    check:add("network", "is empty: true is one interface with defaults; leave it out for none")
-    return list
-  end
-  local several = #network > 0
-  if several and not check:list(network, "network") then return list end
-  for i, interface in ipairs(several and network or { network }) do
-    local place = several and ("network[%d]"):format(i) or "network"
-    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen, uplink)
-  end
-  return list
-end
-
--- ---- the rest ------------------------------------------------------------------------------
-
-local function check_cgroups(check, cgroups)
-  local copy = {}
-  for key, value in pairs(cgroups or {}) do
-    local place = ("jailer.cgroups['%s']"):format(tostring(key))
-    if type(key) ~= "string" or not key:match("^[%w_]+%.[%w_.]+$") then
-      check:add(place, "is no cgroup file: they are written like 'cpu.max'")
-    elseif type(value) ~= "string" and math.type(value) ~= "integer" then
-      check:add(place, "must be a string or a whole number")
-    elseif tostring(value):find("=", 1, true) then
-      check:add(place, "the jailer can't set a value with a '=': write it yourself after the start")
-    end
-    copy[tostring(key)] = tostring(value)
-  end
-  return copy
-end
-
-local MOST_UID = 4294967294
-
--- Who the jail's user is to be. A mistake there is not made many by those that follow from it.
-local function check_user(check, jail)
-  local uid, place = jail.uid, "jailer.uid"
-  local before = #check.problems
-  if math.type(uid) == "integer" and (uid < 0 or uid > MOST_UID) then
-    check:add(place, "%d is out of range: 0 to %d", uid, MOST_UID)
-  elseif type(uid) == "string" and uid ~= "auto" then
-    check:add(place, "'%s' must be a whole number, or \"auto\": a free one", uid)
-  elseif uid == 0 and not jail.allow_root then
-    check:add(place, "0 is root, whom a jail does not hold: give another, or \"auto\"; allow_root = true "
-      .. "when it must be")
-  elseif uid == "auto" and jail.shared_uid then
-    check:add("jailer.shared_uid", "\"auto\" is a uid for this VM alone: give the one that is shared")
-  end
-  if #check.problems > before then jail.uid = nil end
-  if jail.gid == nil and uid ~= "auto" then check:add("jailer.gid", "is missing") end
-end
-
--- Before 1.13 the jailer takes no program without that in its name.
-local function check_name(check, jail, binary, ctx)
-  if not binary or not jail.binary or binary:match("[^/]*$"):find("firecracker", 1, true) then return end
-  local version = jailer.version(jail.binary, ctx)
-  if version_of.at_least(version, "1.13") == false then
-    check:add("firecracker_bin", "the jailer %s refuses a program without 'firecracker' in its name: %s",
-      version, binary)
-  end
-end
-
-local function check_jailer(check, manager, spec, binary, ctx)
-  local jail = spec.jailer and check:table(spec.jailer, "jailer", schema.jailer)
-  if not jail then return end
-  check_user(check, jail)
-  local path, err
-  if jail.binary then
-    path, err = core.find_executable(jail.binary)
-  else
-    path, err = jailer.find_binary(binary)
-  end
-  if not path then check:add("jailer.binary", "%s", err.message) end
-  jail.binary = path and core.absolute_path(path)
-  if jail.limits then check:table(jail.limits, "jailer.limits", schema.limits) end
-  jail.cgroups = check_cgroups(check, jail.cgroups)
-  local parent = jail.parent_cgroup
-  if parent and (parent:find("^/") or ("/" .. parent .. "/"):find("/%.*/")) then
-    check:add("jailer.parent_cgroup", "'%s' must be a path below the hierarchy, like 'a/b'", parent)
-  end
-  local place
-  place, err = jailer.check_place(manager.config.runtime_dir or "/")
-  if not place then check:add("jailer", "%s", err.message) end
-  check_name(check, jail, binary, ctx)
-  local missing = jailer.missing_rights()
-  if missing then check:deny("jailer", "needs root, who has %s", missing) end
-  return jail
-end
-
 local function check_hooks(check, hooks)
   for name, hook in pairs(hooks or {}) do
     local place = "hooks." .. tostring(name)
@@ -540,27 +232,10 @@ end
 
 -- What a snapshot does not say itself.
 local function check_restored(check, plan)
-  plan.given = check_given(check, plan.spec.drives, plan.jailer)
+  plan.given = drives.check_given(check, plan.spec.drives, plan.jailer)
   for _, interface in ipairs(plan.network) do
     if interface.dns then
       check:add(interface.place .. ".dns", "a restored guest was told its name servers when it booted")
-    end
-  end
-end
-
--- What needs an address, where fcproc gives none.
-local function check_addressed(check, manager, plan)
-  local bridge_ip = manager.config.bridge_ip or ""
-  for _, interface in ipairs(plan.network) do
-    if interface.nat and not interface.addressed then
-      check:add(interface.place .. ".nat", "is for a guest with an IPv4 address, and this one gets none")
-    end
-    if interface.attach and bridge_ip:find(":", 1, true) and not interface.addressed
-      and interface.address ~= false then
-      plan.warnings = plan.warnings or {}
-      table.insert(plan.warnings, { name = "address", message = ("%s gets no address: the bridge's is IPv6 "
-        .. "(%s), and fcproc gives IPv4 ones alone"):format(interface.place, bridge_ip),
-        fix = "address it in the guest, and say address = false; or give the manager an IPv4 bridge_ip" })
     end
   end
 end
@@ -579,8 +254,8 @@ local function check_machine(check, plan, fleet, ctx)
   end
   boot.read_args(check, plan)
   plan.initrd = spec.initrd and (check:file(spec.initrd, "initrd", "file") or {}).path
-  plan.drives = check_drives(check, plan, ctx)
-  check_access(check, plan.drives, plan.jailer)
+  plan.drives = drives.check(check, plan, ctx)
+  drives.check_access(check, plan.drives, plan.jailer)
   sizes.boot(check, plan)
   sizes.huge_pages(check, plan, fleet)
   sizes.limits(plan, sizes.memory(spec))
@@ -677,9 +352,9 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if ok and id:find("^%-") then check:add("id", "'%s' would be taken for an option: no dash first", id) end
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
-  plan.jailer = check_jailer(check, manager, spec, binary, ctx)
+  plan.jailer = jail.check(check, manager, spec, binary, ctx)
   enter(check, manager, spec, plan)
-  plan.network = check_network(check, manager, spec.network, ok and id or nil, function()
+  plan.network = interfaces.check(check, manager, spec.network, ok and id or nil, function()
     if fleet.uplink then return fleet.uplink end
     local uplink
     uplink, reason = uplinks.default(manager, ctx)
@@ -700,7 +375,7 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   if restoring then check_restored(check, plan) else check_machine(check, plan, fleet, ctx) end
   bytes.check(check, manager, plan)
   if not restoring and not check:failed() then
-    check_addressed(check, manager, plan)
+    interfaces.check_addressed(check, manager, plan)
     publish.check_guest(check, plan)
   end
   if not restoring and not check:failed() then boot.check_version(check, manager, plan, ctx) end
