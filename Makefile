@@ -65,7 +65,8 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	manager manager/binary manager/config manager/identity manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
-	machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/version \
+	machine/failure machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/startup \
+	machine/version \
 	network/address network/forwarding network/nat network/natrules network/natstate network/nft \
 	network/publish network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
