@@ -74,7 +74,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/relay resources/room \
 	resources/steps resources/strays resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/drives vm/ending vm/fleet vm/interfaces vm/jail vm/manifest vm/object vm/publish \
-	vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot vm/spec vm/statefiles vm/stop \
+	vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot vm/spec vm/statefiles vm/stop vm/teardown \
 	image/descriptor image/docker image/download image/jobs image/layout image/oci image/output image/platform image/reference \
 	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
 	image image/archive image/build image/edits image/inspect image/looks image/manifest image/registry \
