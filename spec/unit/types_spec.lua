@@ -184,7 +184,7 @@ describe("every public function", function()
   -- Where the facade's functions and the methods of what they return are written.
   local places = {}
   local named = "api context doctor error guest init loop manager manager/config manager/identity "
-    .. "process runner"
+    .. "manager/links process runner"
   for name in named:gmatch("%S+") do
     places["lua/fcproc/" .. name .. ".lua"] = true
   end
