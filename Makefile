@@ -71,8 +71,9 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	network/publish network/uplinks \
 	resources/choose resources/disks resources/host resources/inuse resources/journal \
 	resources/lease resources/life resources/localnet resources/namespaces resources/oldleases resources/origin \
-	resources/partial resources/place resources/ports resources/processes resources/reclaim resources/record resources/relay resources/room \
-	resources/steps resources/strays resources/uids resources/upkeep resources/users \
+	resources/partial resources/place resources/ports resources/processes resources/rebuild \
+	resources/reclaim resources/record resources/relay resources/room \
+	resources/steps resources/strays resources/taps resources/uids resources/upkeep resources/users \
 	vm vm/boot vm/bytes vm/console vm/drives vm/ending vm/fleet vm/interfaces vm/jail vm/manifest vm/object vm/publish \
 	vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot vm/spec vm/statefiles vm/stop vm/teardown \
 	image/descriptor image/docker image/download image/jobs image/layout image/oci image/output image/platform image/reference \

@@ -9,7 +9,6 @@ local endings = require "fcproc.vm.ending"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
 local fleets = require "fcproc.vm.fleet"
-local host = require "fcproc.resources.host"
 local jailer = require "fcproc.machine.jailer"
 local journals = require "fcproc.resources.journal"
 local lives = require "fcproc.resources.life"
@@ -27,6 +26,7 @@ local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
 local steps = require "fcproc.resources.steps"
 local stop = require "fcproc.vm.stop"
+local taps = require "fcproc.resources.taps"
 local upkeep = require "fcproc.resources.upkeep"
 
 local M = {}
@@ -171,7 +171,7 @@ local function prepare(vm, ctx, plan, fleet)
   plan.inside = inside
   if inside then ok, err = vm.manager:_enter() end
   if ok then ok, err = choose.names(vm.journal, plan, fleet) end
-  if ok then ok, err = host.check_ports(vm.journal, ctx) end
+  if ok then ok, err = taps.check_ports(vm.journal, ctx) end
   if not ok then return nil, err end
   local record = vm.journal.record
   describe_in(record, plan)
@@ -182,7 +182,7 @@ end
 
 local function make_disks(vm, ctx, plan) return disks.make(vm.journal, plan, ctx) end
 
-local function make_network(vm, ctx, _, fleet) return host.make_network(vm.journal, fleet, ctx) end
+local function make_network(vm, ctx, _, fleet) return taps.make(vm.journal, fleet, ctx) end
 
 local LAUNCH = {
   { name = "prepare", run = prepare }, { name = "drives", run = make_disks },

@@ -78,9 +78,16 @@ local tap_options = {
   alias = "string",
 }
 
+---Is it a unicast MAC address, as it is written?
+---@param text string
+---@return boolean
+function M.is_mac(text)
+  return text:find("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") ~= nil
+end
+
 local function check_tap(opts)
   local mac = opts.mac
-  if mac and not mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
+  if mac and not M.is_mac(mac) then
     return nil, errors.new{
       code = "invalid", op = "tap.create",
       message = ("'%s' is no unicast MAC address: it is written like 02:00:00:00:00:01"):format(mac),

@@ -14,6 +14,7 @@ local address = require "fcproc.network.address"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local forwarding = require "fcproc.network.forwarding"
+local is_mac = require("fcproc.manager.links").is_mac
 local loop = require "fcproc.loop"
 local nft = require "fcproc.network.nft"
 local options = require "fcproc.options"
@@ -80,7 +81,7 @@ local function check_entry(tables, entry)
   if entry.uplink == tables.bridge then
     return invalid(op, "%s is the guests' bridge and can't be their uplink", entry.uplink)
   end
-  if not entry.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
+  if not is_mac(entry.mac) then
     return invalid(op, "'%s' is no unicast MAC address", entry.mac)
   end
   if not entry.id:match("^[%w._-]+$") or #entry.id > 64 then

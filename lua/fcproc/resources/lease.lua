@@ -208,7 +208,7 @@ local function take_again(self, name, id)
 end
 
 ---Takes a name.
----@param name string  "ip-4026531840-fcbr0-172.30.0.5", "drive-2049-42"; see names in host.lua
+---@param name string  "ip-4026531840-fcbr0-172.30.0.5", "drive-2049-42"; chosen in choose.lua
 ---@param id string
 ---@return true?
 ---@return fcproc.Error? err  ERR_CONFLICT with owner and folder
@@ -392,6 +392,21 @@ function Leases:list(id)
     end
   end
   return found
+end
+
+---The names of the VM's leases. A record tells all of them, but one that was rebuilt, or that an earlier
+---fcproc has written.
+---@param journal fcproc.Journal
+---@return string[]? names
+---@return fcproc.Error? err  they could not be listed
+function Leases:names_of(journal)
+  local record = journal.record
+  if record.leases and not record.rebuilt then return record.leases end
+  local found, err = self:list(journal.id)
+  if err then return nil, err end
+  local names = {}
+  for i, entry in ipairs(found) do names[i] = entry.name end
+  return names
 end
 
 ---Drops the leases that no VM of this runtime folder, nor of one that is gone, stands behind.

@@ -9,6 +9,7 @@ local lives = require "fcproc.resources.life"
 local localnet = require "fcproc.resources.localnet"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
+local rebuild = require "fcproc.resources.rebuild"
 local strays = require "fcproc.resources.strays"
 local upkeep = require "fcproc.resources.upkeep"
 
@@ -28,7 +29,7 @@ local M = {}
 -- is unknown somebody may have said that it is dead.
 local function open_dead(manager, id, said_to_be_dead)
   do -- first without the lock, which somebody may just want to take for a VM that lives
-    local record = host.record_of(manager, id, journals.read(manager, id))
+    local record = rebuild.record_of(manager, id, journals.read(manager, id))
     local life <close> = record and lives.of(record, manager.config.without)
     if life and life.state == "alive" then return "alive" end
   end
@@ -38,7 +39,7 @@ local function open_dead(manager, id, said_to_be_dead)
     if err.code == "not_found" then return "gone" end
     return "failed", err
   end
-  journal.record, err = host.record_of(manager, id, journal.record, err)
+  journal.record, err = rebuild.record_of(manager, id, journal.record, err)
   local life <close> = journal.record and lives.of(journal.record, manager.config.without)
   local state = life and life.state or "failed"
   if life and life.elsewhere then

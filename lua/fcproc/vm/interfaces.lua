@@ -3,6 +3,7 @@
 local address = require "fcproc.network.address"
 local boot = require "fcproc.vm.boot"
 local core = require "fcproc.core"
+local links = require "fcproc.manager.links"
 local schema = require "fcproc.vm.schema"
 
 local M = {}
@@ -86,7 +87,7 @@ local function check_interface(check, manager, given, index, id, place, seen, up
     if not ok then check:add(place .. ".tap", "%s", err.message) end
   end
   check_address(check, manager, interface, place .. ".address", seen)
-  if interface.mac and not interface.mac:match("^%x[02468aceACE]" .. (":%x%x"):rep(5) .. "$") then
+  if interface.mac and not links.is_mac(interface.mac) then
     check:add(place .. ".mac", "'%s' is no unicast MAC address: it is written like "
       .. "02:00:00:00:00:01", interface.mac)
   end

@@ -4,7 +4,6 @@
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
-local host = require "fcproc.resources.host"
 local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
 local lease = require "fcproc.resources.lease"
@@ -16,6 +15,7 @@ local options = require "fcproc.options"
 local outputs = require "fcproc.machine.outputs"
 local place = require "fcproc.resources.place"
 local publish = require "fcproc.network.publish"
+local rebuild = require "fcproc.resources.rebuild"
 local relays = require "fcproc.resources.relay"
 local snapshot = require "fcproc.vm.snapshot"
 local specs = require "fcproc.vm.spec"
@@ -143,7 +143,7 @@ local function take(manager, id, ctx, to_kill)
     journal:close()
   end)
   local record
-  record, err = host.record_of(manager, id, journal.record, err)
+  record, err = rebuild.record_of(manager, id, journal.record, err)
   if not record then return nil, err end
   journal.record = record
   local life <close> = lives.of(record, manager.config.without)
@@ -244,7 +244,7 @@ function M.list(manager, ctx)
   local list = {}
   for _, id in ipairs(ids) do
     local managed = journals.is_locked(manager, id)
-    local record, problem = host.record_of(manager, id, journals.read(manager, id))
+    local record, problem = rebuild.record_of(manager, id, journals.read(manager, id))
     local life <close> = record and lives.of(record, manager.config.without)
     local state = life and state_of(record, life, managed) or "unknown"
     local process = life and life.process
@@ -317,7 +317,7 @@ local function at(manager, id, ctx)
   if not ok then return nil, err end
   local managed = journals.is_locked(manager, id)
   local record
-  record, err = host.record_of(manager, id, journals.read(manager, id))
+  record, err = rebuild.record_of(manager, id, journals.read(manager, id))
   if not record then return nil, err end
   local life <close> = lives.of(record, manager.config.without)
   if life.err then return nil, life.err end
