@@ -54,7 +54,12 @@ local function choose_tap(journal, taking, interface)
   -- A TAP that was there before, under a name that somebody chose, is not ours to delete. Asked once
   -- the name is leased: it may have been that of a VM that was just going.
   local net = journal.record.confined and manager.net or manager.host_net or manager.net
-  tap.keep = interface.tap and net:link_exists(interface.tap) or nil
+  if interface.tap then
+    local there
+    there, err = net:link_exists(interface.tap)
+    if there == nil then return about(place .. ".tap", err) end
+    tap.keep = there or nil
+  end
   journal.record.taps[interface.index] = tap
   local config = manager.config
   local has_subnet = interface.attach and config.bridge_ip and config.bridge_ip:find(".", 1, true)

@@ -13,10 +13,12 @@ local MOST_INTERFACES = 17 -- more than Firecracker has room for
 
 
 -- Of one that was never written, or was cut by a crash of the host: from its jail and its leases, with
--- rebuilt = true. A TAP whose name somebody chose may be theirs, and is kept.
+-- rebuilt = true. A TAP whose name somebody chose may be theirs, and is kept. Half of it is none.
 local function rebuild(manager, id)
   local folder, jail, derived = journals.folder(manager, id), nil, {}
-  for _, entry in ipairs(core.list_dir(folder .. "/jail") or {}) do
+  local jails, err = core.list_dir(folder .. "/jail")
+  if not jails and err.code ~= "not_found" then return nil, err end
+  for _, entry in ipairs(jails or {}) do
     local path = ("%s/jail/%s/%s/root"):format(folder, entry.name, id)
     local root = core.stat(path) -- its user can't give it away
     if root then jail = { root = path, uid = root.uid, gid = root.gid, cgroups = {} } end
@@ -31,8 +33,11 @@ local function rebuild(manager, id)
   for i = 0, MOST_INTERFACES - 1 do
     derived[address.tap_name(manager.config.runtime_dir, id, i)] = true
   end
-  local leases = lease.open(manager)
-  for _, entry in ipairs(leases and leases:list(id) or {}) do
+  local leases, found
+  leases, err = lease.open(manager)
+  if leases then found, err = leases:list(id) end
+  if err then return nil, err end
+  for _, entry in ipairs(found) do
     local netns, name = entry.name:match("^tap%-(%d+)%-(.+)$")
     if name then
       record.netns = record.netns or math.tointeger(tonumber(netns))

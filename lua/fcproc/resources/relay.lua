@@ -2,6 +2,7 @@
 -- the namespace. It ends with its VMM, whoever has started either; who it is the journal says.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local lives = require "fcproc.resources.life"
 local process = require "fcproc.process"
 local publish = require "fcproc.network.publish"
@@ -69,7 +70,18 @@ function M.ensure(journal, vmm)
     { id = journal.id, reason = err and err.message }, "warn")
 end
 
----It is gone, and its ports are free: it has seen its VMM's end, or is ended.
+-- Does the VMM live, with which it ends? A folder may be a copy of that of a VM that lives, whose relay is
+-- none of this one's.
+local function is_needed(record)
+  local identity = record.process or record.launcher
+  if not identity then return false end
+  local vmm <close>, err = core.process(identity)
+  if errors.lacks_descriptors(err) then return nil, err end
+  return vmm ~= nil and vmm:alive()
+end
+
+---It is gone, and its ports are free: it has seen its VMM's end, or is ended. That of a VMM that lives
+---stays.
 ---@param record table
 ---@param ctx fcproc.Context?
 ---@return true?
@@ -77,6 +89,9 @@ end
 function M.stop(record, ctx)
   local relay <close> = find(record)
   if not relay then return true end
+  local needed, unseen = is_needed(record)
+  if needed == nil then return nil, unseen end
+  if needed then return true end
   if process.wait(relay, END_LIMIT, 0, ctx) then return true end
   relay:signal("KILL")
   local gone, err = process.wait(relay, END_LIMIT, 0, ctx)

@@ -149,14 +149,17 @@ end
 -- TAPs are looked for where they were made, also when the manager was closed meanwhile.
 local function namespace_of(manager, record)
   if not record.netns then return manager end
-  if manager.host_net and record.netns == namespaces.own() then return manager_in(manager) end
+  local other, netns, err
   local lost = manager.closed and manager.own_netns
-  if not lost and record.netns == namespaces.of(manager) then
-    return manager.closed and manager_in(manager, manager.config.netns) or manager
+  if manager.host_net and record.netns == namespaces.own() then
+    other, err = manager_in(manager)
+  elseif not lost and record.netns == namespaces.of(manager) then
+    if not manager.closed then return manager end
+    other, err = manager_in(manager, manager.config.netns)
+  else
+    netns, err = namespaces.find(record.netns, record.netns_name)
+    if netns then other, err = manager_in(manager, netns) end
   end
-  local netns, err = namespaces.find(record.netns, record.netns_name)
-  local other
-  if netns then other, err = manager_in(manager, netns) end
   if other then return other, netns end
   if netns then netns:close() end
   return nil, nil, err

@@ -13,7 +13,9 @@ local HINT = "a process in one jail could kill and trace the other: give each a 
 -- Numbers that others give away: users and groups that are there, and what is kept for the
 -- namespaces of users.
 local function add_numbers(taken, path, count)
-  for line in (core.read_file(path) or ""):gmatch("[^\n]+") do
+  local text, err = core.read_file(path)
+  if not text and err.code ~= "not_found" then return nil, err end
+  for line in (text or ""):gmatch("[^\n]+") do
     local first, n
     if count then
       first, n = line:match("^[^:]*:(%d+):(%d+)")
@@ -23,12 +25,15 @@ local function add_numbers(taken, path, count)
     first, n = tonumber(first), tonumber(n)
     if first and n and n > 0 then taken[#taken + 1] = { first, first + n - 1 } end
   end
+  return true
 end
 
 local function taken_numbers()
-  local taken = {}
-  for _, path in ipairs{ "/etc/passwd", "/etc/group" } do add_numbers(taken, path) end
-  for _, path in ipairs{ "/etc/subuid", "/etc/subgid" } do add_numbers(taken, path, true) end
+  local taken, ok, err = {}, true, nil
+  for _, path in ipairs{ "/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid" } do
+    if ok then ok, err = add_numbers(taken, path, path:find("sub", 1, true)) end
+  end
+  if not ok then return nil, err end
   return taken
 end
 
@@ -43,7 +48,11 @@ end
 local function take_free(leases, id, fleet)
   local config = leases.manager.config
   local first, count = config.jailer_uids.first, config.jailer_uids.count
-  fleet.taken_uids = fleet.taken_uids or taken_numbers()
+  if not fleet.taken_uids then
+    local taken, err = taken_numbers()
+    if not taken then return nil, err end
+    fleet.taken_uids = taken
+  end
   local start = (hash(config.runtime_dir, id, "uid") & 0xffffffff) % count
   for step = 0, count - 1 do
     local uid = first + (start + step) % count
