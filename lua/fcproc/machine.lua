@@ -105,10 +105,8 @@ function Machine:api(method, target, body, ctx)
   local text, limit = endpoints.encode(method, target, body), endpoints.limit(method, target)
   answer, err = client:request(method, target, text, ctx, limit)
   if err and err.code == "busy" then -- another coroutine waits for its answer on that connection
-    local own <close> = new_client(self)
-    if own then
-      answer, err = own:request(method, target, text, ctx, limit)
-    end
+    local own <close>, reason = new_client(self)
+    if own then answer, err = own:request(method, target, text, ctx, limit) else err = reason end
   end
   if err and err.code == "wait_timeout" then
     self.client = client:close() -- its answer may still come, to the wrong question

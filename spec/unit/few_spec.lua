@@ -1,4 +1,5 @@
--- Few descriptors: every function of the C module answers rightly, or that there are too few.
+-- Few descriptors: every function of the C module answers rightly, or that there are too few; and so does
+-- what is built on them.
 
 local support = require "spec.support"
 
@@ -10,5 +11,10 @@ describe("with 0 to 10 free descriptors", function()
     local dir <close> = support.folder()
     assert.are.equal("ok\n", support.sh({ "prlimit", "--nofile=64:64", support.lua,
       "spec/support/few_core.lua", dir.path, support.firecracker() }, { timeout = 120 }))
+  end)
+
+  it("whoever waits for another one works, or says so", function()
+    assert.are.equal("ok\n", support.sh{ "prlimit", "--nofile=64:64", support.lua,
+      "spec/support/few_lua.lua" })
   end)
 end)

@@ -26,13 +26,13 @@ local function answers_for(manager, name, fleet, ctx)
   local known = uplinks[uplink] or {}
   uplinks[uplink] = known
   if known.answers then return known.answers end
-  local asking <close> = core.context()
+  local asking <close>, err = core.context()
+  if not asking then return nil, err end
   local _ <close> = finally(function() -- before it is closed: whoever waits looks again
     known.asking = nil
     asking:cancel()
   end)
   known.asking = asking
-  local err
   known.answers, err = nat.check(manager, name, ctx)
   return known.answers, err
 end

@@ -37,7 +37,11 @@ end
 
 -- The second caller waits for the first.
 local function wait_for_other(self, ctx)
-  if self.stopping == true then self.stopping = core.context() end
+  if self.stopping == true then
+    local latch, problem = core.context()
+    if not latch then return nil, problem end
+    self.stopping = latch
+  end
   local done, err = loop.complete(ctx, self.stopping:wait_op(nil, ctx))
   if not done then return nil, err end
   if self.report then return self:stop() end
