@@ -4,7 +4,9 @@
 package.path = "./?.lua;" .. package.path
 local few = require "spec.support.few"
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local fcproc = require "fcproc"
+local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
 local uplinks = require "fcproc.network.uplinks"
 
@@ -38,6 +40,16 @@ try("uplinks.check", function()
   local ok, err = uplinks.check(manager, { id = "vm" }, { { uplink = "lo" } }, {})
   if err and not few.is_shortage(err) then return true end -- there is no nft, or no bridge
   return ok, err
+end)
+
+try("a request beside another's", function()
+  local machine = machines.attach({}, nil, { socket = "/dev/null" }, {})
+  machine.client = { request = function()
+    return nil, errors.new{ code = "busy", op = "spec", message = "it waits for its answer" }
+  end }
+  local answer, err = machine:api("GET", "/")
+  if err and err.code == "not_found" then return true end -- that is no socket
+  return answer, err
 end)
 
 try("fcproc.run with signals", function()
