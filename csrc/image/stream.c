@@ -54,11 +54,9 @@ static ssize_t read_some(struct stream *s, char *buffer, size_t len)
     return n;
 }
 
-/* More into s->in, when all of it was taken. */
-static int fill(struct stream *s)
+/* More into s->in, behind so many bytes that are not taken yet. */
+static int fill_behind(struct stream *s, size_t kept)
 {
-    if (s->in_at < s->in_len || s->in_end)
-        return 0;
     for (;;) {
         int r = job_check(s->job);
         ssize_t n;
@@ -70,23 +68,41 @@ static int fill(struct stream *s)
             r = job_check(s->job);
         if (r < 0)
             return failed(s, r);
-        n = read_some(s, s->in, IN_SIZE);
+        n = read_some(s, s->in + kept, IN_SIZE - kept);
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n < 0)
             return failed(s, image_errno(&s->job->error, s->job->op, errno, "can't read %s",
                                          SHOWN(s->name, strlen(s->name))));
         s->in_at = 0;
-        s->in_len = (size_t)n;
+        s->in_len = kept + (size_t)n;
         s->in_end = n == 0;
         atomic_store_explicit(&s->job->bytes, s->packed, memory_order_relaxed);
-        if (s->hashes && digest_add(&s->packed_digest, s->in, (size_t)n) < 0)
+        if (s->hashes && digest_add(&s->packed_digest, s->in + kept, (size_t)n) < 0)
             return failed(s, error_nomem(&s->job->error, s->job->op));
         return 0;
     }
 }
 
+/* The same when all of it was taken. */
+static int fill(struct stream *s)
+{
+    return s->in_at < s->in_len || s->in_end ? 0 : fill_behind(s, 0);
+}
+
 /* ---- gzip ---- */
+
+/* Two bytes tell it, and of a pipe one may come alone. */
+static int fill_magic(struct stream *s)
+{
+    int r = fill(s);
+
+    if (r == 0 && s->in_len - s->in_at == 1 && !s->in_end) {
+        s->in[0] = s->in[s->in_at];
+        r = fill_behind(s, 1);
+    }
+    return r;
+}
 
 static bool begins_gzip(const struct stream *s)
 {
@@ -97,24 +113,10 @@ static bool begins_gzip(const struct stream *s)
 /* Between two members: 1 when there is another one, 0 at the end. */
 static int next_member(struct stream *s)
 {
-    int r = fill(s);
+    int r = fill_magic(s);
 
     if (r < 0)
         return r;
-    /* Two bytes tell it; one may be the last of what was read. */
-    if (s->in_len - s->in_at == 1) {
-        char one = s->in[s->in_at];
-        ssize_t n;
-
-        do
-            n = read_some(s, s->in + 1, IN_SIZE - 1);
-        while (n < 0 && errno == EINTR);
-        if (n > 0 && s->hashes && digest_add(&s->packed_digest, s->in + 1, (size_t)n) < 0)
-            return failed(s, error_nomem(&s->job->error, s->job->op));
-        s->in[0] = one;
-        s->in_at = 0;
-        s->in_len = 1 + (n > 0 ? (size_t)n : 0);
-    }
     if (s->in_len == s->in_at)
         return 0;
     if (!begins_gzip(s)) {
@@ -277,13 +279,13 @@ static int restart(struct stream *s)
 
 static int begin(struct stream *s)
 {
-    int r = fill(s);
+    int r = fill_magic(s);
 
     if (r < 0)
         return r;
     if (begins_gzip(s))
         return begin_gzip(s);
-    if (s->in_end) /* nothing at all, of which libarchive makes an error of its own */
+    if (s->in_len == 0) /* nothing at all, of which libarchive makes an error of its own */
         return 0;
     r = begin_other(s);
     /* Not packed at all: it is read without libarchive's filters, which could not skip. */

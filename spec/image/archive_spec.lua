@@ -173,6 +173,35 @@ describe("an archive", function()
     end
   end)
 
+  -- What the script writes into a pipe; $1 is the archive, packed by gzip in two members.
+  local function piped(script, ctx)
+    local tree <close> = must(imagecore.tree{ spool_folder = dir.path })
+    local pipe = dir:file("pipe")
+    support.sh{ "sh", "-c", 'rm -f "$2"; mkfifo "$2"; head -c 70000 "$1" | gzip -nc >"$3"; '
+      .. 'tail -c +70001 "$1" | gzip -nc >"$4"; cat "$3" "$4" >"$5"', "sh", dir:file("pax.tar"), pipe,
+      dir:file("1.gz"), dir:file("2.gz"), dir:file("both.gz") }
+    local writer <close> = must(fcproc.spawn{ "sh", "-c", script, "sh", dir:file("both.gz"), pipe,
+      tostring(#support.read_file(dir:file("1.gz")) + 1) })
+    local job <close> = must(tree:read_archive{ path = pipe }) -- luacheck: ignore
+    local done, err = jobs.run(job, ctx)
+    if done then
+      assert.are.same({ true, { status = 0 } }, { writer:wait(10) })
+      holds(tree)
+    else
+      writer:signal("KILL")
+      writer:wait(10)
+    end
+    return done, err
+  end
+
+  it("is understood also where the first byte of what packed it comes alone", function()
+    for _, first in ipairs{ "1", "$3" } do
+      must(piped(('n=%s; exec >"$2"; head -c $n "$1"; sleep 0.05; tail -c +$((n + 1)) "$1"'):format(first)))
+    end
+    local ctx <close> = must(fcproc.context{ timeout = 0.3 })
+    fails("deadline", piped('exec >"$2"; head -c "$3" "$1"; exec sleep 20', ctx))
+  end)
+
   it("has its like in a folder, whose files are read when they are copied", function()
     local tree <close> = must(imagecore.tree())
     local job = must(tree:read_folder{ path = dir:file("in") })
