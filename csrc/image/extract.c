@@ -34,7 +34,7 @@ static int copy(struct extract_job *x)
         if (r == 0)
             r = job_check(job);
     }
-    if (r == 0 && size > 0)
+    if (r == 0)
         x->piece = (struct fcproc_image_piece){ job->tree->sources[job->tree->spool].fd, first,
                                                 size };
     return r;
@@ -65,6 +65,9 @@ FCPROC_API int fcproc_image_extract(fcproc_image_tree *handle, const char *path,
     job_t *job;
     int r = tree_look_regular(tree, path, &inode, op, err);
 
+    if (r == 0 && inode->size == 0)
+        r = error_set(err, FCPROC_ERR_INVALID, op, 0, "%s is empty, which no archive is",
+                      SHOWN(path, strlen(path)));
     if (r == 0)
         r = job_new(sizeof(struct extract_job), op, tree, extract_run, NULL, &job, err);
     if (r < 0)

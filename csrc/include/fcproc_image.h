@@ -174,7 +174,7 @@ struct fcproc_image_piece {
 };
 
 /* Job: a file of the tree in one piece, to be read as an archive: where it lies, or a copy in the spool.
- * Symbolic links are followed, also the last name. */
+ * Symbolic links are followed, also the last name. FCPROC_ERR_INVALID: it is empty. */
 FCPROC_CHECKED int fcproc_image_extract(fcproc_image_tree *tree, const char *path,
                                         fcproc_image_job **ret, fcproc_error *err);
 /* The descriptor is the tree's. */

@@ -139,6 +139,11 @@ describe("a build", function()
     assert.is_truthy(err.message:find("layer [23] of 3"), err.message)
     assert.is_truthy(err.message:find(images.sha256(BASE), 1, true),
       err.message)
+    -- And nothing else is read in its place, as what comes from standard input.
+    old[2].data = ""
+    support.write_file(dir:file("bad.tar"), images.tar(old))
+    err = fails("invalid", fcproc.image.build(bad, dir:file("bad")))
+    assert.is_truthy(err.message:find("2/layer.tar is empty", 1, true), err.message)
     old[2] = { "2/layer.tar", kind = "symlink", target = "/etc/passwd" }
     support.write_file(dir:file("bad.tar"), images.tar(old))
     err = fails("not_found", fcproc.image.build(bad, dir:file("bad")))
