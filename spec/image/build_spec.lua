@@ -330,6 +330,13 @@ describe("a build", function()
     must(fcproc.image.verify("base:1", { store = dir:file("store") }))
     fails("invalid", fcproc.image.build(dir:file("a.tar"), nil, { name = "../x", store = dir:file("store") }))
     fails("invalid", fcproc.image.build(dir:file("a.tar"), nil))
+    for _, what in ipairs{ 5, { data = {} }, { from = "/a\0" } } do
+      fails("invalid", fcproc.image.build(dir:file("a.tar"), nil,
+        { name = "x", store = dir:file("store"), overlay = { ["/x"] = what } }))
+    end
+    -- What has its name in /tmp, as the folder of this spec has, is none of its business.
+    options.name = dir.path:match("[^/]*$")
+    must(fcproc.image.build(dir:file("a.tar"), nil, options))
   end)
 
   it("is verified: damage is found, and another's digest", function()

@@ -77,26 +77,31 @@ describe("a tree before it is written", function()
       applied(tree, { as_is = true, remove = { "/usr/share/doc", "/usr/bin/old" }, overlay = {
         ["/etc/hostname"] = "vm\n", ["/bin/program"] = { from = dir:file("program"), uid = 5 },
         ["/opt/a/b"] = { target = "c" },
-        ["/dev/null"] = { kind = "char", major = 1, minor = 3, mode = 438 } } }))
+        ["/dev/null"] = { kind = "char", major = 1, minor = 3, mode = 438, mtime = 7.5 } } }))
     assert.is_nil(tree:stat("/usr/bin/old"))
     local put = must(tree:stat("/usr/bin/program"))
     assert.are.same({ 493, 5, 5000 }, { put.mode, put.uid, put.mtime })
     assert.are.equal("vm\n", must(tree:read("/etc/hostname", 100)))
     assert.are.same({ "file", 420, 1000 }, { must(tree:stat("/etc/hostname")).kind,
       must(tree:stat("/etc/hostname")).mode, must(tree:stat("/etc/hostname")).mtime })
-    assert.are.equal(3, must(tree:stat("/dev/null")).minor)
+    assert.are.same({ 3, 7 }, { must(tree:stat("/dev/null")).minor, must(tree:stat("/dev/null")).mtime })
   end)
 
   it("is not changed by what can't be meant", function()
     local tree <close> = tree_of{ ["/etc"] = "a file" }
     for path, what in pairs{ ["etc/x"] = "x", ["/a/../b"] = "x", ["/a/./b"] = "x", ["/"] = "x",
-      ["/a\0"] = "x", ["/ok1"] = 5, ["/ok2"] = { from = "/tmp" }, ["/ok3"] = { data = "x", target = "y" },
-      ["/ok4"] = { what = 1 }, ["/ok5"] = { mode = "755" } } do
-      support.fails("invalid", edits.apply(tree, { overlay = { [path] = what } }, 0))
+      ["/a\0"] = "x", ["/ok1"] = 5, ["/ok3"] = { data = "x", target = "y" },
+      ["/ok4"] = { what = 1 }, ["/ok5"] = { mode = "755" }, ["/ok6"] = { data = "x", mode = 33188 },
+      ["/ok7"] = { data = "x", uid = -1 }, ["/ok8"] = { kind = "door" }, ["/ok9"] = { from = "/a\0" },
+      ["/ok10"] = { data = "x", mtime = 1 / 0 }, ["/ok11"] = { data = "x", xattrs = { "user.x" } } } do
+      local err = support.fails("invalid", edits.check{ overlay = { [path] = what } })
+      assert.is_truthy(err.message:find("overlay " .. path:gsub("%z", "\\x00"), 1, true), err.message)
     end
+    support.fails("invalid", edits.apply(tree, { overlay = { ["/ok2"] = { from = "/tmp" } } }, 0))
     support.fails("not_found", edits.apply(tree, { overlay = { ["/x"] = { from = "/nowhere" } } }, 0))
     support.fails("conflict", edits.apply(tree, { overlay = { ["/etc/x"] = "x" } }, 0))
-    support.fails("invalid", edits.apply(tree, { remove = { "relative" } }, 0))
+    local err = support.fails("invalid", edits.check{ remove = { "relative" } })
+    assert.is_truthy(err.message:find("remove relative", 1, true), err.message)
   end)
 end)
 

@@ -323,11 +323,10 @@ end
 -- ---- the call --------------------------------------------------------------------------------
 
 local function check_target(target, options)
-  if target == nil and options.name then target = "/tmp/" .. options.name:gsub("/", "-") end
-  if target == nil then
+  if target == nil and not options.name then
     return nil, errors.new{ code = "invalid", op = "image.build",
       message = "no target is given: name the file that is to be made, or keep it in the store (--name)" }
-  elseif target == "" or target:sub(-1) == "/" then
+  elseif target and (target == "" or target:sub(-1) == "/") then
     return nil, errors.new{ code = "invalid", op = "image.build", path = target,
       message = ("the target %s is no file's name"):format(errors.quoted(target, 200)) }
   end
@@ -354,6 +353,7 @@ function M.build(source, target, options, ctx)
   ctx = loop.context(ctx)
   local started = core.now()
   local report, err = check_target(target, options)
+  if report then report, err = edits.check(options) end
   if not report then return nil, err end
   if options.name then
     report, err = build_into_store(source, target, options, ctx)

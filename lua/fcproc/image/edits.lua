@@ -22,45 +22,96 @@ local FOLDER_MODE, FILE_MODE = 493, 420 -- 0755, 0644
 
 local OVERLAY = { data = "string", from = "string", target = "string", kind = "string", mode = "integer",
   uid = "integer", gid = "integer", mtime = "number", major = "integer", minor = "integer", xattrs = "table" }
+local MOST_NUMBER = 0xffffffff
+local MOST = { mode = 4095, uid = MOST_NUMBER, gid = MOST_NUMBER, major = MOST_NUMBER, minor = MOST_NUMBER }
+local KINDS = { file = true, dir = true, symlink = true, char = true, block = true, fifo = true,
+  socket = true }
 
-local function invalid(path, format, ...)
+local function invalid(what, path, format, ...)
   return nil, errors.new{ code = "invalid", op = "image.edit", path = path,
-    message = ("overlay %s: %s"):format(errors.quoted(path, 300), format:format(...)) }
+    message = ("%s %s: %s"):format(what, errors.quoted(path, 300), format:format(...)) }
 end
 
-local function check_path(path)
+-- what: the option that names it.
+local function check_path(what, path)
   if type(path) ~= "string" or path:sub(1, 1) ~= "/" then
-    return invalid(tostring(path), "is no absolute path")
+    return invalid(what, tostring(path), "is no absolute path")
   end
   for part in path:gmatch("[^/]+") do
-    if part == "." or part == ".." then return invalid(path, "has '%s' in it", part) end
+    if part == "." or part == ".." then return invalid(what, path, "has '%s' in it", part) end
   end
-  if path:find("%z") or path:find("^/+$") then return invalid(path, "can't be put there") end
+  if path:find("%z") or path:find("^/+$") then return invalid(what, path, "is no file's name") end
+  return true
+end
+
+local function is_text(value) return type(value) == "string" and not value:find("%z") end
+
+-- Why a field can't be what it is; nil when it can.
+local function complaint(key, item)
+  local kind = OVERLAY[key]
+  if not kind then return ("unknown field '%s'"):format(tostring(key)) end
+  if type(item) ~= kind and math.type(item) ~= kind then
+    return ("'%s' must be %s, not a %s"):format(key, options_of.a(kind), type(item))
+  end
+  if MOST[key] and (item < 0 or item > MOST[key]) then
+    return ("'%s' must be from 0 to %d"):format(key, MOST[key])
+  elseif key == "mtime" and not math.tointeger(math.floor(item)) then
+    return "'mtime' is no time"
+  elseif key == "kind" and not KINDS[item] then
+    return ("'%s' is no kind: it is file, dir, symlink, char, block, fifo or socket"):format(item)
+  elseif (key == "from" or key == "target") and not is_text(item) then
+    return ("'%s' has a NUL in it"):format(key)
+  elseif key == "xattrs" then
+    for name, value in pairs(item) do
+      if not is_text(name) or type(value) ~= "string" then return "'xattrs' must be strings by strings" end
+    end
+  end
+end
+
+local function check_file(path, value)
+  if type(value) == "string" then return true end
+  if type(value) ~= "table" then
+    return invalid("overlay", path, "must be a text or a table, not a %s", type(value))
+  end
+  for key, item in pairs(value) do
+    local why = complaint(key, item)
+    if why then return invalid("overlay", path, "%s", why) end
+  end
+  local sources = (value.data and 1 or 0) + (value.from and 1 or 0) + (value.target and 1 or 0)
+  if sources > 1 then return invalid("overlay", path, "data, from, target: one of them") end
+  return true
+end
+
+---Can what the caller puts in and takes out be what it is? Before anything is read.
+---@param options { overlay: table?, remove: string[]? }
+---@return true?
+---@return fcproc.Error? err
+function M.check(options)
+  for path, value in pairs(options.overlay or {}) do
+    local ok, err = check_path("overlay", path)
+    if ok then ok, err = check_file(path, value) end
+    if not ok then return nil, err end
+  end
+  for _, path in ipairs(options.remove or {}) do
+    local ok, err = check_path("remove", path)
+    if not ok then return nil, err end
+  end
   return true
 end
 
 -- What Tree:put takes, of what the caller gave.
 local function wanted(path, value, time)
   if type(value) == "string" then value = { data = value } end
-  if type(value) ~= "table" then return invalid(path, "must be a text or a table, not a %s", type(value)) end
-  for key, item in pairs(value) do
-    local kind = OVERLAY[key]
-    if not kind then return invalid(path, "unknown field '%s'", tostring(key)) end
-    if type(item) ~= kind and math.type(item) ~= kind then
-      return invalid(path, "'%s' must be %s, not a %s", key, options_of.a(kind), type(item))
-    end
-  end
-  local sources = (value.data and 1 or 0) + (value.from and 1 or 0) + (value.target and 1 or 0)
-  if sources > 1 then return invalid(path, "data, from, target: one of them") end
   local made = { kind = value.kind or value.target and "symlink" or "file", uid = 0, gid = 0, mtime = time }
   for key, item in pairs(value) do made[key] = item end
   if value.from then
     local info, err = core.stat(value.from, true)
     if not info then return nil, err end
-    if info.type ~= "file" then return invalid(path, "%s is no regular file", value.from) end
+    if info.type ~= "file" then return invalid("overlay", path, "%s is no regular file", value.from) end
     made.mode = made.mode or info.mode
-    made.mtime = value.mtime or math.floor(info.mtime)
+    made.mtime = value.mtime or info.mtime
   end
+  made.mtime = math.floor(made.mtime)
   made.mode = made.mode or (made.kind == "dir" and FOLDER_MODE or FILE_MODE)
   return made
 end
@@ -115,11 +166,7 @@ end
 
 function Editor:_overlay(overlay)
   local paths = {}
-  for path in pairs(overlay) do
-    local ok, err = check_path(path)
-    if not ok then return nil, err end
-    paths[#paths + 1] = path
-  end
+  for path in pairs(overlay) do paths[#paths + 1] = path end
   table.sort(paths)
   for _, path in ipairs(paths) do
     local what, err = wanted(path, overlay[path], self.time)
@@ -133,9 +180,7 @@ end
 
 function Editor:_remove(paths)
   for _, path in ipairs(paths) do
-    local ok, err = check_path(path)
-    if not ok then return nil, err end
-    ok, err = self.tree:remove(path)
+    local ok, err = self.tree:remove(path)
     if not ok and err.code ~= "not_found" then return nil, err end
     self:_told("remove", path, ok and "asked for" or "asked for; it was not there")
   end
@@ -174,7 +219,7 @@ end
 
 ---Edits a tree.
 ---@param tree table
----@param options { overlay: table?, remove: string[]?, as_is: boolean? }
+---@param options { overlay: table?, remove: string[]?, as_is: boolean? }  which M.check has seen
 ---@param time integer  of what is made, in seconds since 1970
 ---@return fcproc.ImageEdit[]? edits
 ---@return fcproc.Error? err

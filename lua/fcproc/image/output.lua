@@ -284,7 +284,7 @@ function M.check_file(path)
 end
 
 ---Is the target one that can be made so? Before anything is read for it.
----@param target string
+---@param target string?  nil: what it is made of is all that is judged
 ---@param output fcproc.ImageOutput
 ---@return true?
 ---@return fcproc.Error? err
@@ -314,6 +314,7 @@ function M.check(target, output)
     local path, err = find(PROGRAMS[format])
     if not path then return nil, err end
   end
+  if not target then return true end
   return M.check_file(target)
 end
 
