@@ -161,6 +161,8 @@ http: { addr: "%s" }
     local ctx <close> = fcproc.context{ timeout = 0.1 }
     opts.ctx = ctx
     support.fails("deadline", registries.pull(ref, opts))
+    opts.progress = function() error("the caller's") end
+    support.raises("the caller's", registries.pull, ref, opts)
     os.remove(world.folder:file("skopeo"))
     assert.are.equal("", support.sh{ "ls", "-A", world.folder.path })
     assert.is_truthy(core.stat(world.folder.path))

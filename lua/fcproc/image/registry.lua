@@ -113,12 +113,10 @@ function M.pull(ref, opts)
   local layout
   layout, err = new_layout(store, opts)
   if not layout then return nil, err end
-  local ok
-  ok, err = fetch(layout, ref, opts)
-  if not ok then
-    layout:close()
-    return nil, err
-  end
+  local whole = false
+  local _ <close> = finally(function() if not whole then layout:close() end end)
+  whole, err = fetch(layout, ref, opts)
+  if not whole then return nil, err end
   layout.tag = TAG
   function layout.mend(digest)
     if not layout:drop(digest, opts.ctx) then return false end

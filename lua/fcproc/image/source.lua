@@ -62,11 +62,11 @@ local function with_layers(blobs, fn)
 end
 
 local function of_image(ref, opts, blobs, reader)
+  local kept = false
+  local _ <close> = finally(function() if not kept then blobs:close() end end)
   local image, err = with_layers(blobs, function() return reader.open(blobs, ref, opts.platform) end)
-  if not image then
-    blobs:close()
-    return nil, err
-  end
+  if not image then return nil, err end
+  kept = true
   return new{ kind = "image", name = ref.text, image = image, blobs = blobs, platform = image.platform }
 end
 
