@@ -2,6 +2,7 @@
 
 local support = require "spec.support"
 local fcproc = require "fcproc"
+local finally = require "fcproc.finally"
 local kernels = require "spec.support.kernels"
 local kernel = require "fcproc.image.kernel"
 
@@ -72,6 +73,19 @@ describe("a kernel", function()
     local thrice = kernels.packed(dir, "xz -c", kernels.packed(dir, "gzip -c", bzimage))
     assert.is_truthy(fails("invalid", kernel.kernel(file("thrice", thrice))).message
       :find("packed more often than a kernel is", 1, true))
+  end)
+
+  it("that becomes shorter while it is read is told to be so", function()
+    local path = file("vmlinuz", kernels.bzimage(payload("xz", kernels.vmlinux("6.1.0")), "6.1.0"))
+    local open, reads = io.open, 0
+    local _ <close> = finally(function() io.open = open end) -- luacheck: ignore
+    io.open = function(...) -- luacheck: ignore
+      reads = reads + 1
+      if reads == 3 then open(path, "wb"):close() end
+      return open(...)
+    end
+    local err = fails("invalid", kernel.kernel(path))
+    assert.is_truthy(err.message:find("became shorter", 1, true), err.message)
   end)
 
   it("that is uncompressed is only looked at, or copied", function()

@@ -394,7 +394,9 @@ describe("an image as a disk", function()
       assert.is_true(not says or (err.code == "invalid" and err.message:find(says, 1, true) ~= nil))
     end
     fails("invalid", disks.disk("bbbb2222", { store = store }))
-    fails("invalid", disks.disk("one", { store = store, overlay = "1GiB", copy = "sparse" }))
+    for _, overlay in ipairs{ "1GiB", true } do
+      fails("invalid", disks.disk("one", { store = store, overlay = overlay, copy = "sparse" }))
+    end
     fails("invalid", must(disks.disk("one", { store = store, overlay = "2G" })):disk())
     fails("invalid", must(disks.disk("one", { store = store, overlay = "1MiB" })):disk())
     support.write_file(dir:file("text"), ("x"):rep(4096))

@@ -122,9 +122,8 @@ function M.disk(ref, opts, ctx)
   local image, store = M.find(ref, opts, ctx)
   if not image then return nil, store end
   local overlay = opts.overlay
-  if overlay == nil or overlay == true then
-    overlay = not opts.copy and opts.root ~= false and scratch.DEFAULT
-  end
+  if overlay == nil then overlay = not opts.copy and opts.root ~= false end
+  if overlay == true then overlay = scratch.DEFAULT end
   if overlay and opts.copy then return invalid("overlay and copy: give one of them") end
   local drive = { path = image.path, root = opts.root ~= false, copy = opts.copy, read_only = not opts.copy,
     id = opts.id, rate_limit = opts.rate_limit, io_engine = opts.io_engine, cache_type = opts.cache_type }

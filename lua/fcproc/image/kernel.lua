@@ -162,6 +162,7 @@ local function part_of_bzimage(name, found, head)
   head, err = read(part.from, 16)
   if head then tail, err = read(part.from + part.len - 4, 4) end
   if not tail then return nil, err end
+  if #tail < 4 then return fail("invalid", name, nil, "%s became shorter while it was read", name) end
   part.kind, part.bytes = "bzImage", string.unpack("<I4", tail)
   local magic = magic_of(head)
   if magic then part.len = part.len - (magic.tail or 0) end
