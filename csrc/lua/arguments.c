@@ -54,6 +54,15 @@ int64_t bind_opt_id(lua_State *L, int index)
     return id;
 }
 
+mode_t bind_check_mode(lua_State *L, int index)
+{
+    lua_Integer mode = luaL_checkinteger(L, index);
+
+    luaL_argcheck(L, mode >= 0 && mode <= BIND_MOST_MODE, index,
+                  "a mode must be between 0 and 4095 (07777)");
+    return (mode_t)mode;
+}
+
 unsigned bind_without(lua_State *L, int index)
 {
     return lua_isnoneornil(L, index) ? 0 : (unsigned)bind_check_integer(L, index, 0, INT_MAX);
@@ -124,6 +133,16 @@ bool bind_field_boolean(lua_State *L, int table, const char *name)
     value = lua_toboolean(L, -1);
     lua_pop(L, 1);
     return value;
+}
+
+int64_t bind_field_id(lua_State *L, int table, const char *name)
+{
+    int64_t id;
+
+    lua_getfield(L, table, name);
+    id = bind_opt_id(L, -1);
+    lua_pop(L, 1);
+    return id;
 }
 
 const char *const *bind_string_list(lua_State *L, int index, const char *name, size_t *ret_n)

@@ -4,14 +4,6 @@
  */
 #include "binding.h"
 
-static int fail_at_path(lua_State *L, const fcproc_error *err)
-{
-    bind_fail(L, err);
-    lua_pushvalue(L, 1);
-    lua_setfield(L, -2, "path");
-    return 2;
-}
-
 /* core.cgroup_holds(path, pid?) -> boolean */
 static int l_cgroup_holds(lua_State *L)
 {
@@ -22,7 +14,7 @@ static int l_cgroup_holds(lua_State *L)
 
     luaL_argcheck(L, pid >= 0, 2, "no process number");
     if (fcproc_cgroup_holds(path, pid, &holds, &err) < 0)
-        return fail_at_path(L, &err);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, holds);
     return 1;
 }
@@ -44,7 +36,7 @@ static int l_remove_cgroup(lua_State *L)
     fcproc_ctx *ctx = bind_ctx(L, 4);
 
     if (fcproc_cgroup_remove(path, timeout_ms, without, ctx, &b->op, &err) < 0)
-        return fail_at_path(L, &err);
+        return bind_fail_at(L, &err, 1);
     return 1;
 }
 

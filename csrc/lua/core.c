@@ -102,6 +102,8 @@ int luaopen_fcproc_core(lua_State *L)
     bind_open_client(L);
     bind_open_path(L);
     bind_open_file(L);
+    bind_open_fileop(L);
+    bind_open_lock(L);
     bind_open_capper(L);
     bind_open_cgroup(L);
     bind_open_log(L);

@@ -55,6 +55,14 @@ int bind_fail(lua_State *L, const fcproc_error *err)
     return 2;
 }
 
+int bind_fail_at(lua_State *L, const fcproc_error *err, int index)
+{
+    bind_fail(L, err);
+    lua_pushvalue(L, index);
+    lua_setfield(L, -2, "path");
+    return 2;
+}
+
 void bind_open_error(lua_State *L)
 {
     static const struct {

@@ -6,36 +6,6 @@
 
 #include "binding.h"
 
-/* [-0, +2, m] nil and the error, with the path that is the argument at the index. */
-static int fail_at(lua_State *L, const fcproc_error *err, int index)
-{
-    bind_fail(L, err);
-    lua_pushvalue(L, index);
-    lua_setfield(L, -2, "path");
-    return 2;
-}
-
-/* Permission bits. May raise. */
-static mode_t check_mode(lua_State *L, int index)
-{
-    lua_Integer mode = luaL_checkinteger(L, index);
-
-    luaL_argcheck(L, mode >= 0 && mode <= 07777, index,
-                  "a mode must be between 0 and 4095 (07777)");
-    return (mode_t)mode;
-}
-
-/* A field that is a user or group number; missing is -1. May raise. */
-static int64_t id_field(lua_State *L, int index, const char *name)
-{
-    int64_t id;
-
-    lua_getfield(L, index, name);
-    id = bind_opt_id(L, -1);
-    lua_pop(L, 1);
-    return id;
-}
-
 const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcproc_expected *room)
 {
     const char *id;
@@ -53,14 +23,13 @@ const struct fcproc_expected *bind_expected(lua_State *L, int index, struct fcpr
     lua_getfield(L, index, "single");
     room->single = lua_toboolean(L, -1);
     lua_pop(L, 2);
-    room->uid = id_field(L, index, "uid");
-    room->reader_uid = id_field(L, index, "reader_uid");
-    room->reader_gid = id_field(L, index, "reader_gid");
+    room->uid = bind_field_id(L, index, "uid");
+    room->reader_uid = bind_field_id(L, index, "reader_uid");
+    room->reader_gid = bind_field_id(L, index, "reader_gid");
     return room;
 }
 
-/* [-0, +1, m] */
-static void push_file_id(lua_State *L, const struct fcproc_file_id *id)
+void bind_push_file_id(lua_State *L, const struct fcproc_file_id *id)
 {
     char text[FCPROC_FILE_ID_SIZE];
 
@@ -79,7 +48,7 @@ static int l_stat(lua_State *L)
     struct fcproc_file_info info;
 
     if (fcproc_file_stat(bind_check_string(L, 1), lua_toboolean(L, 2), &info, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     struct {
         const char *name;
         lua_Integer value;
@@ -97,7 +66,7 @@ static int l_stat(lua_State *L)
     lua_createtable(L, 0, 11);
     lua_pushstring(L, type_names[info.type]);
     lua_setfield(L, -2, "type");
-    push_file_id(L, &info.id);
+    bind_push_file_id(L, &info.id);
     lua_setfield(L, -2, "id");
     lua_pushnumber(L, info.mtime);
     lua_setfield(L, -2, "mtime");
@@ -118,7 +87,7 @@ static int l_list_dir(lua_State *L)
     size_t n = 0;
 
     if (fcproc_dir_list(path, &list, &n, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     guard->object = list;
     lua_createtable(L, n < INT_MAX ? (int)n : INT_MAX, 0);
     for (size_t i = 0; i < n; i++) {
@@ -149,7 +118,7 @@ static int l_read_file(lua_State *L)
     luaL_argcheck(L, limit >= 0, 3, "a limit must be 0 bytes or more");
     guard = bind_guard(L);
     if (fcproc_file_read(path, expected, offset, limit, &data, &len, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     guard->object = data;
     lua_pushlstring(L, data, len);
     bind_guard_release(guard);
@@ -163,7 +132,7 @@ static int l_read_link(lua_State *L)
     char target[PATH_MAX];
 
     if (fcproc_symlink_read(bind_check_string(L, 1), target, sizeof(target), &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushstring(L, target);
     return 1;
 }
@@ -176,8 +145,8 @@ static int l_make_dir(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     bool created = false;
 
-    if (fcproc_dir_make(bind_check_string(L, 1), check_mode(L, 2), &created, &err) < 0)
-        return fail_at(L, &err, 1);
+    if (fcproc_dir_make(bind_check_string(L, 1), bind_check_mode(L, 2), &created, &err) < 0)
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, created);
     return 1;
 }
@@ -192,13 +161,13 @@ static int l_create_file(lua_State *L)
     struct fcproc_file_id id;
     bool created = false;
 
-    if (fcproc_file_create(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5),
-                           &created, &id, &err) < 0)
-        return fail_at(L, &err, 1);
+    if (fcproc_file_create(path, data, len, bind_check_mode(L, 3), bind_opt_id(L, 4),
+                           bind_opt_id(L, 5), &created, &id, &err) < 0)
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, created);
     if (!created)
         return 1;
-    push_file_id(L, &id);
+    bind_push_file_id(L, &id);
     return 2;
 }
 
@@ -211,11 +180,11 @@ static int l_write_file(lua_State *L)
     const char *data = luaL_checklstring(L, 2, &len);
     struct fcproc_file_id id;
 
-    if (fcproc_file_write(path, data, len, check_mode(L, 3), bind_opt_id(L, 4), bind_opt_id(L, 5),
-                          &id, &err) < 0)
-        return fail_at(L, &err, 1);
+    if (fcproc_file_write(path, data, len, bind_check_mode(L, 3), bind_opt_id(L, 4),
+                          bind_opt_id(L, 5), &id, &err) < 0)
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
-    push_file_id(L, &id);
+    bind_push_file_id(L, &id);
     return 2;
 }
 
@@ -224,12 +193,12 @@ static int l_own_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
-    int mode = lua_isnoneornil(L, 4) ? -1 : (int)check_mode(L, 4);
+    int mode = lua_isnoneornil(L, 4) ? -1 : (int)bind_check_mode(L, 4);
     struct fcproc_expected room;
 
     if (fcproc_file_own(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3),
                         mode, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -239,13 +208,13 @@ static int l_seal_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
-    mode_t mode = check_mode(L, 4);
+    mode_t mode = bind_check_mode(L, 4);
     struct fcproc_expected room;
     bool sealed = false;
 
     if (fcproc_file_seal(path, bind_expected(L, 5, &room), bind_opt_id(L, 2), bind_opt_id(L, 3),
                          mode, &sealed, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, sealed);
     return 1;
 }
@@ -257,7 +226,7 @@ static int l_file_in_use(lua_State *L)
     bool used;
 
     if (fcproc_file_in_use(bind_check_string(L, 1), &used, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, used);
     return 1;
 }
@@ -269,7 +238,7 @@ static int l_remove_file(lua_State *L)
     bool removed = false;
 
     if (fcproc_file_remove(bind_check_string(L, 1), &removed, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, removed);
     return 1;
 }
@@ -282,7 +251,7 @@ static int l_remove_tree(lua_State *L)
     int64_t removed = 0;
 
     if (fcproc_tree_remove_marked(bind_check_string(L, 1), mark, &removed, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushinteger(L, removed);
     return 1;
 }
@@ -299,7 +268,7 @@ static int l_punch_file(lua_State *L)
 
     luaL_argcheck(L, most >= 0, 2, "a size must be 0 bytes or more");
     if (fcproc_file_punch(path, expected, most, &freed, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushinteger(L, freed);
     return 1;
 }
@@ -315,7 +284,7 @@ static int l_link_file(lua_State *L)
     struct fcproc_expected room;
 
     if (fcproc_file_link(from, bind_expected(L, 3, &room), to, &err) < 0)
-        return fail_at(L, &err, 2);
+        return bind_fail_at(L, &err, 2);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -329,7 +298,7 @@ static int l_bind_file(lua_State *L)
     struct fcproc_expected room;
 
     if (fcproc_file_bind(from, bind_expected(L, 3, &room), to, &err) < 0)
-        return fail_at(L, &err, 2);
+        return bind_fail_at(L, &err, 2);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -341,7 +310,7 @@ static int l_unbind_file(lua_State *L)
     bool removed;
 
     if (fcproc_file_unbind(bind_check_string(L, 1), &removed, &err) < 0)
-        return fail_at(L, &err, 1);
+        return bind_fail_at(L, &err, 1);
     lua_pushboolean(L, removed);
     return 1;
 }
@@ -352,7 +321,7 @@ static int l_symlink(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
 
     if (fcproc_symlink_make(bind_check_string(L, 1), bind_check_string(L, 2), &err) < 0)
-        return fail_at(L, &err, 2);
+        return bind_fail_at(L, &err, 2);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -365,179 +334,13 @@ static int l_rename(lua_State *L)
     const char *to = bind_check_string(L, 2);
 
     if (fcproc_file_rename(from, to, lua_toboolean(L, 3), &err) < 0)
-        return fail_at(L, &err, 2);
+        return bind_fail_at(L, &err, 2);
     lua_pushboolean(L, 1);
     return 1;
-}
-
-static int push_copied(lua_State *L, fcproc_op *op)
-{
-    struct fcproc_copied copied = fcproc_file_copy_result(op);
-
-    lua_pushstring(L, copied.method == FCPROC_COPY_REFLINK ? "reflink" : "sparse");
-    lua_pushinteger(L, copied.bytes);
-    push_file_id(L, &copied.id);
-    return 3;
-}
-
-/* [-0, +0, m] The path of the error on top: the operation's user value. */
-static void set_file_path(lua_State *L, fcproc_op *op)
-{
-    (void)op;
-    lua_getiuservalue(L, 1, 1);
-    lua_setfield(L, -2, "path");
-}
-
-/* The errors of the operation at that index of the stack tell the path at the other. */
-static void tell_path(lua_State *L, struct bind_op *b, int op, int path)
-{
-    b->decorate = set_file_path;
-    lua_pushvalue(L, path);
-    lua_setiuservalue(L, op, 1);
-}
-
-static const struct fcproc_expected *expected_field(lua_State *L, int i,
-                                                    struct fcproc_expected *room)
-{
-    const struct fcproc_expected *expected;
-
-    lua_getfield(L, i, "expected");
-    expected = bind_expected(L, lua_gettop(L), room);
-    lua_pop(L, 1);
-    return expected;
-}
-
-/* core.copy_file(from, to, method, mode, options?, ctx?) -> op, whose results are the method, the
- * bytes and the copy's identity. options: uid, gid, expected */
-static int l_copy_file(lua_State *L)
-{
-    static const char *const methods[] = { "reflink", "sparse", NULL };
-    fcproc_error err = FCPROC_ERROR_INIT;
-    struct fcproc_copy spec = FCPROC_COPY_INIT;
-    struct fcproc_expected room;
-    struct bind_op *b = bind_first_op(L, 6, push_copied);
-
-    spec.from = bind_check_string(L, 1);
-    spec.to = bind_check_string(L, 2);
-    spec.method = (enum fcproc_copy_method)luaL_checkoption(L, 3, NULL, methods);
-    spec.mode = check_mode(L, 4);
-    if (!lua_isnoneornil(L, 5)) {
-        luaL_checktype(L, 5, LUA_TTABLE);
-        spec.uid = id_field(L, 5, "uid");
-        spec.gid = id_field(L, 5, "gid");
-        spec.expected = expected_field(L, 5, &room);
-    }
-    tell_path(L, b, 7, 2);
-    if (fcproc_file_copy(&spec, bind_ctx(L, 6), &b->op, &err) < 0)
-        return fail_at(L, &err, 2);
-    return 1;
-}
-
-static int push_hash(lua_State *L, fcproc_op *op)
-{
-    lua_pushstring(L, fcproc_file_hash_result(op));
-    return 1;
-}
-
-/* core.hash_file(path, options?, ctx?) -> op, whose result is the hash. options: blocks, follow,
- * expected */
-static int l_hash_file(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    struct fcproc_hash spec = FCPROC_HASH_INIT;
-    struct fcproc_expected room;
-    struct bind_op *b = bind_first_op(L, 3, push_hash);
-
-    spec.path = bind_check_string(L, 1);
-    if (!lua_isnoneornil(L, 2)) {
-        luaL_checktype(L, 2, LUA_TTABLE);
-        spec.follow = bind_field_boolean(L, 2, "follow");
-        spec.blocks = bind_field_boolean(L, 2, "blocks");
-        spec.expected = expected_field(L, 2, &room);
-    }
-    tell_path(L, b, 4, 1);
-    if (fcproc_file_hash(&spec, bind_ctx(L, 3), &b->op, &err) < 0)
-        return fail_at(L, &err, 1);
-    return 1;
-}
-
-/* core.sync(path, ctx?) -> op */
-static int l_sync(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    const char *path = bind_check_string(L, 1);
-    struct bind_op *b = bind_first_op(L, 2, NULL);
-
-    tell_path(L, b, 3, 1);
-    if (fcproc_file_sync(path, bind_ctx(L, 2), &b->op, &err) < 0)
-        return fail_at(L, &err, 1);
-    return 1;
-}
-
-/* ---- locks ---- */
-
-static int l_lock_close(lua_State *L)
-{
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_LOCK);
-    fcproc_lock *lock = h->object;
-
-    h->object = NULL;
-    fcproc_lock_close(lock);
-    return 0;
-}
-
-/* lock:remove() -> true */
-static int l_lock_remove(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    fcproc_lock *lock = bind_check(L, 1, TYPE_LOCK);
-    struct bind_handle *h = lua_touserdata(L, 1);
-
-    h->object = NULL;
-    if (fcproc_lock_remove(lock, &err) < 0) {
-        bind_fail(L, &err);
-        lua_getiuservalue(L, 1, 1);
-        lua_setfield(L, -2, "path");
-        return 2;
-    }
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* core.lock_taken(path) -> boolean */
-static int l_lock_taken(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    bool taken;
-
-    if (fcproc_lock_taken(bind_check_string(L, 1), &taken, &err) < 0)
-        return fail_at(L, &err, 1);
-    lua_pushboolean(L, taken);
-    return 1;
-}
-
-/* core.lock_file(path, mode?) -> lock, created */
-static int l_lock_file(lua_State *L)
-{
-    fcproc_error err = FCPROC_ERROR_INIT;
-    const char *path = bind_check_string(L, 1);
-    mode_t mode = lua_isnoneornil(L, 2) ? 0600 : check_mode(L, 2);
-    struct bind_handle *h = bind_new(L, TYPE_LOCK);
-    fcproc_lock *lock = NULL;
-    bool created = false;
-
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, 1);
-    if (fcproc_lock_open(path, mode, &lock, &created, &err) < 0)
-        return fail_at(L, &err, 1);
-    h->object = lock;
-    lua_pushboolean(L, created);
-    return 2;
 }
 
 void bind_open_file(lua_State *L)
 {
-    static const luaL_Reg methods[] = { { "remove", l_lock_remove }, { NULL, NULL } };
     static const luaL_Reg functions[] = {
         { "stat", l_stat },
         { "list_dir", l_list_dir },
@@ -557,14 +360,8 @@ void bind_open_file(lua_State *L)
         { "unbind_file", l_unbind_file },
         { "symlink", l_symlink },
         { "rename", l_rename },
-        { "copy_file", l_copy_file },
-        { "hash_file", l_hash_file },
-        { "sync", l_sync },
-        { "lock_file", l_lock_file },
-        { "lock_taken", l_lock_taken },
         { NULL, NULL },
     };
 
-    bind_type(L, TYPE_LOCK, methods, l_lock_close);
     luaL_setfuncs(L, functions, 0);
 }
