@@ -1,414 +1,128 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which process is a Firecracker of ours: the live peer of an API socket, or one whose executable
- * and --api-sock say so. Never a substring of a command line.
+ * Who a process is, so that it can be written down, and found again after a crash: by its number while
+ * that is its own, and by what no later process with that number has.
  */
-#include <dirent.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <sys/statfs.h>
 
 #include "private.h"
 
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-
-/* ---- the listener of a socket ---- */
-
-/* FIXME(kernel >= 6.5): without SO_PEERPIDFD the peer is a number. The process that has it is the
- * listener if a second connection tells the same number while we hold its pidfd, and it started
- * before the socket was bound: who got the number later started later. Its pidfd, or -errno. */
-static int peer_by_number(const char *path, pid_t pid)
+/* On pidfs a pidfd's inode is the process's own; before, all pidfds shared one. */
+static uint64_t pidfd_inode(int pidfd)
 {
-    cleanup_fd int pidfd = pidfd_open_number(pid);
-    cleanup_fd int again = -EBADF;
-    struct proc_stat proc;
+    struct statfs fs;
     struct stat st;
-    struct timespec real, boot;
-    double started, bound;
-    pid_t pid_again = 0;
-    int r;
 
-    if (pidfd < 0)
-        return pidfd;
-    again = unix_connect(path);
-    r = again < 0 ? again : unix_peer_pid(again, &pid_again);
-    if (r >= 0 && pid_again != pid)
-        r = -ESRCH;
-    if (r >= 0)
-        r = life_of_held(pidfd, proc_read_stat(pid, &proc));
-    if (r >= 0 && lstat(path, &st) < 0)
-        r = -errno;
-    if (r < 0)
-        return r;
-    (void)clock_gettime(CLOCK_REALTIME, &real);
-    (void)clock_gettime(CLOCK_BOOTTIME, &boot);
-    started = (double)proc.start_time / (double)sysconf(_SC_CLK_TCK) +
-              (double)(real.tv_sec - boot.tv_sec);
-    bound = (double)st.st_mtim.tv_sec;
-    if (started > bound + 2.0) /* both clocks are coarse, and the real one is corrected */
-        return -ESRCH;
-    return take_fd(&pidfd);
+    if (fstatfs(pidfd, &fs) < 0 || fs.f_type != 0x50494446 /* PID_FS_MAGIC */ ||
+        fstat(pidfd, &st) < 0)
+        return 0;
+    /* A counter from the boot on. What JSON would round is not told. */
+    return st.st_ino < UINT64_C(1) << 53 ? st.st_ino : 0;
 }
 
-/* The peer's pidfd, or -errno: -ESRCH when it is dead. */
-static int peer_pidfd(int fd, const char *path, pid_t pid, unsigned without)
+/* The namespace ("pid") that our own numbers hold in; 0: not known. */
+static uint64_t own_namespace(const char *name)
 {
-    int pidfd = -EBADF;
-    socklen_t len = sizeof(pidfd);
-    int r = -ENOPROTOOPT;
+    char path[32];
+    struct stat st;
 
-    if (!(without & FCPROC_WITHOUT_PEERPIDFD))
-        r = getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0 ? -errno : pidfd;
-    if (r == -ENOPROTOOPT)
-        r = pid > 0 ? peer_by_number(path, pid) : -EREMOTE;
-    return life_of(r) == LIFE_DEAD ? -ESRCH : r;
+    (void)snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
+    return stat(path, &st) < 0 ? 0 : st.st_ino;
 }
 
-/* The pid and, in ret_pidfd, a pidfd of the live listener; -ESRCH when it is dead; -EREMOTE when it
- * lives, or may, outside of our PID namespace, where it has no number for us. */
-static int listener_open(const char *path, unsigned without, pid_t *ret, int *ret_pidfd)
+static int of_another_namespace(const struct fcproc_identity *id, const char *what,
+                                fcproc_error *err)
 {
-    cleanup_fd int fd = unix_connect_settled(path);
-    cleanup_fd int pidfd = -EBADF;
-    pid_t pid = 0;
+    return error_about(
+        err, id->pid,
+        error_set(err, FCPROC_ERR_UNSUPPORTED, "process.open", 0,
+                  "pid %d was noted down in another %s namespace, and can't be told from here",
+                  id->pid, what));
+}
+
+/* 1: p is the one that is named; 0: another has its number; or a code. */
+static int is_named_by(const struct fcproc_identity *id, fcproc_process *p, fcproc_error *err)
+{
+    uint64_t inode = pidfd_inode(fcproc_process_pidfd(p));
+    struct fcproc_identity now;
     int r;
 
-    if (fd < 0)
-        return fd;
-    r = unix_peer_pid(fd, &pid);
+    if (inode && id->inode)
+        return inode == id->inode;
+    if (id->time_ns && id->time_ns != own_namespace("time"))
+        return of_another_namespace(id, "time", err);
+    r = fcproc_process_identity(p, &now, err);
+    return r < 0 ? r : now.start_time == id->start_time;
+}
+
+FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id, fcproc_process **ret,
+                                            fcproc_error *err)
+{
+    static const char op[] = "process.open";
+    fcproc_process *p = NULL;
+    char boot_id[37];
+    int r = proc_read_boot_id(boot_id);
+
+    if (r < 0)
+        return error_about(err, id->pid, error_errno(err, op, -r, "can't tell which boot this is"));
+    if (strcmp(boot_id, id->boot_id) != 0)
+        return error_about(err, id->pid,
+                           error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                     "pid %d is of another boot: the recorded one is gone",
+                                     id->pid));
+    if (id->pid_ns && id->pid_ns != own_namespace("pid"))
+        return of_another_namespace(id, "PID", err);
+    r = fcproc_process_open(id->pid, &p, err);
     if (r < 0)
         return r;
-    pidfd = peer_pidfd(fd, path, pid, without);
-    if (pidfd < 0)
-        return pidfd;
-    if (pidfd_is_dead(pidfd))
-        return -ESRCH;
-    if (pid <= 0)
-        return -EREMOTE;
-    *ret = pid;
-    *ret_pidfd = take_fd(&pidfd);
+    r = is_named_by(id, p, err);
+    if (r == 0)
+        r = error_about(err, id->pid,
+                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                  "pid %d is another process now: the recorded one is gone",
+                                  id->pid));
+    /* Dead and not reaped, it has its number yet. */
+    if (r > 0 && !fcproc_process_alive(p))
+        r = error_about(err, id->pid,
+                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
+                                  "pid %d, which was recorded, has ended", id->pid));
+    if (r < 0) {
+        fcproc_process_close(p);
+        return r;
+    }
+    process_set_recorded(p);
+    *ret = p;
     return 0;
 }
 
-static int listener_error(const char *path, int r, fcproc_error *err)
+FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
+                                       fcproc_error *err)
 {
-    static const char op[] = "listener.find";
+    static const char op[] = "process.identity";
+    pid_t pid = fcproc_process_pid(p);
+    struct proc_stat st;
+    struct fcproc_identity id = { .pid = pid, .start_time = process_start_time(p) };
+    int r = 0;
 
-    switch (-r) {
-    case ESRCH:
-        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                         "the process that listened on %s is dead", path);
-    case ECONNREFUSED:
-    case ENOENT:
-        return error_errno(err, op, -r, "nothing listens on %s", path);
-    case EREMOTE:
-        return error_set(err, FCPROC_ERR_SYSTEM, op, EREMOTE,
-                         "who listens on %s is outside of our PID namespace: it has no number here",
-                         path);
-    case EAGAIN:
-        return error_set(err, FCPROC_ERR_BUSY, op, EAGAIN,
-                         "the accept queue of %s is full: its server hangs", path);
-    case ELOOP:
-        return error_set(err, FCPROC_ERR_CONFLICT, op, ELOOP, UNIX_IS_LINK, path);
-    default:
-        return error_errno(err, op, -r, "can't find out who listens on %s", path);
-    }
-}
-
-FCPROC_API int fcproc_process_open_listener(const char *path, unsigned without,
-                                            fcproc_process **ret, fcproc_error *err)
-{
-    int pidfd = -EBADF;
-    pid_t pid = 0;
-    int r = listener_open(path, without, &pid, &pidfd);
-
-    return r < 0 ? listener_error(path, r, err) : process_new(pid, pidfd, false, ret, err);
-}
-
-FCPROC_API int fcproc_listener_pid(const char *path, unsigned without, pid_t *ret,
-                                   fcproc_error *err)
-{
-    cleanup_fd int pidfd = -EBADF;
-    int r = listener_open(path, without, ret, &pidfd);
-
-    return r < 0 ? listener_error(path, r, err) : 0;
-}
-
-/* ---- executable and --api-sock ---- */
-
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
-static bool is_inside(const char *path, const char *folder)
-{
-    size_t len = strlen(folder);
-
-    while (len > 1 && folder[len - 1] == '/')
-        len--;
-    return strncmp(path, folder, len) == 0 && path[len] == '/' && !strstr(path + len, "/../");
-}
-
-/* An fcproc_match for whoever has the number, or -errno. */
-static int number_matches(pid_t pid, const struct stat *exe, const char *exe_name,
-                          const char *api_sock, const char *folder)
-{
-    char link[32];
-    struct stat st;
-    struct proc_stat proc;
-    cleanup_free char *cmdline = NULL;
-    const char *argument;
-    ssize_t len;
-    int r;
-
-    (void)snprintf(link, sizeof(link), "/proc/%d/exe", pid);
-    if (stat(link, &st) < 0) {
-        if (errno != ENOENT)
-            return -errno;
-        /* No memory any more: dying or dead. Only its name is left to tell who it was. */
-        r = proc_read_stat(pid, &proc);
+    if (!id.start_time) {
+        r = proc_check_ours(op, err);
         if (r < 0)
-            return r;
-        return (proc.flags & PROC_FLAG_EXITING) && strncmp(proc.comm, exe_name, 15) == 0
-                   ? FCPROC_MATCH_EXITING
-                   : FCPROC_MATCH_NO;
+            return error_about(err, pid, r);
+        r = proc_read_stat(pid, &st);
+        id.start_time = r == 0 ? st.start_time : 0;
     }
-    if (!same_file(&st, exe))
-        return FCPROC_MATCH_NO;
-    len = proc_read_cmdline(pid, &cmdline);
-    if (len < 0)
-        return (int)len;
-    if (len == 0)
-        return FCPROC_MATCH_EXITING;
-    argument = proc_argument_after(cmdline, (size_t)len, "--api-sock");
-    if (!argument)
-        return FCPROC_MATCH_NO;
-    if (api_sock)
-        return strcmp(argument, api_sock) == 0 ? FCPROC_MATCH_YES : FCPROC_MATCH_NO;
-    return folder && is_inside(argument, folder) ? FCPROC_MATCH_YES : FCPROC_MATCH_NO;
-}
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash ? slash + 1 : path;
-}
-
-FCPROC_API int fcproc_process_matches(const fcproc_process *p, const char *exe,
-                                      const char *api_sock, const char *folder, fcproc_error *err)
-{
-    pid_t pid = fcproc_process_pid(p);
-    struct stat st;
-    int r;
-
-    if (stat(exe, &st) < 0)
-        return error_errno(err, "process.match", errno, "can't look at the binary %s", exe);
-    r = number_matches(pid, &st, base_name(exe), api_sock, folder);
-    /* What was read was p's only if p still has the number now. */
-    if (pidfd_is_dead(fcproc_process_pidfd(p)))
-        return FCPROC_MATCH_NO;
+    if (r == 0)
+        r = proc_read_boot_id(id.boot_id);
+    if (process_has_lost_its_number(p))
+        r = -ESRCH;
     r = life_of_held(fcproc_process_pidfd(p), r);
     if (r < 0)
-        return error_errno(err, "process.match", -r, "can't look at pid %d", pid);
-    return r;
-}
-
-/* Is the one that has the number the one that is looked for? 1, 0 or -errno. */
-struct wanted {
-    int (*fits)(pid_t pid, const struct wanted *w);
-    struct stat st; /* the executable, or the root folder */
-    const char *exe_name, *api_sock;
-};
-
-/* Who can't be seen is not there, for a search; but it has not looked when it is we who lacked
- * something. 1, 0 or -errno. */
-static int fits(pid_t pid, const struct wanted *w)
-{
-    int r = w->fits(pid, w);
-
-    return r < 0 && !is_shortage(r) ? 0 : r;
-}
-
-/* Holds the process with the number if it fits, and may have started after the newest so far: 1; 0; or
- * -errno. */
-static int hold_newer(pid_t pid, const struct wanted *w, uint64_t *newest_start, int *newest)
-{
-    cleanup_fd int pidfd = -EBADF;
-    struct proc_stat now;
-    int r = fits(pid, w);
-
-    if (r <= 0)
-        return r;
-    pidfd = pidfd_open_number(pid);
-    if (pidfd < 0)
-        return life_of(pidfd) == LIFE_DEAD ? 0 : pidfd;
-    /* Again, now that it is held, and it was alive after that: it was this one. */
-    r = fits(pid, w);
-    if (r > 0) {
-        r = proc_read_stat(pid, &now);
-        r = is_shortage(r) ? r : r == 0;
-    }
-    if (r <= 0 || pidfd_is_dead(pidfd) || (*newest >= 0 && now.start_time < *newest_start))
-        return r < 0 ? r : 0;
-    close_fd(newest);
-    *newest = take_fd(&pidfd);
-    *newest_start = now.start_time;
-    return 1;
-}
-
-/* The newest process that fits: 1; 0: none; or a code. */
-static int open_newest(const struct wanted *w, const char *op, fcproc_process **ret,
-                       fcproc_error *err)
-{
-    cleanup_fd int newest = -EBADF;
-    uint64_t newest_start = 0;
-    pid_t newest_pid = 0;
-    struct dirent *entry;
-    int r = proc_check_ours(op, err);
-    DIR *proc;
-
-    if (r < 0)
-        return r;
-    proc = opendir("/proc");
-    r = proc ? 0 : -errno;
-    while (r >= 0 && (errno = 0, entry = readdir(proc))) {
-        pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
-
-        r = pid > 0 ? hold_newer(pid, w, &newest_start, &newest) : 0;
-        if (r > 0)
-            newest_pid = pid;
-    }
-    if (r >= 0)
-        r = -errno; /* readdir's */
-    if (proc)
-        (void)closedir(proc);
-    if (r < 0)
-        return error_errno(err, op, -r, "can't look for it in /proc");
-    if (newest < 0)
-        return 0;
-    r = process_new(newest_pid, take_fd(&newest), false, ret, err);
-    return r < 0 ? r : 1;
-}
-
-static int has_api_sock(pid_t pid, const struct wanted *w)
-{
-    int r = number_matches(pid, &w->st, w->exe_name, w->api_sock, NULL);
-
-    return r < 0 ? r : r == FCPROC_MATCH_YES;
-}
-
-FCPROC_API int fcproc_process_open_api_sock(const char *exe, const char *api_sock,
-                                            fcproc_process **ret, fcproc_error *err)
-{
-    static const char op[] = "process.find";
-    struct wanted w = { .fits = has_api_sock, .exe_name = base_name(exe), .api_sock = api_sock };
-    int r;
-
-    if (stat(exe, &w.st) < 0)
-        return error_errno(err, op, errno, "can't look at the binary %s", exe);
-    r = open_newest(&w, op, ret, err);
-    if (r == 0)
-        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                         "no process of %s has the API socket %s", exe, api_sock);
-    return r < 0 ? r : 0;
-}
-
-static int has_root(pid_t pid, const struct wanted *w)
-{
-    char link[32];
-    struct stat st;
-
-    (void)snprintf(link, sizeof(link), "/proc/%d/root", pid);
-    return stat(link, &st) < 0 ? -errno : same_file(&st, &w->st);
-}
-
-FCPROC_API int fcproc_process_open_root(const char *path, fcproc_process **ret, fcproc_error *err)
-{
-    static const char op[] = "process.find";
-    struct wanted w = { .fits = has_root };
-    struct stat own;
-    int r;
-
-    if (lstat(path, &w.st) < 0)
-        return error_errno(err, op, errno, "can't look at the root folder %s", path);
-    if (!S_ISDIR(w.st.st_mode))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, ENOTDIR, "%s is not a folder", path);
-    if (stat("/", &own) == 0 && same_file(&own, &w.st))
-        return error_set(err, FCPROC_ERR_INVALID, op, 0,
-                         "%s is our own root: that many processes have", path);
-    r = open_newest(&w, op, ret, err);
-    if (r == 0)
-        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                         "no process that this user may look at has its root at %s", path);
-    return r < 0 ? r : 0;
-}
-
-/* ---- where it is ---- */
-
-static int look_at_folder(const char *path, int flags, struct statx *ret)
-{
-    /* What a server does not answer for must not hold us up: a stranger's folder may be anywhere. */
-    return statx(AT_FDCWD, path, flags | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
-                 STATX_TYPE | STATX_INO, ret) < 0
-               ? -errno
-               : 0;
-}
-
-/* Is the process's "cwd" or "root" the folder? 1, 0, or -errno. */
-static int link_leads_to(pid_t pid, const char *what, const struct statx *folder)
-{
-    struct statx stx;
-    char link[32];
-    int r;
-
-    (void)snprintf(link, sizeof(link), "/proc/%d/%s", pid, what);
-    r = look_at_folder(link, 0, &stx);
-    if (r < 0)
-        return r;
-    return stx.stx_ino == folder->stx_ino && stx.stx_dev_major == folder->stx_dev_major &&
-           stx.stx_dev_minor == folder->stx_dev_minor;
-}
-
-FCPROC_API int fcproc_process_in_folder(const fcproc_process *p, const char *path, bool *ret,
-                                        fcproc_error *err)
-{
-    static const char op[] = "process.place";
-    pid_t pid = fcproc_process_pid(p);
-    struct proc_stat now;
-    struct statx folder;
-    int r = look_at_folder(path, AT_SYMLINK_NOFOLLOW, &folder);
-
-    *ret = false;
-    if (r == 0 && !S_ISDIR(folder.stx_mode))
-        r = -ENOTDIR;
-    if (r < 0)
-        return error_set(err, FCPROC_ERR_CONFLICT, op, -r, "can't tell whether pid %d is in %s: %s",
-                         pid, path,
-                         r == -ENOENT ? "there is no such folder any more"
-                                      : "it can't be looked at, or is no folder");
-    r = link_leads_to(pid, "cwd", &folder);
-    if (r == 0)
-        r = link_leads_to(pid, "root", &folder);
-    /* On its way out it has neither any more, and is still who it was. */
-    if (r == -ENOENT) {
-        r = proc_read_stat(pid, &now);
-        if (r == 0)
-            r = (now.flags & PROC_FLAG_EXITING) != 0;
-    }
-    /* What was read was p's only if p still has the number now. */
-    if (pidfd_is_dead(fcproc_process_pidfd(p)))
-        return 0;
-    r = life_of_held(fcproc_process_pidfd(p), r);
-    if (r < 0)
-        return error_errno(err, op, -r, "can't see in which folder pid %d is (CAP_SYS_PTRACE)",
-                           pid);
-    *ret = r > 0;
+        return error_about(err, pid, error_errno(err, op, -r, "can't identify pid %d", pid));
+    id.inode = pidfd_inode(fcproc_process_pidfd(p));
+    id.pid_ns = own_namespace("pid");
+    id.time_ns = own_namespace("time");
+    *ret = id;
     return 0;
 }

@@ -180,6 +180,12 @@ int process_reap(fcproc_process *p);
  * was given up at *patience_ns, which stays with the operation and is 0 at first. */
 int process_collect(fcproc_process *p, unsigned without, fcproc_op *op, int64_t *patience_ns);
 struct fcproc_exit process_exit(const fcproc_process *p);
+/* It is the one that was written down, not just who has its number. */
+void process_set_recorded(fcproc_process *p);
+/* 0: /proc tells. */
+uint64_t process_start_time(const fcproc_process *p);
+/* Dead, and what has its number now may be another? */
+bool process_has_lost_its_number(const fcproc_process *p);
 /* SIGKILL if it still runs, and have it reaped without waiting here. Consumes the reference. */
 void process_abandon(fcproc_process *p);
 bool pidfd_is_dead(int pidfd);

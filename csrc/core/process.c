@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * A process held by its pidfd: identity, signals, the wait for its end and its exit status.
+ * A process held by its pidfd: signals, the wait for its end and its exit status.
  * A number is never signalled; it is opened, verified while the pidfd is held, then used.
  */
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -121,94 +118,6 @@ FCPROC_API int fcproc_process_open(pid_t pid, fcproc_process **ret, fcproc_error
     return process_new(pid, fd, false, ret, err);
 }
 
-/* On pidfs a pidfd's inode is the process's own; before, all pidfds shared one. */
-static uint64_t pidfd_inode(int pidfd)
-{
-    struct statfs fs;
-    struct stat st;
-
-    if (fstatfs(pidfd, &fs) < 0 || fs.f_type != 0x50494446 /* PID_FS_MAGIC */ ||
-        fstat(pidfd, &st) < 0)
-        return 0;
-    /* A counter from the boot on. What JSON would round is not told. */
-    return st.st_ino < UINT64_C(1) << 53 ? st.st_ino : 0;
-}
-
-/* The namespace ("pid") that our own numbers hold in; 0: not known. */
-static uint64_t own_namespace(const char *name)
-{
-    char path[32];
-    struct stat st;
-
-    (void)snprintf(path, sizeof(path), "/proc/self/ns/%s", name);
-    return stat(path, &st) < 0 ? 0 : st.st_ino;
-}
-
-static int of_another_namespace(const struct fcproc_identity *id, const char *what,
-                                fcproc_error *err)
-{
-    return error_about(
-        err, id->pid,
-        error_set(err, FCPROC_ERR_UNSUPPORTED, "process.open", 0,
-                  "pid %d was noted down in another %s namespace, and can't be told from here",
-                  id->pid, what));
-}
-
-/* 1: p is the one that is named; 0: another has its number; or a code. */
-static int is_named_by(const struct fcproc_identity *id, fcproc_process *p, fcproc_error *err)
-{
-    uint64_t inode = pidfd_inode(p->pidfd);
-    struct fcproc_identity now;
-    int r;
-
-    if (inode && id->inode)
-        return inode == id->inode;
-    if (id->time_ns && id->time_ns != own_namespace("time"))
-        return of_another_namespace(id, "time", err);
-    r = fcproc_process_identity(p, &now, err);
-    return r < 0 ? r : now.start_time == id->start_time;
-}
-
-FCPROC_API int fcproc_process_open_identity(const struct fcproc_identity *id, fcproc_process **ret,
-                                            fcproc_error *err)
-{
-    static const char op[] = "process.open";
-    fcproc_process *p = NULL;
-    char boot_id[37];
-    int r = proc_read_boot_id(boot_id);
-
-    if (r < 0)
-        return error_about(err, id->pid, error_errno(err, op, -r, "can't tell which boot this is"));
-    if (strcmp(boot_id, id->boot_id) != 0)
-        return error_about(err, id->pid,
-                           error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                                     "pid %d is of another boot: the recorded one is gone",
-                                     id->pid));
-    if (id->pid_ns && id->pid_ns != own_namespace("pid"))
-        return of_another_namespace(id, "PID", err);
-    r = fcproc_process_open(id->pid, &p, err);
-    if (r < 0)
-        return r;
-    r = is_named_by(id, p, err);
-    if (r == 0)
-        r = error_about(err, id->pid,
-                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                                  "pid %d is another process now: the recorded one is gone",
-                                  id->pid));
-    /* Dead and not reaped, it has its number yet. */
-    if (r > 0 && !fcproc_process_alive(p))
-        r = error_about(err, id->pid,
-                        error_set(err, FCPROC_ERR_NOT_FOUND, op, ESRCH,
-                                  "pid %d, which was recorded, has ended", id->pid));
-    if (r < 0) {
-        fcproc_process_close(p);
-        return r;
-    }
-    p->recorded = true;
-    *ret = p;
-    return 0;
-}
-
 FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p)
 {
     return p->pid;
@@ -217,6 +126,16 @@ FCPROC_API pid_t fcproc_process_pid(const fcproc_process *p)
 FCPROC_API int fcproc_process_pidfd(const fcproc_process *p)
 {
     return p->pidfd;
+}
+
+void process_set_recorded(fcproc_process *p)
+{
+    p->recorded = true;
+}
+
+uint64_t process_start_time(const fcproc_process *p)
+{
+    return p->start_time;
 }
 
 FCPROC_API bool fcproc_process_is_recorded(const fcproc_process *p)
@@ -229,44 +148,14 @@ FCPROC_API bool fcproc_process_alive(const fcproc_process *p)
     return !pidfd_is_dead(p->pidfd);
 }
 
-/* Dead, and what has its number now may be another: a child of ours keeps it until it is reaped, be it
- * by us or by somebody else in this process. */
-static bool has_lost_its_number(const fcproc_process *p)
+/* A child of ours keeps it until it is reaped, be it by us or by somebody else in this process. */
+bool process_has_lost_its_number(const fcproc_process *p)
 {
     struct fcproc_exit unused;
 
     if (!pidfd_is_dead(p->pidfd))
         return false;
     return !p->child || p->ended || pidfd_wait(p->pidfd, false, &unused) < 0;
-}
-
-FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity *ret,
-                                       fcproc_error *err)
-{
-    static const char op[] = "process.identity";
-    struct proc_stat st;
-    struct fcproc_identity id = { .pid = p->pid, .start_time = p->start_time };
-    int r = 0;
-
-    if (!p->start_time) {
-        r = proc_check_ours(op, err);
-        if (r < 0)
-            return error_about(err, p->pid, r);
-        r = proc_read_stat(p->pid, &st);
-        id.start_time = r == 0 ? st.start_time : 0;
-    }
-    if (r == 0)
-        r = proc_read_boot_id(id.boot_id);
-    if (has_lost_its_number(p))
-        r = -ESRCH;
-    r = life_of_held(p->pidfd, r);
-    if (r < 0)
-        return error_about(err, p->pid, error_errno(err, op, -r, "can't identify pid %d", p->pid));
-    id.inode = pidfd_inode(p->pidfd);
-    id.pid_ns = own_namespace("pid");
-    id.time_ns = own_namespace("time");
-    *ret = id;
-    return 0;
 }
 
 FCPROC_API int fcproc_process_signal(fcproc_process *p, int sig, fcproc_error *err)
