@@ -2,6 +2,10 @@
  *
  * rtnetlink over libnl-3. libnl maps errno to fewer codes of its own and drops the extended
  * acknowledgement; an error callback keeps both.
+ *
+ * The messages are built with libnl-3's nlmsg_* and nla_* calls. libnl-route-3 would add objects
+ * to fill for each, has no setter for half of what is asked of it (isolated, filtered dumps,
+ * delete by group), and reads links through a cache; so it is not needed.
  */
 #include <fcntl.h>
 #include <linux/netlink.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * One rtnetlink socket and the exchange over it, for link.c, tap.c and removal.c.
+ * One rtnetlink socket and the exchange over it, for the files about links.
  */
 #ifndef FCPROC_NETLINK_H
 #define FCPROC_NETLINK_H

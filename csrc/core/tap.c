@@ -4,8 +4,6 @@
  * long as our descriptor until it bears its alias; then it is made to last, which a failure takes back.
  * A crash in between leaves an idle TAP that tells whose it is.
  */
-#include <fcntl.h>
-#include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <stdio.h>
@@ -15,46 +13,6 @@
 
 enum { DEFAULT_MTU = 1500, DEFAULT_QUEUE_LENGTH = 1000 };
 enum { LEAST_IPV6_MTU = 1280 }; /* below it a link has no IPv6 at all */
-
-/* ---- holding ---- */
-
-/* The namespace is that of whoever opens the device. */
-static int open_tun(fcproc_net *net)
-{
-    int fd = net->tuns < 0 ? -EPIPE : inside_take(net->tuns);
-
-    if (net->place.user_fd < 0)
-        return tun_open(&net->place);
-    if (fd != -EPIPE)
-        return fd;
-    close_fd(&net->tuns);
-    net->tuns = inside_start(&net->place, (const char *const[]){ "tun", TUNS_AT_ONCE, NULL });
-    return net->tuns < 0 ? net->tuns : inside_take(net->tuns);
-}
-
-int tap_hold(fcproc_net *net, const char *name, enum tap_hold how)
-{
-    struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
-    cleanup_fd int fd = open_tun(net);
-
-    if (fd < 0)
-        return fd;
-    if (how == TAP_CREATE)
-        request.ifr_flags |= (short)IFF_TUN_EXCL;
-    (void)snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
-    if (ioctl(fd, TUNSETIFF, &request) < 0)
-        return errno == EINVAL ? -EEXIST : -errno;
-    if (how == TAP_EXISTING) {
-        /* What is not persistent did not exist: this very call has made it. */
-        if (ioctl(fd, TUNGETIFF, &request) < 0)
-            return -errno;
-        if (!((unsigned short)request.ifr_flags & IFF_PERSIST))
-            return -ENODEV;
-    }
-    return take_fd(&fd);
-}
-
-/* ---- creating ---- */
 
 /* Stable, so that a TAP made again is the same to its neighbours, and ours, so that udev's
  * MACAddressPolicy leaves it alone. FNV-1a. */
@@ -455,81 +413,5 @@ FCPROC_API int fcproc_tap_create(fcproc_net *net, const struct fcproc_tap *spec,
     info.created = job.created;
     memcpy(info.mac, job.mac, FCPROC_MAC_LEN);
     *ret = info;
-    return 0;
-}
-
-/* ---- listing ---- */
-
-struct tap_listing {
-    struct fcproc_tap_info *taps;
-    size_t n, room;
-    int master;
-};
-
-static int list_one(const struct nlmsghdr *message, void *arg)
-{
-    struct tap_listing *list = arg;
-    struct link_info link;
-    struct fcproc_tap_info *tap;
-
-    if (link_parse(message, &link) < 0 || (list->master && link.master != list->master) ||
-        !link_is_tap(&link))
-        return 0;
-    if (list->n == list->room) {
-        size_t room = list->room ? list->room * 2 : 64;
-        struct fcproc_tap_info *bigger = realloc(list->taps, room * sizeof(*bigger));
-
-        if (!bigger)
-            return -ENOMEM;
-        list->taps = bigger;
-        list->room = room;
-    }
-    tap = &list->taps[list->n++];
-    *tap = (struct fcproc_tap_info){ .ifindex = link.ifindex,
-                                     .mtu = link.mtu,
-                                     .uid = link.uid,
-                                     .gid = link.gid,
-                                     .up = (link.flags & IFF_UP) != 0,
-                                     .isolated = link.isolated,
-                                     .in_use = link.carrier,
-                                     .master = link.master };
-    memcpy(tap->name, link.name, sizeof(tap->name));
-    memcpy(tap->mac, link.mac, sizeof(tap->mac));
-    memcpy(tap->alias, link.alias, sizeof(tap->alias));
-    return 0;
-}
-
-FCPROC_API int fcproc_tap_list(fcproc_net *net, const char *bridge, fcproc_ctx *ctx,
-                               struct fcproc_tap_info **ret, size_t *ret_n, fcproc_error *err)
-{
-    static const char op[] = "tap.list";
-    struct tap_listing list = { 0 };
-    struct link_info link = { 0 };
-    int r = check_maker(net->pid, op, err);
-
-    if (r == 0)
-        r = fcproc_ctx_status(ctx, err);
-    if (r < 0)
-        return r;
-    if (bridge)
-        r = link_get(net, bridge, &link);
-    if (r == 0 && bridge && !link_is_bridge(&link))
-        return error_set(err, FCPROC_ERR_CONFLICT, op, 0, "%s is no bridge", bridge);
-    if (r == 0) {
-        list.master = link.ifindex;
-        do {
-            list.n = 0;
-            r = link_each(net, link.ifindex, list_one, &list);
-        } while (r == -EAGAIN);
-    } else if (r == -ENODEV) {
-        r = 0;
-    }
-    if (r < 0) {
-        free(list.taps);
-        return netlink_error(err, op, r, NULL, "can't list the TAPs of %s",
-                             bridge ? bridge : "the network namespace");
-    }
-    *ret = list.taps;
-    *ret_n = list.n;
     return 0;
 }
