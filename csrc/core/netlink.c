@@ -157,7 +157,7 @@ int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each,
 {
     struct exchange x = { .each = each, .arg = arg, .text = text, .size = size };
     struct nl_cb *cb;
-    int r;
+    int r, why;
 
     if (text)
         text[0] = '\0';
@@ -178,13 +178,14 @@ int netlink_exchange(fcproc_net *net, struct nl_msg *message, netlink_each each,
     nlmsg_free(message);
     while (r >= 0 && !x.finished)
         r = nl_recvmsgs(net->socket, cb);
+    why = errno;
     nl_cb_put(cb);
     if (r < 0 && r != -NLE_DUMP_INTR)
         netlink_drain(net->socket);
     if (r == -NLE_DUMP_INTR) /* links came or went meanwhile: the caller looks again */
         x.result = -EAGAIN;
     else if (r < 0 && x.result == 0)
-        x.result = errno ? -errno : -ENOMEM;
+        x.result = why ? -why : -ENOMEM;
     return x.result;
 }
 

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT
  *
- * What only the core sees: the parsers of /proc, the code for each errno, times, socket paths.
+ * What only the core sees: the parsers of /proc, the code for each errno, times, socket paths, and
+ * netlink where it fails.
  * core-test FOLDER [ARGUMENT...]: FOLDER is root's alone; ARGUMENTs make the command line long.
  * Prints what is wrong, or "ok".
  */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "../../csrc/core/private.h"
@@ -361,6 +366,54 @@ static void tells_a_refusal(const char *folder)
     CHECK(seteuid(0) == 0 && setegid(0) == 0);
 }
 
+/* In this thread the system call fails from now on. */
+static bool forbid(long number, int sys_errno)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)sys_errno),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { .len = ELEMENTS(code), .filter = code };
+
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void *ask_in_vain(void *number)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    struct fcproc_tap_info *taps = NULL;
+    fcproc_net *net = NULL;
+    size_t n;
+
+    CHECK(fcproc_net_open(NULL, &net, &err) == 0);
+    CHECK(forbid(*(const long *)number, ENOBUFS));
+    CHECK(fcproc_link_exists(net, "lo", &err) == FCPROC_ERR_SYSTEM && err.sys_errno == ENOBUFS);
+    /* Which looks again when links came or went meanwhile, and for nothing else. */
+    CHECK(fcproc_tap_list(net, NULL, NULL, &taps, &n, &err) == FCPROC_ERR_SYSTEM &&
+          err.sys_errno == ENOBUFS);
+    fcproc_net_close(net);
+    return NULL;
+}
+
+/* An exchange that breaks off says why, and ends. */
+static void tells_why_netlink_failed(void)
+{
+    static const long numbers[] = { SYS_sendmsg, SYS_recvmsg };
+
+    (void)alarm(20);
+    for (size_t i = 0; i < ELEMENTS(numbers); i++) {
+        pthread_t thread;
+        long number = numbers[i];
+
+        CHECK(pthread_create(&thread, NULL, ask_in_vain, &number) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+    }
+    (void)alarm(0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -379,6 +432,7 @@ int main(int argc, char **argv)
     counts_time();
     splits_paths(argv[1]);
     tells_a_refusal(argv[1]);
+    tells_why_netlink_failed();
     if (failures)
         return 1;
     printf("ok\n");
