@@ -207,9 +207,9 @@ static int kill_batch(const struct cgroup *g, const pid_t *pids, size_t n)
     int r = 0;
 
     for (size_t i = 0; i < n; i++) {
-        fds[i] = pids[i] > 0 ? (int)syscall(SYS_pidfd_open, pids[i], 0) : -EBADF;
-        if (fds[i] < 0 && (errno == EMFILE || errno == ENFILE) && i == 0)
-            r = -errno;
+        fds[i] = pids[i] > 0 ? pidfd_open_number(pids[i]) : -EBADF;
+        if (i == 0 && is_shortage(fds[i]))
+            r = fds[i];
     }
     if (r == 0)
         r = members_read(g, &again);

@@ -88,28 +88,13 @@ static int temporary_name(const char *path, char buf[PATH_MAX])
     return n >= PATH_MAX ? -ENAMETOOLONG : 0;
 }
 
-static int write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 /* All of a new file, by its descriptor: whatever has its name by now. It is its owner's and has the
  * mode then, whatever the umask has taken from it. */
 static int write_and_close(int *fd, const char *data, size_t len, mode_t mode, int64_t uid,
                            int64_t gid, struct fcproc_file_id *ret_id)
 {
     struct stat st;
-    int r = write_all(*fd, data, len);
+    int r = file_write_all(*fd, data, len);
 
     if (r == 0)
         r = file_give(*fd, uid, gid);

@@ -39,6 +39,8 @@ int file_open_source(const char *op, const char *from, const struct fcproc_expec
                      fcproc_error *err);
 /* open(2) with this user's and group's rights alone. The descriptor, or -errno. */
 int open_as(const char *path, int flags, uid_t uid, gid_t gid);
+/* 0 or -errno. */
+int file_write_all(int fd, const char *data, size_t len);
 /* Gives a new file away (-1: it stays the caller's). Before its mode is set: chown(2) changes that.
  * 0 or -errno. */
 int file_give(int fd, int64_t uid, int64_t gid);

@@ -94,6 +94,21 @@ int file_set_mode(int fd, mode_t mode)
     return chmod(by_fd, mode) < 0 ? -errno : 0;
 }
 
+int file_write_all(int fd, const char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        data += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
 int file_give(int fd, int64_t uid, int64_t gid)
 {
     return (uid >= 0 || gid >= 0) && fchown(fd, (uid_t)uid, (gid_t)gid) < 0 ? -errno : 0;

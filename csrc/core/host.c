@@ -15,7 +15,7 @@
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 
-#include "private.h"
+#include "file.h"
 
 enum { CLONED_BYTES = 64 * 1024 }; /* more than a file system keeps inside an inode */
 
@@ -119,21 +119,6 @@ static int nameless_file(const char *folder)
     return take_fd(&fd);
 }
 
-static int write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n > 0) {
-            data += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 FCPROC_API int fcproc_reflink_check(const char *folder, fcproc_error *err)
 {
     static const char op[] = "reflink.check";
@@ -144,7 +129,7 @@ FCPROC_API int fcproc_reflink_check(const char *folder, fcproc_error *err)
 
     if (to < 0)
         return error_errno(err, op, -to, "can't make a file in %s", folder);
-    r = write_all(from, data, sizeof(data));
+    r = file_write_all(from, data, sizeof(data));
     if (r < 0)
         return error_errno(err, op, -r, "can't write a file in %s", folder);
     if (ioctl(to, FICLONE, from) == 0)

@@ -27,7 +27,7 @@ static int access_run(void *arg)
         return -errno;
     if (a->set >= 0) {
         n = snprintf(text, sizeof(text), "%d\n", a->set);
-        return write(fd, text, (size_t)n) == n ? 0 : -errno;
+        return write(fd, text, (size_t)n) < 0 ? -errno : 0; /* all of it or nothing */
     }
     n = read(fd, text, sizeof(text) - 1);
     if (n < 0)
