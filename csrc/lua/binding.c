@@ -59,6 +59,15 @@ void bind_set_integer(lua_State *L, const char *name, lua_Integer value)
     lua_setfield(L, -2, name);
 }
 
+void *bind_take(lua_State *L, const char *type)
+{
+    struct bind_handle *h = luaL_checkudata(L, 1, type);
+    void *object = h->object;
+
+    h->object = NULL;
+    return object;
+}
+
 void *bind_opt(lua_State *L, int index, const char *type)
 {
     return lua_isnoneornil(L, index) ? NULL : bind_check(L, index, type);

@@ -56,7 +56,8 @@ enum { BIND_MOST_MODE = 07777 };
 int bind_check_int(lua_State *L, int index);       /* what fits an int: never cut */
 int bind_opt_int(lua_State *L, int index, int missing);
 pid_t bind_check_pid(lua_State *L, int index);
-int64_t bind_opt_id(lua_State *L, int index); /* a user or group number; nil is -1 */
+int64_t bind_opt_id(lua_State *L, int index);     /* a user or group number; nil is -1 */
+int64_t bind_check_size(lua_State *L, int index); /* of a file, in bytes */
 mode_t bind_check_mode(lua_State *L, int index);
 unsigned bind_without(lua_State *L, int index); /* bits of fcproc_without; nil is 0 */
 /* Seconds to milliseconds, rounded up; nil is -1 (no limit). */

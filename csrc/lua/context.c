@@ -20,11 +20,7 @@ fcproc_ctx *bind_ctx(lua_State *L, int index)
 
 static int l_context_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_CONTEXT);
-    fcproc_ctx *ctx = h->object;
-
-    h->object = NULL;
-    fcproc_ctx_unref(ctx);
+    fcproc_ctx_unref(bind_take(L, TYPE_CONTEXT));
     return 0;
 }
 

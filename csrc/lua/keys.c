@@ -47,11 +47,7 @@ static int l_keys_copy_op(lua_State *L)
 
 static int l_keys_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_KEYS);
-    fcproc_keys *k = h->object;
-
-    h->object = NULL;
-    fcproc_keys_close(k);
+    fcproc_keys_close(bind_take(L, TYPE_KEYS));
     return 0;
 }
 

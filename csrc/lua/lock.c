@@ -6,11 +6,7 @@
 
 static int l_lock_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_LOCK);
-    fcproc_lock *lock = h->object;
-
-    h->object = NULL;
-    fcproc_lock_close(lock);
+    fcproc_lock_close(bind_take(L, TYPE_LOCK));
     return 0;
 }
 
@@ -18,11 +14,9 @@ static int l_lock_close(lua_State *L)
 static int l_lock_remove(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
-    fcproc_lock *lock = bind_check(L, 1, TYPE_LOCK);
-    struct bind_handle *h = lua_touserdata(L, 1);
 
-    h->object = NULL;
-    if (fcproc_lock_remove(lock, &err) < 0) {
+    bind_check(L, 1, TYPE_LOCK);
+    if (fcproc_lock_remove(bind_take(L, TYPE_LOCK), &err) < 0) {
         bind_fail(L, &err);
         lua_getiuservalue(L, 1, 1);
         lua_setfield(L, -2, "path");

@@ -6,11 +6,7 @@
 
 static int l_netns_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_NETNS);
-    fcproc_netns *ns = h->object;
-
-    h->object = NULL;
-    fcproc_netns_close(ns);
+    fcproc_netns_close(bind_take(L, TYPE_NETNS));
     return 0;
 }
 

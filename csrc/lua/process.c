@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Processes and network namespaces in Lua.
+ * Processes in Lua.
  */
 #include "binding.h"
 
@@ -15,11 +15,7 @@ void bind_push_exit(lua_State *L, struct fcproc_exit e)
 
 static int l_process_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_PROCESS);
-    fcproc_process *p = h->object;
-
-    h->object = NULL;
-    fcproc_process_close(p);
+    fcproc_process_close(bind_take(L, TYPE_PROCESS));
     return 0;
 }
 

@@ -29,6 +29,9 @@ void bind_push_error(lua_State *L, const fcproc_error *err);
 struct bind_handle *bind_new(lua_State *L, const char *type);
 /* The object of a handle; raises when it is closed or of another type. */
 void *bind_check(lua_State *L, int index, const char *type);
+/* The object of the handle that is the first argument, which is closed from now on; NULL: it was. May
+ * raise. */
+void *bind_take(lua_State *L, const char *type);
 /* NULL for nil or none. May raise. */
 void *bind_opt(lua_State *L, int index, const char *type);
 /* Makes a type with a __gc and __close that call l_close, and methods, "close" among them. [-0, +0, m] */
