@@ -97,6 +97,8 @@ static int address_find(fcproc_net *net, struct address_search *s)
 
 /* ---- bridges ---- */
 
+static const char op_ensure[] = "bridge.ensure";
+
 static int bridge_add(fcproc_net *net, const char *name, char *text)
 {
     struct nl_msg *m;
@@ -157,17 +159,15 @@ enum address_answer { ADDRESS_THERE = 0, ADDRESS_ADDED = 1, BRIDGE_VANISHED = 2 
 static int bridge_address(fcproc_net *net, const struct fcproc_bridge *spec, int ifindex,
                           bool just_made, fcproc_error *err)
 {
-    static const char op[] = "bridge.ensure";
     struct address wanted;
     struct address_search s = { .ifindex = ifindex, .prefix = spec->prefix, .wanted = &wanted };
     char text[NETLINK_TEXT];
     int r;
 
-    if (parse_address(spec->address, &wanted) < 0)
-        return fcproc_check_address(spec->address, err);
+    (void)parse_address(spec->address, &wanted); /* check_bridge's */
     r = just_made ? 0 : address_find(net, &s);
     if (r < 0)
-        return netlink_error(err, op, r, NULL, "can't list the addresses of %s", spec->name);
+        return netlink_error(err, op_ensure, r, NULL, "can't list the addresses of %s", spec->name);
     if (s.found)
         return ADDRESS_THERE;
     r = netlink_exchange(net,
@@ -177,19 +177,17 @@ static int bridge_address(fcproc_net *net, const struct fcproc_bridge *spec, int
         r = address_find(net, &s);
         if (r == 0 && s.found)
             return ADDRESS_THERE;
-        return error_set(err, FCPROC_ERR_CONFLICT, op, EEXIST,
+        return error_set(err, FCPROC_ERR_CONFLICT, op_ensure, EEXIST,
                          "%s has the address %s with another prefix than /%d", spec->name,
                          spec->address, spec->prefix);
     }
     if (r == -ENODEV)
         return BRIDGE_VANISHED;
     if (r < 0)
-        return netlink_error(err, op, r, text, "can't add %s/%d to the bridge %s", spec->address,
-                             spec->prefix, spec->name);
+        return netlink_error(err, op_ensure, r, text, "can't add %s/%d to the bridge %s",
+                             spec->address, spec->prefix, spec->name);
     return ADDRESS_ADDED;
 }
-
-static const char op_ensure[] = "bridge.ensure";
 
 /* The bridge, made when there is none. 1; 0: it vanished meanwhile; or a code. */
 static int bridge_find(fcproc_net *net, const struct fcproc_bridge *spec,
@@ -261,19 +259,36 @@ static int bridge_ensure_once(fcproc_net *net, const struct fcproc_bridge *spec,
     return 1;
 }
 
+/* Before anything is made. A prefix goes to the kernel as a byte, which would be cut. */
+static int check_bridge(const struct fcproc_bridge *spec, fcproc_error *err)
+{
+    struct address address;
+    int r = fcproc_check_ifname(spec->name, err);
+
+    if (r < 0 || !spec->address)
+        return r;
+    if (parse_address(spec->address, &address) < 0)
+        return fcproc_check_address(spec->address, err);
+    if (spec->prefix < 0 || spec->prefix > address.len * 8)
+        return error_set(err, FCPROC_ERR_INVALID, op_ensure, 0,
+                         "%s/%d can't be: the prefix of such an address has 0 to %d bits",
+                         spec->address, spec->prefix, address.len * 8);
+    return 0;
+}
+
 FCPROC_API int fcproc_bridge_ensure(fcproc_net *net, const struct fcproc_bridge *spec,
                                     fcproc_ctx *ctx, struct fcproc_bridge_info *ret,
                                     fcproc_error *err)
 {
     struct fcproc_bridge_info info = { 0 };
-    int r = check_maker(net->pid, "bridge.ensure", err);
+    int r = check_maker(net->pid, op_ensure, err);
 
     if (r == 0)
-        r = check_struct(spec, sizeof(*spec), "fcproc_bridge", "bridge.ensure", err);
+        r = check_struct(spec, sizeof(*spec), "fcproc_bridge", op_ensure, err);
     if (r == 0)
-        r = check_given(spec->name, "name of a bridge", "bridge.ensure", err);
+        r = check_given(spec->name, "name of a bridge", op_ensure, err);
     if (r == 0)
-        r = fcproc_check_ifname(spec->name, err);
+        r = check_bridge(spec, err);
     if (r < 0)
         return r;
     for (int tries = 0; tries < 10; tries++) {
@@ -284,6 +299,6 @@ FCPROC_API int fcproc_bridge_ensure(fcproc_net *net, const struct fcproc_bridge 
             return r < 0 ? r : 0;
         }
     }
-    return error_set(err, FCPROC_ERR_BUSY, "bridge.ensure", 0,
+    return error_set(err, FCPROC_ERR_BUSY, op_ensure, 0,
                      "the bridge %s was removed again and again while it was set up", spec->name);
 }

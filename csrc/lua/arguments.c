@@ -54,6 +54,14 @@ int64_t bind_opt_id(lua_State *L, int index)
     return id;
 }
 
+int64_t bind_check_size(lua_State *L, int index)
+{
+    lua_Integer size = luaL_checkinteger(L, index);
+
+    luaL_argcheck(L, size >= 0, index, "a size must be 0 bytes or more");
+    return size;
+}
+
 mode_t bind_check_mode(lua_State *L, int index)
 {
     lua_Integer mode = luaL_checkinteger(L, index);

@@ -23,8 +23,7 @@ static int l_capper_add(lua_State *L)
     fcproc_error err = FCPROC_ERROR_INIT;
     fcproc_capper *c = bind_check(L, 1, TYPE_CAPPER);
     const char *path = bind_check_string(L, 2);
-
-    int64_t most = luaL_checkinteger(L, 3);
+    int64_t most = bind_check_size(L, 3);
     struct fcproc_expected room;
 
     if (fcproc_capper_add(c, path, bind_expected(L, 4, &room), most, &err) < 0)
@@ -42,11 +41,7 @@ static int l_capper_remove(lua_State *L)
 
 static int l_capper_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_CAPPER);
-    fcproc_capper *c = h->object;
-
-    h->object = NULL;
-    fcproc_capper_close(c);
+    fcproc_capper_close(bind_take(L, TYPE_CAPPER));
     return 0;
 }
 

@@ -6,11 +6,7 @@
 
 static int l_client_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_CLIENT);
-    fcproc_client *client = h->object;
-
-    h->object = NULL;
-    fcproc_client_close(client);
+    fcproc_client_close(bind_take(L, TYPE_CLIENT));
     return 0;
 }
 
@@ -91,20 +87,17 @@ static int l_request_all(lua_State *L)
     const char *body = luaL_optlstring(L, 5, NULL, &len);
     int64_t each_ms = bind_timeout_ms(L, 6);
     fcproc_ctx *ctx = bind_ctx(L, 7);
-    const char **paths;
+    const char *const *paths;
     fcproc_process **processes;
 
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
-    n = lua_rawlen(L, 1);
-    paths = lua_newuserdatauv(L, n * (sizeof(*paths) + sizeof(*processes)) + 1, 0);
-    processes = (fcproc_process **)(void *)(paths + n);
-    for (size_t i = 0; i < n; i++) { /* the tables hold them */
-        lua_rawgeti(L, 1, (lua_Integer)i + 1);
+    paths = bind_string_list(L, 1, "paths", &n);
+    processes = lua_newuserdatauv(L, n * sizeof(*processes) + 1, 0);
+    for (size_t i = 0; i < n; i++) { /* the table holds them */
         lua_rawgeti(L, 2, (lua_Integer)i + 1);
-        paths[i] = bind_check_string(L, -2);
         processes[i] = bind_opt(L, -1, TYPE_PROCESS);
-        lua_pop(L, 2);
+        lua_pop(L, 1);
     }
     if (fcproc_request_all(paths, processes, n, method, target, body, len, each_ms, ctx, &b->op,
                            &err) < 0)

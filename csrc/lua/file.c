@@ -261,12 +261,11 @@ static int l_punch_file(lua_State *L)
 {
     fcproc_error err = FCPROC_ERROR_INIT;
     const char *path = bind_check_string(L, 1);
-    lua_Integer most = luaL_checkinteger(L, 2);
+    int64_t most = bind_check_size(L, 2);
     struct fcproc_expected room;
     const struct fcproc_expected *expected = bind_expected(L, 3, &room);
     int64_t freed = 0;
 
-    luaL_argcheck(L, most >= 0, 2, "a size must be 0 bytes or more");
     if (fcproc_file_punch(path, expected, most, &freed, &err) < 0)
         return bind_fail_at(L, &err, 1);
     lua_pushinteger(L, freed);

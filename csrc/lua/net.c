@@ -2,7 +2,9 @@
  *
  * Bridges and TAPs in Lua.
  */
+#include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -10,11 +12,7 @@
 
 static int l_net_close(lua_State *L)
 {
-    struct bind_handle *h = luaL_checkudata(L, 1, TYPE_NET);
-    fcproc_net *net = h->object;
-
-    h->object = NULL;
-    fcproc_net_close(net);
+    fcproc_net_close(bind_take(L, TYPE_NET));
     return 0;
 }
 
@@ -106,14 +104,12 @@ static int l_net_delete_bridge(lua_State *L)
 
 static bool parse_mac(const char *text, unsigned char mac[FCPROC_MAC_LEN])
 {
-    unsigned b[FCPROC_MAC_LEN];
-    char rest;
-
-    if (strlen(text) != 17 || sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3],
-                                     &b[4], &b[5], &rest) != FCPROC_MAC_LEN)
-        return false;
-    for (int i = 0; i < FCPROC_MAC_LEN; i++)
-        mac[i] = (unsigned char)b[i];
+    for (int i = 0; i < FCPROC_MAC_LEN; i++, text += 3) {
+        if (!isxdigit((unsigned char)text[0]) || !isxdigit((unsigned char)text[1]) ||
+            text[2] != (i + 1 < FCPROC_MAC_LEN ? ':' : '\0'))
+            return false;
+        mac[i] = (unsigned char)strtoul(text, NULL, 16);
+    }
     return true;
 }
 

@@ -91,6 +91,39 @@ describe("a number", function()
     must(process:wait(10))
     process:close()
   end)
+
+  it("of a prefix's bits is one of the address's, or refused before there is a bridge", function()
+    local netns <close> = must(fcproc.new_netns())
+    local net <close> = must(core.net(netns))
+    for address, prefixes in pairs{ ["10.0.0.1"] = { 33, 256 + 24, -1 }, ["fd00::1"] = { 129, 256 + 64 },
+      nowhere = { 24 } } do
+      for _, prefix in ipairs(prefixes) do
+        fails("invalid", net:ensure_bridge("br0", address, prefix))
+        assert.is_false(net:link_exists("br0"), address)
+      end
+    end
+  end)
+
+  it("of a file's bytes is not negative", function()
+    local capper <close> = must(core.capper())
+    raises("a size must be 0 bytes or more", capper.add, capper, "/none", -1)
+    raises("a size must be 0 bytes or more", core.punch_file, "/none", -1)
+  end)
+
+  it("of a MAC address is two hexadecimal digits", function()
+    local netns <close> = must(fcproc.new_netns())
+    local net <close> = must(core.net(netns))
+    for _, mac in ipairs{ "02:+a:00:00:00:01", "02:-1:00:00:00:01", "02: 1:00:00:00:01",
+      "02:0x:00:00:00:01", "02-00-00-00-00-01", "02:00:00:00:00:0g" } do
+      raises("is written aa:bb:cc:dd:ee:ff", net.create_tap, net, "tap0", nil, nil, nil, mac)
+    end
+    local tap = must(net:create_tap("tap0", nil, nil, nil, "02:0A:00:00:00:fF"))
+    assert.are.equal("02:0a:00:00:00:ff", tap.mac)
+  end)
+
+  it("is no path of a socket, for which a string would be made that nothing holds", function()
+    raises("paths[1] must be a string, not a number", core.request_all, { 1 }, {}, "GET", "/")
+  end)
 end)
 
 describe("a string with a zero byte", function()
