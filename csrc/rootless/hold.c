@@ -194,9 +194,11 @@ int hold_main(int argc, char **argv)
         open_at("/proc/%d/ns/user", member, USER_FD);
         open_at("/proc/%d/ns/net", member, NET_FD);
     }
-    if (argc > 3)
+    if (argc > 3) {
         uplink = start_uplink(argc - 3, argv + 3, member);
-    else if (member > 0)
+        if (uplink < 0)
+            fail("can't hold what gives the uplink");
+    } else if (member > 0)
         (void)kill(member, SIGKILL);
     /* From here on who ends needs nobody to wait for it. */
     (void)signal(SIGCHLD, SIG_IGN);

@@ -193,17 +193,17 @@ enum { SCOPE_SIGNAL = 1 << 1, MAKE_BLOCK = 1 << 11 };
  * read and write the user's other VMMs, which have no more rights than it. Whoever restricts himself by
  * Landlock traces nobody outside, whatever else the restriction is (from 5.13 on); before 6.12 there is none
  * for signals, so it is one of what nobody here may do anyway. What a kernel has not, Firecracker's own
- * filter forbids. */
+ * filter forbids; what it has, and fails at just then, is not left out. */
 static void keep_to_itself(void)
 {
     struct landlock_scope scope = { .scoped = SCOPE_SIGNAL }, older = { .fs = MAKE_BLOCK };
     int fd = (int)syscall(SYS_landlock_create_ruleset, &scope, sizeof(scope), 0);
 
-    if (fd < 0)
+    if (fd < 0 && errno == E2BIG)
         fd = (int)syscall(SYS_landlock_create_ruleset, &older, sizeof(older.fs), 0);
-    if (fd < 0)
+    if (fd < 0 && errno != ENOMEM && errno != EMFILE && errno != ENFILE)
         return;
-    if (syscall(SYS_landlock_restrict_self, fd, 0) < 0)
+    if (fd < 0 || syscall(SYS_landlock_restrict_self, fd, 0) < 0)
         fail("can't keep the jail's processes to themselves");
     (void)close(fd);
 }

@@ -93,11 +93,10 @@ static void open_port(struct port *port, struct in_addr guest, const char *text)
     int on = 1;
 
     port->udp = strncmp(text, "udp,", 4) == 0;
-    text += 4;
+    text += port->udp || strncmp(text, "tcp,", 4) == 0 ? 4 : strlen(text);
     len = strcspn(text, ",");
     (void)snprintf(address, sizeof(address), "%.*s", (int)len, text);
-    if ((!port->udp && strncmp(all, "tcp,", 4) != 0) ||
-        inet_pton(AF_INET, address, &outside.sin_addr) != 1 || text[len] != ',') {
+    if (inet_pton(AF_INET, address, &outside.sin_addr) != 1 || text[len] != ',') {
         errno = EINVAL;
         fail("'%s' is no port to be published", all);
     }

@@ -70,4 +70,24 @@ describe("a VMM that was broken into", function()
       check(not support.pings(manager.config.netns, victim:address()), "the bridge is not down")
     ]])
   end)
+
+  -- A kernel that has no Landlock leaves it to Firecracker's own filter; one that has it, and no memory for
+  -- it just then, would leave out a part of the jail that others count on.
+  it("is not started where the jail can't be made whole", function()
+    local LANDLOCK_CREATE_RULESET, ENOMEM, ENOSYS = 444, 12, 38
+    local function forbidding(errno)
+      return ("%s/forbid %d %d"):format(os.getenv("FCPROC_SPEC_BUILD"), LANDLOCK_CREATE_RULESET, errno)
+    end
+    rootless.run([[
+      local manager <close> = world()
+      local vm, err = fcproc.vm.launch(manager, { id = "open", network = true })
+      check(not vm and tostring(err):find("can't keep the jail's processes to themselves", 1, true), err)
+      equal(0, #manager:list_taps())
+    ]], forbidding(ENOMEM))
+    rootless.run([[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "older", network = true }))
+      check(vm:record().confined, "it is in no jail")
+    ]], forbidding(ENOSYS))
+  end)
 end)
