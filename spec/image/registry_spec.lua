@@ -50,20 +50,22 @@ http: { addr: "%s" }
     support.sh({ "skopeo", "copy", "--quiet", "--dest-tls-verify=false", ... }, { netns = world.netns })
   end
 
-  -- Pushes images of those names to layers, a letter each: { one = "ab" }. The letters' digests.
+  -- Pushes images of those names to layers, a letter each: { one = "ab" }. The letters' digests. Those of
+  -- one that is named raw are not packed.
   local function push_images(named)
     local layout, digests, list = images.layout(world.folder:file("layout")), {}, {}
     for name, letters in pairs(named) do
       local tars = {}
       for letter in letters:gmatch(".") do
         tars[#tars + 1] = images.tar{ { letter, data = letter:rep(5000) }, { "etc", kind = "dir" } }
-        digests[letter] = images.sha256(images.gzip(tars[#tars]))
+        digests[letter] = images.sha256(name == "raw" and tars[#tars] or images.gzip(tars[#tars]))
       end
-      list[#list + 1] = images.named(layout:image(tars, { gzip = true }), name)
+      list[#list + 1] = images.named(layout:image(tars, { gzip = name ~= "raw" }), name)
     end
     layout:write(list)
     for name in pairs(named) do
-      push("oci:" .. layout.path .. ":" .. name, "docker://" .. HOST .. "/" .. name .. ":1")
+      push("--preserve-digests", "oci:" .. layout.path .. ":" .. name,
+        "docker://" .. HOST .. "/" .. name .. ":1")
     end
     return digests
   end
@@ -170,7 +172,7 @@ http: { addr: "%s" }
 
   it("is downloaded into a store once, and of one that shares layers only the others", function()
     serve()
-    local digests = push_images{ one = "ab", two = "bc", three = "ac" }
+    local digests = push_images{ one = "ab", two = "bc", three = "ac", raw = "d" }
     local store, disk = world.folder:file("store"), world.folder:file("disk")
     build_of("one", disk, "--store", store) -- who names nothing makes no store
     assert.is_nil(core.stat(store))
@@ -191,7 +193,10 @@ http: { addr: "%s" }
     assert.is_true(#report.removed == 1 and report.bytes > 0)
     build_of("two", disk, "--store", store)
     assert_fetched("a2 b2 c2", digests)
-    assert.is_true(#cli.json(world, "image", "prune", "--all", "--store", store).removed == 5)
+    build_of("raw", disk, "--store", store)
+    build_of("raw", disk, "--store", store)
+    assert_fetched("a2 b2 c2 d1", digests)
+    assert.is_true(#cli.json(world, "image", "prune", "--all", "--store", store).removed == 6)
     assert.are.equal("", names("store/blobs/sha256"))
   end)
 

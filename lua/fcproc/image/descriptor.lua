@@ -24,6 +24,8 @@ M.MOST_JSON = 4 << 20 -- bytes: what registries take at most
 ---@field read fun(self: fcproc.ImageBlobs, path: string, most: integer): string?, fcproc.Error?
 ---@field place fun(self: fcproc.ImageBlobs, path: string): table?, fcproc.Error?
 ---@field close fun(self: fcproc.ImageBlobs)
+---@field mend (fun(digest: string?): boolean?, fcproc.Error?)?  fetches a damaged layer anew
+---@field notes string[]?  what was damaged
 
 ---What is not as it should be.
 ---@return nil
