@@ -56,7 +56,7 @@ function M.sweep(folder, store)
   end
 end
 
----A new one.
+---A new one. A sweep may meet it before it has its lock: then there is another.
 ---@param folder string
 ---@param store fcproc.ImageStore?  on the same file system
 ---@return fcproc.Download?
@@ -65,7 +65,8 @@ function M.new(folder, store)
   while true do
     local path = ("%s/%s%08x"):format(folder, PREFIX, math.random(0, 0xffffffff))
     local made, err = core.make_dir(path, PRIVATE)
-    if made == nil then return nil, err end
+    local swept = made == nil and err.code == "not_found" and core.stat(folder)
+    if made == nil and not swept then return nil, err end
     if made then
       local lock
       lock, err = core.lock_file(path .. "/" .. LOCK)
@@ -73,7 +74,7 @@ function M.new(folder, store)
         return setmetatable({ path = path, store = store, lock = lock, lent = {}, notes = {} }, Download)
       end
       core.remove_tree(path)
-      if err.code ~= "busy" and err.code ~= "not_found" then return nil, err end -- else a sweep met it
+      if err.code ~= "busy" and err.code ~= "not_found" then return nil, err end
     end
   end
 end

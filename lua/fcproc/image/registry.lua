@@ -68,10 +68,13 @@ local function store_of(opts)
   return nil, opts.store and err
 end
 
+-- In a store one at a time, and not while that is pruned: what is new has no lock yet.
 local function new_layout(store, opts)
   if store then
-    downloads.sweep(store:at("partial"), store)
-    local layout, err = downloads.new(store:at("partial"), store)
+    local layout, err = store:_with_tags(opts.ctx, function()
+      downloads.sweep(store:at("partial"), store)
+      return downloads.new(store:at("partial"), store)
+    end)
     if layout or opts.store then return layout, err end
   end
   downloads.sweep(opts.folder)
