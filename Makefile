@@ -77,7 +77,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	vm vm/boot vm/bytes vm/console vm/drives vm/ending vm/fleet vm/interfaces vm/jail vm/manifest vm/object vm/publish \
 	vm/recover vm/restore vm/rootless vm/schema vm/sizes vm/snapshot vm/spec vm/statefiles vm/stop vm/teardown \
 	image/descriptor image/docker image/download image/jobs image/layout image/oci image/output image/platform image/reference \
-	image/boot image/disk image/entry image/launch image/prune image/scratch image/size image/store \
+	image/boot image/disk image/entry image/launch image/making image/prune image/scratch image/size image/store \
 	image image/archive image/build image/edits image/inspect image/looks image/manifest image/registry \
 	image/source image/verify \
 	image/elf image/initrd image/kconfig image/kernel image/modinfo image/modules \
