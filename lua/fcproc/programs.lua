@@ -2,6 +2,7 @@
 -- those folders out on Debian.
 
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 
 local M = {}
 
@@ -20,6 +21,20 @@ function M.find(name)
     if path then return path, false end
   end
   return nil, err
+end
+
+---The same of one that is needed.
+---@param name string
+---@param op string
+---@param missing string  the message when it is not there, which says what installs it
+---@return string? path
+---@return fcproc.Error? err  ERR_NOT_FOUND; ERR_PERMISSION: it can't be executed
+function M.need(name, op, missing)
+  local path, err = M.find(name)
+  if path then return path end
+  ---@cast err fcproc.Error
+  if err.code ~= "not_found" then return nil, err end
+  return nil, errors.new{ code = "not_found", op = op, message = missing }
 end
 
 return M

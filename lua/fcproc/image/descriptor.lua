@@ -9,6 +9,7 @@ local json = require "fcproc.json"
 local M = {}
 
 M.MOST_JSON = 4 << 20 -- bytes: what registries take at most
+local MOST_LISTED = 20
 
 ---@class fcproc.ImageDescriptor
 ---@field media_type string
@@ -33,6 +34,17 @@ M.MOST_JSON = 4 << 20 -- bytes: what registries take at most
 function M.invalid(blobs, format, ...)
   return nil, errors.new{ code = "invalid", op = "image.oci",
     message = errors.quoted(("%s: %s"):format(blobs.name, format:format(...)), 500) }
+end
+
+---What there is, for a message: the first of them.
+---@param list any[]
+---@param describe fun(item: any, i: integer): string
+---@return string
+function M.listed(list, describe)
+  local texts = {}
+  for i = 1, math.min(#list, MOST_LISTED) do texts[i] = describe(list[i], i) end
+  if #list > MOST_LISTED then texts[MOST_LISTED + 1] = ("and %d more"):format(#list - MOST_LISTED) end
+  return table.concat(texts, ", ")
 end
 
 ---Where a blob is in a layout. The digest has been checked: nothing in it leads elsewhere.

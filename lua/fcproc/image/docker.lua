@@ -25,15 +25,12 @@ local function tags_of(entry)
   return tags
 end
 
-local function listed(list)
-  local texts = {}
-  for i = 1, math.min(#list, 20) do
-    local tags = tags_of(list[i])
-    texts[i] = #tags > 0 and table.concat(tags, " = ") or ("@%d (without a name)"):format(i - 1)
-  end
-  if #list > 20 then texts[21] = ("and %d more"):format(#list - 20) end
-  return table.concat(texts, ", ")
+local function described(entry, i)
+  local tags = tags_of(entry)
+  return #tags > 0 and table.concat(tags, " = ") or ("@%d (without a name)"):format(i - 1)
 end
+
+local function listed(list) return descriptors.listed(list, described) end
 
 -- "name" is "name:latest", and "docker.io/library/name" too.
 local function same_name(tag, wanted)

@@ -126,12 +126,7 @@ local function described(descriptor)
   return descriptor.platform and ("%s for %s"):format(text, platforms.text(descriptor.platform)) or text
 end
 
-local function listed(list)
-  local texts = {}
-  for i = 1, math.min(#list, 20) do texts[i] = described(list[i]) end
-  if #list > 20 then texts[21] = ("and %d more"):format(#list - 20) end
-  return table.concat(texts, ", ")
-end
+local function listed(list) return descriptors.listed(list, described) end
 
 -- Those of the layout's own list that the reference means.
 local function chosen(blobs, list, ref)

@@ -73,11 +73,9 @@ local PROGRAMS = {
 }
 
 local function find(program)
-  local path, err = programs.find(program.name)
-  if path then return path end
-  if err.code ~= "not_found" then return nil, err end
-  return fail("not_found", nil, "there is no %s here, which is needed for this format (Debian: %s)",
-    program.name, program.package)
+  return programs.need(program.name, "image.write",
+    ("there is no %s here, which is needed for this format (Debian: %s)"):format(program.name,
+      program.package))
 end
 
 -- Runs one to its end. Its environment is this and no more: none of the user's settings changes the bytes.

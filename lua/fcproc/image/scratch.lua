@@ -19,13 +19,6 @@ local TIMEOUT = 60 -- seconds
 local FEATURES = "none,ext_attr,dir_index,filetype,extent,flex_bg,sparse_super,large_file,huge_file,"
   .. "dir_nlink,extra_isize,metadata_csum,64bit"
 
-local function find_mke2fs()
-  local path = programs.find("mke2fs")
-  if path then return path end
-  return nil, errors.new{ code = "not_found", op = "image.scratch",
-    message = "mke2fs is not installed, which formats a VM's own disk: apt install e2fsprogs" }
-end
-
 -- A file of holes: in one that it makes itself, mke2fs writes zeros.
 local function make_sparse(path, bytes)
   local made, err = core.create_file(path, "", 384)
@@ -43,7 +36,8 @@ local function make_sparse(path, bytes)
 end
 
 local function format(path, bytes, ctx)
-  local mke2fs, err = find_mke2fs()
+  local mke2fs, err = programs.need("mke2fs", "image.scratch",
+    "mke2fs is not installed, which formats a VM's own disk: apt install e2fsprogs")
   if not mke2fs then return nil, err end
   local made
   made, err = make_sparse(path, bytes)

@@ -40,16 +40,10 @@ local function format_of(path)
   return format ~= "erofs" and format or "other", size, head -- "other": which nothing here can check
 end
 
-local function find_e2fsck()
-  local path = programs.find("e2fsck")
-  if path then return path end
-  return nil, errors.new{ code = "not_found", op = "image.verify",
-    message = "an ext4 disk is checked by e2fsck, which is not installed (Debian: e2fsprogs)" }
-end
-
 -- Nothing is changed (-n), whatever is found.
 local function check_ext4(path, ctx)
-  local program, err = find_e2fsck()
+  local program, err = programs.need("e2fsck", "image.verify",
+    "an ext4 disk is checked by e2fsck, which is not installed (Debian: e2fsprogs)")
   if not program then return nil, err end
   local done, failure = runner.new():run({ program, "-fn", "--", path }, { session = true }, ctx)
   if done then return true end
