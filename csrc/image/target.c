@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "job.h"
+#include "target.h"
 
 static const char OPEN[] = "image.target", PUBLISH[] = "image.publish";
 
@@ -18,6 +19,7 @@ static const char PREFIX[] = ".fcproc-target-";
 enum { TEMPORARY_SIZE = sizeof(PREFIX) + 16 };
 
 struct fcproc_image_target {
+    atomic_uint references; /* the handle's, and each job's */
     pid_t maker;
     int folder, fd;
     char *path;
@@ -167,6 +169,7 @@ FCPROC_API int fcproc_image_target_open(const char *path, fcproc_image_target **
 
     if (!t)
         return error_nomem(err, OPEN);
+    atomic_init(&t->references, 1);
     t->maker = getpid();
     t->folder = t->fd = -EBADF;
     t->path = strdup(path);
@@ -177,6 +180,12 @@ FCPROC_API int fcproc_image_target_open(const char *path, fcproc_image_target **
     }
     *ret = t;
     return 0;
+}
+
+fcproc_image_target *target_ref(fcproc_image_target *t)
+{
+    (void)atomic_fetch_add(&t->references, 1);
+    return t;
 }
 
 FCPROC_API int fcproc_image_target_fd(const fcproc_image_target *t)
@@ -196,7 +205,7 @@ FCPROC_API void fcproc_image_target_close(fcproc_image_target *t)
 {
     struct stat made, there;
 
-    if (!t)
+    if (!t || atomic_fetch_sub(&t->references, 1) != 1)
         return;
     if (t->temporary[0] && !t->published && t->maker == getpid() && fstat(t->fd, &made) == 0 &&
         fstatat(t->folder, t->temporary, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
@@ -310,6 +319,11 @@ static int publish_run(job_t *job)
     return 0;
 }
 
+static void publish_destroy(job_t *job)
+{
+    fcproc_image_target_close(((struct publish_job *)job)->target);
+}
+
 FCPROC_API int fcproc_image_target_publish(fcproc_image_target *target, fcproc_image_job **ret,
                                            fcproc_error *err)
 {
@@ -319,10 +333,10 @@ FCPROC_API int fcproc_image_target_publish(fcproc_image_target *target, fcproc_i
     if (target->published)
         return error_set(err, FCPROC_ERR_INVALID, PUBLISH, 0, "%s is published already",
                          target->path);
-    r = job_new(sizeof(struct publish_job), PUBLISH, NULL, publish_run, NULL, &job, err);
+    r = job_new(sizeof(struct publish_job), PUBLISH, NULL, publish_run, publish_destroy, &job, err);
     if (r < 0)
         return r;
-    ((struct publish_job *)job)->target = target;
+    ((struct publish_job *)job)->target = target_ref(target);
     return job_hand_out(job, 0, ret, err);
 }
 

@@ -8,11 +8,13 @@
 #include <sys/ioctl.h>
 
 #include "job.h"
+#include "target.h"
 
 static const char OP[] = "image.copy";
 
 struct copy_job {
     job_t job;
+    fcproc_image_target *target;
     int from, to; /* to: the target's */
     char *path;   /* for messages */
     char *buffer; /* where copy_file_range can't */
@@ -113,6 +115,7 @@ static void copy_destroy(job_t *job)
     struct copy_job *c = (struct copy_job *)job;
 
     close_fd(&c->from);
+    fcproc_image_target_close(c->target);
     free(c->path);
     free(c->buffer);
 }
@@ -138,6 +141,7 @@ FCPROC_API int fcproc_image_target_copy(fcproc_image_target *target, const char 
         return r;
     c = (struct copy_job *)job;
     c->from = -EBADF;
+    c->target = target_ref(target);
     c->to = fcproc_image_target_fd(target);
     r = copy_prepare(c, path, err);
     return job_hand_out(job, r, ret, err);

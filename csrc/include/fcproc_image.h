@@ -323,17 +323,17 @@ FCPROC_CHECKED int fcproc_image_target_open(const char *path, fcproc_image_targe
 FCPROC_API int fcproc_image_target_fd(const fcproc_image_target *target);
 FCPROC_CHECKED int fcproc_image_target_resize(fcproc_image_target *target, uint64_t size,
                                               fcproc_error *err);
-/* All that a regular file holds becomes what the target does, shared where the file system can. The target
- * lasts longer than the job. */
+/* All that a regular file holds becomes what the target does, shared where the file system can. */
 FCPROC_CHECKED int fcproc_image_target_copy(fcproc_image_target *target, const char *path,
                                             fcproc_image_job **ret, fcproc_error *err);
 /* Writes it to its disk, and gives it its name. A file that has it is replaced, and its mode kept, as are
  * its owner and group where this process may set them; but not those of somebody else's in a folder where
- * others may write, as /tmp. The target lasts longer than the job. */
+ * others may write, as /tmp. */
 FCPROC_CHECKED int fcproc_image_target_publish(fcproc_image_target *target, fcproc_image_job **ret,
                                                fcproc_error *err);
 /* Its size, once that job is done. */
 FCPROC_API int64_t fcproc_image_target_bytes(const fcproc_image_job *job);
+/* What a job works on stays until that is closed. */
 FCPROC_API void fcproc_image_target_close(fcproc_image_target *target);
 
 /* For a program that reads what is written. Both ends are close-on-exec. */
