@@ -1,5 +1,7 @@
 -- What is mounted here.
 
+local core = require "fcproc.core"
+
 local M = {}
 
 ---@class fcproc.Mount
@@ -9,11 +11,13 @@ local M = {}
 ---@field options string  that one's options
 
 ---All mounts; of two at one point the later hides the earlier.
----@return fcproc.Mount[]
+---@return fcproc.Mount[]?
+---@return fcproc.Error? err
 function M.list()
   local found = {}
-  local file <close> = io.open("/proc/self/mountinfo")
-  for line in file and file:lines() or function() end do
+  local text, err = core.read_file("/proc/self/mountinfo")
+  if not text then return nil, err end
+  for line in text:gmatch("[^\n]+") do
     local point, own, kind, options = line:match(
       "^%d+ %d+ %S+ %S+ (%S+) (%S+).- %- (%S+) %S+ (%S+)")
     if point then
@@ -26,10 +30,13 @@ end
 
 ---The one that a folder is on.
 ---@param folder string  absolute, without links
----@return fcproc.Mount
+---@return fcproc.Mount?
+---@return fcproc.Error? err
 function M.of(folder)
   local best = { point = "", own = "", kind = "", options = "" }
-  for _, mount in ipairs(M.list()) do
+  local list, err = M.list()
+  if not list then return nil, err end
+  for _, mount in ipairs(list) do
     local under = mount.point == "/" or (folder .. "/"):find(mount.point .. "/", 1, true) == 1
     if under and #mount.point >= #best.point then best = mount end -- the last one hides the others
   end

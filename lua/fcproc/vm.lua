@@ -55,7 +55,8 @@ local function confine(vm, plan, pid)
   local started, record, reason = core.now(), vm.journal.record, nil
   local jail = record.jail
   if jail.cgroup and core.cgroup_holds(cgroup.start(jail), pid) then return true end
-  local places = cgroup.places(vm.journal.folder, plan.id, plan.spec.cgroup)
+  local places, unseen = cgroup.places(vm.journal.folder, plan.id, plan.spec.cgroup)
+  if not places then return nil, unseen end
   if jail.cgroups[1] and cgroup.is_inside(jail, jail.cgroups[1]) then places = { jail.cgroup } end
   for _, folder in ipairs(places) do
     if jail.cgroup ~= folder then

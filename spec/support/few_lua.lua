@@ -3,11 +3,14 @@
 
 package.path = "./?.lua;" .. package.path
 local few = require "spec.support.few"
+local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local fcproc = require "fcproc"
+local jailer = require "fcproc.machine.jailer"
 local machines = require "fcproc.machine"
 local objects = require "fcproc.vm.object"
+local specs = require "fcproc.vm.spec"
 local uplinks = require "fcproc.network.uplinks"
 
 local bad = {}
@@ -51,6 +54,29 @@ try("a request beside another's", function()
   if err and err.code == "not_found" then return true end -- that is no socket
   return answer, err
 end)
+
+-- What is looked at in files, where each call has its usual refusal besides.
+local manager = assert(fcproc.new{ runtime_dir = "/none/of/these" })
+local _, hierarchy = next(cgroup.hierarchies())
+local folder = hierarchy .. "/fcproc-spec-none"
+for name, call in pairs{
+  ["a spec without an id"] = { specs.plan, manager, { kernel = "/none" } },
+  ["a jail's place"] = { jailer.check_place, "/" },
+  ["a jail's cgroups"] = { jailer.cgroups, { cgroups = { ["no_such.file"] = "1" } }, "vm" },
+  ["a cgroup's places"] = { function()
+    local places, err = cgroup.places("/none", "vm")
+    return places and assert(places[1], "there are none"), err
+  end },
+  ["leaving a cgroup"] = { cgroup.leave, folder },
+  ["the end of a jail"] = { cgroup.remove_all, { cgroups = {}, cgroup = folder }, 0 },
+} do
+  local _, usual = call[1](table.unpack(call, 2))
+  try(name, function()
+    local value, err = call[1](table.unpack(call, 2))
+    if value == nil and usual and err.message == usual.message then return true end
+    return value, err
+  end)
+end
 
 try("fcproc.run with signals", function()
   fcproc.run{ function() end, signals = { "USR1" } }

@@ -35,6 +35,12 @@ describe("a jail", function()
     ]])
   end)
 
+  it("can be where nothing is yet, to the first folder", function()
+    for _, folder in ipairs{ "/", "/fcproc-spec-none", "/fcproc-spec-none/x/y" } do
+      must(jailer.check_place(folder))
+    end
+  end)
+
   it("is made by the jailer beside its Firecracker, first the one of that name", function()
     local dir <close> = support.folder()
     local firecracker = dir:file("firecracker-v1.12.1")

@@ -198,7 +198,7 @@ function M.disk(host)
   status = free < NO_DISK and "fail" or free < LOW_DISK and "warn" or "ok"
   message = ("%s free of %s on the disk of %s"):format(in_units(free), in_units(total),
     host.config.runtime_dir)
-  local kind = mounts.of(core.absolute_path(folder) or folder).kind
+  local kind = (mounts.of(core.absolute_path(folder) or folder) or {}).kind
   local in_memory = kind == "tmpfs" and host.uid ~= 0 -- root's /run/fcproc is meant to be one
   if in_memory then
     message = message .. "; it is a tmpfs, where disks and snapshots of VMs take memory"

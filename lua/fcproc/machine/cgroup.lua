@@ -19,10 +19,13 @@ local ENOENT, EBUSY = 2, 16
 local BEST = { "freezer", "pids" }
 
 ---Where each cgroup hierarchy is mounted: controller to folder, and "" to the unified one.
----@return table<string, string>
+---@return table<string, string>?
+---@return fcproc.Error? err
 function M.hierarchies()
   local found = {}
-  for _, mount in ipairs(mounts.list()) do
+  local list, err = mounts.list()
+  if not list then return nil, err end
+  for _, mount in ipairs(list) do
     if mount.kind == "cgroup2" then
       found[""] = found[""] or mount.point
     elseif mount.kind == "cgroup" then
@@ -46,9 +49,12 @@ end
 ---@param folder string  the VM's
 ---@param id string
 ---@param outer string?  the cgroup that the VM shall be in: in that one's hierarchy it is inside of it
----@return string[] folders
+---@return string[]? folders
+---@return fcproc.Error? err
 function M.places(folder, id, outer)
-  local mounted, points, seen, folders = M.hierarchies(), {}, {}, {}
+  local points, seen, folders = {}, {}, {}
+  local mounted, err = M.hierarchies()
+  if not mounted then return nil, err end
   local function add(point)
     if point and not seen[point] then points[#points + 1] = point end
     seen[point or false] = true
@@ -186,7 +192,9 @@ local function drop_parent(folder)
 end
 
 local function is_in_hierarchy(folder)
-  for _, point in pairs(M.hierarchies()) do
+  local mounted, err = M.hierarchies()
+  if not mounted then return nil, err end
+  for _, point in pairs(mounted) do
     if folder:sub(1, #point + 1) == point .. "/" then return true end
   end
   return false
@@ -197,8 +205,9 @@ end
 ---@return true?
 ---@return fcproc.Error? err
 function M.leave(folder)
-  if not is_in_hierarchy(folder) then
-    return nil, errors.new{ code = "conflict", op = "cgroup.remove", path = folder,
+  local there, unseen = is_in_hierarchy(folder)
+  if not there then
+    return nil, unseen or errors.new{ code = "conflict", op = "cgroup.remove", path = folder,
       message = folder .. " is in no mounted cgroup hierarchy, and was not touched" }
   end
   local ok, message, errno
@@ -218,8 +227,9 @@ end
 -- Kills all who are in it, and removes it; and our own parent folder when it was the last. One that
 -- can't be seen from here is not one that is gone.
 local function remove(folder, without, ctx)
-  if not is_in_hierarchy(folder) then
-    return nil, errors.new{ code = "busy", op = "cgroup.remove", path = folder,
+  local there, unseen = is_in_hierarchy(folder)
+  if not there then
+    return nil, unseen or errors.new{ code = "busy", op = "cgroup.remove", path = folder,
       message = ("the cgroup %s, in which others of the jail may run on, can't be seen from this mount "
         .. "namespace (`ip netns exec` hides it): call fcproc outside, with --netns NAME for the network")
         :format(folder) }

@@ -138,9 +138,10 @@ end
 ---@return true?
 ---@return fcproc.Error? err  ERR_UNSUPPORTED: mounted nodev or noexec
 function M.check_place(folder)
-  while not core.stat(folder) do folder = folder:match("^(.*)/[^/]*$") end
+  while folder ~= "" and not core.stat(folder) do folder = folder:match("^(.*)/[^/]*$") end
   folder = folder == "" and "/" or core.absolute_path(folder) or folder
-  local best = mounts.of(folder)
+  local best, err = mounts.of(folder)
+  if not best then return nil, err end
   local option = ("," .. best.own .. ","):match(",(nodev),") or ("," .. best.own .. ","):match(
     ",(noexec),")
   if not option then return true end
@@ -184,7 +185,9 @@ end
 function M.cgroups(jail, id)
   local files = files_of(jail)
   if #files == 0 then return 2, {}, {} end
-  local mounted, folders, folder_of, seen = cgroup.hierarchies(), {}, {}, {}
+  local folders, folder_of, seen = {}, {}, {}
+  local mounted, err = cgroup.hierarchies()
+  if not mounted then return nil, err end
   local version = jail.cgroup_version or (mounted[controller_of(files[1]) or ""] and 1 or 2)
   for _, file in ipairs(files) do
     local point = mounted[version == 1 and controller_of(file) or ""]

@@ -111,11 +111,15 @@ local function choose_jail(journal, taking, plan, fleet)
   jail.own_cgroup = cgroup.name(journal.folder, plan.id)
   local version, folders = jailer.cgroups(jail, plan.id)
   if not version then return nil, folders end
+  local own = version == 2 and folders[1] and folders[1]:match("^(.*)/")
+  if not own then
+    local places, err = cgroup.places(journal.folder, plan.id, plan.spec.cgroup)
+    if not places then return nil, err end
+    own = places[1]
+  end
   jail.base = journal.folder .. "/jail"
   journal.record.jail = { root = jailer.root(jail, plan.binary, plan.id), uid = jail.uid, gid = jail.gid,
-    cgroups = folders, auto = asked == "auto" or nil,
-    cgroup = version == 2 and folders[1] and folders[1]:match("^(.*)/")
-      or cgroup.places(journal.folder, plan.id, plan.spec.cgroup)[1] }
+    cgroups = folders, auto = asked == "auto" or nil, cgroup = own }
   return true
 end
 

@@ -27,7 +27,10 @@ local function rebuild(manager, id)
   local record = { format = 1, id = id, rebuilt = true, state = "unknown", taps = {}, drives = {},
     files = launch.files(folder, jail, confined), confined = confined,
     shape = { jailed = jail ~= nil or nil }, jail = jail, created = os.time() }
-  for _, place in ipairs(jail and cgroup.places(folder, id) or {}) do
+  local places = {}
+  if jail then places, err = cgroup.places(folder, id) end
+  if not places then return nil, err end
+  for _, place in ipairs(places) do
     if core.stat(place) then jail.cgroup = jail.cgroup or place end
   end
   for i = 0, MOST_INTERFACES - 1 do

@@ -154,9 +154,9 @@ local M = {}
 M.MAX_ID = 64
 
 local function random_id()
-  local file <close> = assert(io.open("/dev/urandom", "rb"))
-  local text = assert(file:read(4))
-  return "vm-" .. text:gsub(".", function(c) return ("%02x"):format(c:byte()) end)
+  local uuid, err = core.read_file("/proc/sys/kernel/random/uuid")
+  if not uuid then return nil, err end
+  return "vm-" .. uuid:sub(1, 8)
 end
 
 ---Can it be a VM's id? (Firecracker panics on one that can't.)
@@ -169,6 +169,17 @@ function M.check_id(id)
     return nil, ("'%s' can't be an id: 1 to %d letters, digits and dashes"):format(id, M.MAX_ID)
   end
   return true
+end
+
+-- Given, or a random one; nil: there is none that can be.
+local function choose_id(check, spec)
+  local id, err = spec.id, nil
+  if id == nil then id, err = random_id() end
+  if err then return check:fail("id", err) end
+  local ok, reason = M.check_id(id)
+  if not ok then return check:add("id", "%s", reason) end
+  if id:find("^%-") then check:add("id", "'%s' would be taken for an option: no dash first", id) end
+  return id
 end
 
 local function check_hooks(check, hooks)
@@ -346,18 +357,14 @@ function M.plan(manager, spec, restoring, ctx, fleet)
     check:add("manager", "has no runtime_dir: give it to fcproc.new")
   end
   spec = check:table(spec, "", restoring and schema.restore or schema.spec) or {}
-  local id = spec.id or random_id()
-  local ok, reason = M.check_id(id)
-  if not ok then check:add("id", "%s", reason) end
-  if ok and id:find("^%-") then check:add("id", "'%s' would be taken for an option: no dash first", id) end
+  local id = choose_id(check, spec)
   local binary = find_binary(check, manager, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = jail.check(check, manager, spec, binary, ctx)
   enter(check, manager, spec, plan)
-  plan.network = interfaces.check(check, manager, spec.network, ok and id or nil, function()
+  plan.network = interfaces.check(check, manager, spec.network, id, function()
     if fleet.uplink then return fleet.uplink end
-    local uplink
-    uplink, reason = uplinks.default(manager, ctx)
+    local uplink, reason = uplinks.default(manager, ctx)
     fleet.uplink = uplink
     return uplink, reason
   end)
