@@ -3,7 +3,11 @@
 local cjson = require "cjson"
 local cli = require "spec.support.cli"
 local fcconfig = require "fcproc.cli.fcconfig"
+local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
 local json = require "fcproc.json"
+local output = require "fcproc.cli.output"
+local process = require "fcproc.process"
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
@@ -34,6 +38,29 @@ describe("the fcproc command without a VM", function()
       assert.are.equal("", cli.ok(world, command, "--all"))
     end
     cli.fails(world, 2, "wait")
+  end)
+
+  -- What they are told of the VM, and that its process can't be opened, is made up.
+  it("does not take a VM for ended whose process it can't look at", function()
+    local world <close> = cli.world()
+    local commands, consoles = require "fcproc.cli.vms", require "fcproc.cli.console"
+    local facts, open = fcproc.vm.facts, process.open
+    local _ <close> = finally(function() fcproc.vm.facts, process.open = facts, open end)
+    fcproc.vm.facts = function()
+      return { id = "vm", state = "running", console = world.folder:file("console"), identity = { pid = 1 } }
+    end
+    process.open = function()
+      return nil, errors.new{ code = "system", op = "spec", errno = 24, message = "too many open files" }
+    end
+    support.write_file(world.folder:file("console"), "")
+    local said <close> = assert(io.open(world.folder:file("said"), "w"))
+    local to = output.new(said, said)
+    local asked = { args = { ids = { "vm" }, id = "vm", follow = true }, output = to,
+      manager = { config = { without = 0 } } }
+    assert.are.equal(1, commands.wait(asked))
+    said:flush()
+    contains(support.read_file(world.folder:file("said")), "too many open files")
+    support.fails("system", consoles.console(asked))
   end)
 end)
 

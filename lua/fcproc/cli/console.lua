@@ -118,7 +118,10 @@ function M.console(cli)
       message = ("the VM '%s' has no console: it was never started, or a jailer with --daemonize has "
         .. "closed it"):format(cli.args.id) }
   end
-  local writer <close> = cli.args.follow and info.identity and process.open(info.identity) or nil
+  local opened
+  if cli.args.follow and info.identity then opened, err = process.open(info.identity) end
+  local writer <close> = opened
+  if err and err.code ~= "not_found" then return nil, err end
   local to, from = cli.output
   from, err = start_of(info.console, cli.args.lines)
   if not from then return nil, err end

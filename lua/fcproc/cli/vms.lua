@@ -99,7 +99,10 @@ local function process_of(cli, id)
       message = ("the VM '%s' is being made or removed; wait for it while `fcproc ps` shows that it runs")
         :format(id) } }
   end
-  return { id = id, handle = info.identity and process.open(info.identity) }
+  local handle
+  if info.identity then handle, err = process.open(info.identity) end
+  if err and err.code ~= "not_found" then return { id = id, err = err } end
+  return { id = id, handle = handle }
 end
 
 -- How it ended, as JSON has it.

@@ -340,7 +340,8 @@ local function look(manager, id, ctx, ask)
   if not info then return nil, err end
   info.managed, info.manager = managed, managed and journals.holder(manager, id) or nil
   if not process then info.state = managed and "making" or "dead" end
-  info.identity = process and process:identity()
+  if process then info.identity, err = process:identity() end
+  if errors.lacks_descriptors(err) then return nil, err end -- else it has ended by now
   info.console = record.files and not record.shape.daemonize and record.files.console or nil
   return info
 end
