@@ -53,7 +53,7 @@ LINK_FLAGS := -Wl,-z,relro,-z,now,-z,nodelete -Wl,--no-undefined-version $(SANIT
 
 # What is in each room of C; below, a rule for each.
 CORE := error context op ctxwait linger pathwait path executable filecommon file disk fileid folder openas tree filelink filebind lock copy capper filewait inotify socket procfs process identity listener search cgroup netns \
-	ids life child gate rootless spawn inside holder relay command netlink link bridge tap taphold taplist tapreset worker removal library conntrack sysctl curl unixhttp request requests digest sync guest host signal terminal keys
+	ids life child gate rootless spawn inside holder relay command netlink link bridge tap taphold taplist tapreset worker removal library conntrack sysctl curl connection unixhttp request requests digest sync guest host signal terminal keys
 BINDING := binding arguments core error context op path file fileop lock capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error regular tree names walk place source filler digest job stream layer read record archive folder look edit extract \

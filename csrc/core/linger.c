@@ -25,6 +25,7 @@ enum {
     ANSWER_MS = 60000,    /* Firecracker's slowest answer takes 30 s */
     ANSWER_QUIET_MS = 20, /* it has come when nothing more does for so long */
     MOST_ANSWERS = 256,
+    MOST_ANSWER_BYTES = 16 * 1024 * 1024, /* a server must not keep us reading */
     CHILD_AGAIN_MS = 1000,
     /* Longer than the grace period of some 14 ms that the kernel waits for in the close of an instance
      * whose watch has just gone. A user has 128 instances by default. */
@@ -34,31 +35,33 @@ enum {
 
 enum kind { ANSWER, CHILD, INOTIFY };
 
-struct entry {
-    struct entry *next;
+struct lingering {
+    struct lingering *next;
     enum kind kind;
     int fd;
     bool woken;          /* its descriptor has something to say */
     int64_t deadline_ns; /* when it is looked at anyway */
     int64_t end_ns;      /* of an answer that never ends */
+    size_t n_read;       /* of it */
 };
 
 struct keeper {
     pid_t pid;
+    atomic_bool stalled;   /* no thread could be had for what is in the list */
     pthread_mutex_t mutex; /* of what follows */
     bool running;
     int epoll_fd, timer_fd;
     int64_t timer_ns;
-    struct entry *first; /* the oldest */
+    struct lingering *first; /* the oldest */
     unsigned n[INOTIFY + 1];
 };
 
 static _Atomic(struct keeper *) ours;
 
-static void free_entries(struct entry *e)
+static void free_entries(struct lingering *e)
 {
     while (e) {
-        struct entry *next = e->next;
+        struct lingering *next = e->next;
 
         close_fd(&e->fd);
         free(e);
@@ -78,11 +81,10 @@ static void forget(struct keeper *l)
     free(l);
 }
 
-/* NULL: no memory. */
-static struct keeper *of_this_process(void)
+/* Of this process; NULL: no memory. */
+static struct keeper *keeper_of(pid_t self)
 {
     struct keeper *seen = atomic_load(&ours);
-    pid_t self = getpid();
 
     while (!seen || seen->pid != self) {
         struct keeper *fresh = calloc(1, sizeof(*fresh));
@@ -115,24 +117,24 @@ static void set_timer(struct keeper *l, int64_t at_ns)
 
 /* ---- the thread ---- */
 
-/* True: it is done with, and closed. */
-static bool answer_is_over(struct entry *e, int64_t now)
+/* Discards what has come of it. True: no more will. */
+static bool read_answer(struct lingering *e, int64_t now)
 {
     char discarded[4096];
-    ssize_t n;
+    ssize_t n = recv(e->fd, discarded, sizeof(discarded), MSG_DONTWAIT);
 
-    if (!e->woken)
-        return true; /* its time is over */
-    n = recv(e->fd, discarded, sizeof(discarded), MSG_DONTWAIT);
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
         return true;
-    e->deadline_ns = now + ANSWER_QUIET_MS * NS_PER_MS;
+    if (n > 0) {
+        e->n_read += (size_t)n;
+        e->deadline_ns = now + ANSWER_QUIET_MS * NS_PER_MS;
+    }
     if (e->deadline_ns > e->end_ns)
         e->deadline_ns = e->end_ns;
-    return false;
+    return e->n_read > MOST_ANSWER_BYTES;
 }
 
-static bool child_is_over(const struct keeper *l, struct entry *e, int64_t now)
+static bool child_is_over(const struct keeper *l, struct lingering *e, int64_t now)
 {
     siginfo_t info = { 0 };
 
@@ -145,14 +147,14 @@ static bool child_is_over(const struct keeper *l, struct entry *e, int64_t now)
     return false;
 }
 
-static bool is_over(const struct keeper *l, struct entry *e, int64_t now)
+static bool is_over(const struct keeper *l, struct lingering *e, int64_t now)
 {
     bool over = true;
 
     if (!e->woken && now < e->deadline_ns)
         return false;
     if (e->kind == ANSWER)
-        over = answer_is_over(e, now);
+        over = !e->woken || read_answer(e, now); /* or its time is over */
     else if (e->kind == CHILD)
         over = child_is_over(l, e, now);
     e->woken = false;
@@ -160,13 +162,13 @@ static bool is_over(const struct keeper *l, struct entry *e, int64_t now)
 }
 
 /* Takes those that are done with out of the list, and sets the timer for the others. */
-static struct entry *look(struct keeper *l)
+static struct lingering *look(struct keeper *l)
 {
-    struct entry *over = NULL;
+    struct lingering *over = NULL;
     int64_t now = now_ns(), next_ns = NEVER;
 
-    for (struct entry **at = &l->first; *at;) {
-        struct entry *e = *at;
+    for (struct lingering **at = &l->first; *at;) {
+        struct lingering *e = *at;
 
         if (is_over(l, e, now)) {
             *at = e->next;
@@ -193,12 +195,12 @@ static void *linger_main(void *arg)
     while (running) {
         struct epoll_event events[32];
         int n = epoll_wait(l->epoll_fd, events, ELEMENTS(events), -1);
-        struct entry *over;
+        struct lingering *over;
 
         (void)pthread_mutex_lock(&l->mutex);
         for (int i = 0; i < n; i++)
             if (events[i].data.ptr)
-                ((struct entry *)events[i].data.ptr)->woken = true;
+                ((struct lingering *)events[i].data.ptr)->woken = true;
         over = look(l);
         running = l->running = l->first != NULL;
         if (!running) {
@@ -212,6 +214,15 @@ static void *linger_main(void *arg)
 }
 
 /* ---- what it is given ---- */
+
+static int watch(const struct keeper *l, struct lingering *e)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = e };
+
+    if (e->kind == INOTIFY)
+        return 0;
+    return epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, e->fd, &event) < 0 ? -errno : 0;
+}
 
 static int start(struct keeper *l)
 {
@@ -232,14 +243,20 @@ static int start(struct keeper *l)
     if (r < 0) {
         close_fd(&l->epoll_fd);
         close_fd(&l->timer_fd);
+        return r;
     }
-    return r;
+    for (struct lingering *e = l->first; e; e = e->next)
+        (void)watch(l, e); /* else it is closed when its time is over */
+    if (l->first)
+        set_timer(l, 0);
+    atomic_store(&l->stalled, false);
+    return 0;
 }
 
 /* Leaves at most so many of the kind: the oldest is looked at, as if its time were over. */
 static void hold_to(struct keeper *l, enum kind kind, unsigned most)
 {
-    struct entry *e = l->first;
+    struct lingering *e = l->first;
 
     if (l->n[kind] <= most)
         return;
@@ -258,53 +275,100 @@ static unsigned most_answers(void)
     return (unsigned)limit.rlim_cur / 4;
 }
 
-/* Takes fd, unless it fails. What it is to be watched for is 0 for nothing. 0 or -errno. */
-static int add(enum kind kind, int fd, uint32_t events, int64_t deadline_ns)
+static struct lingering *new_entry(enum kind kind, int fd, int64_t deadline_ns)
 {
-    struct keeper *l = of_this_process();
-    struct entry *e = malloc(sizeof(*e));
-    struct epoll_event event = { .events = events, .data.ptr = e };
-    struct entry **at;
+    struct lingering *e = malloc(sizeof(*e));
+
+    if (e)
+        *e = (struct lingering){
+            .kind = kind, .fd = fd, .deadline_ns = deadline_ns, .end_ns = deadline_ns
+        };
+    return e;
+}
+
+static void append(struct keeper *l, struct lingering *e)
+{
+    struct lingering **at;
+
+    for (at = &l->first; *at; at = &(*at)->next) { }
+    *at = e;
+    l->n[e->kind]++;
+    if (l->running && e->deadline_ns < l->timer_ns)
+        set_timer(l, e->deadline_ns);
+}
+
+/* 0, or -errno: then there is no entry any more, and its descriptor is the caller's. */
+static int add(struct lingering *e)
+{
+    struct keeper *l = e ? keeper_of(getpid()) : NULL;
     int r;
 
-    if (!l || !e) {
+    if (!l) {
         free(e);
         return -ENOMEM;
     }
-    *e = (struct entry){
-        .kind = kind, .fd = fd, .deadline_ns = deadline_ns, .end_ns = deadline_ns
-    };
     (void)pthread_mutex_lock(&l->mutex);
     r = start(l);
-    if (r == 0 && events && epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
-        r = -errno;
-    if (r < 0) {
-        (void)pthread_mutex_unlock(&l->mutex);
+    if (r == 0)
+        r = watch(l, e);
+    if (r < 0)
         free(e);
-        return r;
-    }
-    for (at = &l->first; *at; at = &(*at)->next) { }
-    *at = e;
-    l->n[kind]++;
-    if (deadline_ns < l->timer_ns)
-        set_timer(l, deadline_ns);
-    if (kind == ANSWER)
-        hold_to(l, kind, most_answers());
-    else if (kind == INOTIFY)
-        hold_to(l, kind, MOST_IDLE);
+    else
+        append(l, e);
+    if (r == 0 && e->kind == INOTIFY)
+        hold_to(l, INOTIFY, MOST_IDLE);
     (void)pthread_mutex_unlock(&l->mutex);
-    return 0;
+    return r;
 }
 
-void linger_answer(int fd)
+/* ---- an answer: what it needs is had beforehand ---- */
+
+struct lingering *linger_prepare(pid_t self)
 {
-    if (add(ANSWER, fd, EPOLLIN, deadline_after_ms(ANSWER_MS)) < 0)
-        close_fd(&fd);
+    struct keeper *l = keeper_of(self);
+
+    if (!l)
+        return NULL;
+    if (atomic_load(&l->stalled)) {
+        (void)pthread_mutex_lock(&l->mutex);
+        (void)start(l);
+        (void)pthread_mutex_unlock(&l->mutex);
+    }
+    return new_entry(ANSWER, -EBADF, NEVER);
 }
+
+void linger_answer(struct lingering *e, int fd, bool begun)
+{
+    struct keeper *l = keeper_of(getpid()); /* there is one: it was prepared */
+    unsigned most = most_answers();
+
+    e->fd = fd;
+    e->deadline_ns = deadline_after_ms(begun ? ANSWER_QUIET_MS : ANSWER_MS);
+    e->end_ns = deadline_after_ms(ANSWER_MS);
+    if (!l || read_answer(e, now_ns())) {
+        free_entries(e);
+        return;
+    }
+    (void)pthread_mutex_lock(&l->mutex);
+    /* Without a thread it waits for one in the list, until the next request finds one. */
+    if (start(l) < 0)
+        atomic_store(&l->stalled, true);
+    else
+        (void)watch(l, e); /* else it is closed when its time is over */
+    if (l->running || l->n[ANSWER] < most) {
+        append(l, e);
+        hold_to(l, ANSWER, most);
+        e = NULL;
+    }
+    (void)pthread_mutex_unlock(&l->mutex);
+    free_entries(e);
+}
+
+/* ---- the others ---- */
 
 void linger_inotify(int fd)
 {
-    if (add(INOTIFY, fd, 0, deadline_after_ms(IDLE_MS)) < 0)
+    if (add(new_entry(INOTIFY, fd, deadline_after_ms(IDLE_MS))) < 0)
         close_fd(&fd);
 }
 
@@ -321,7 +385,7 @@ static void *reap_thread(void *arg)
 void linger_child(int pidfd)
 {
     /* A thread of its own needs no descriptor more. */
-    if (add(CHILD, pidfd, EPOLLIN, NEVER) < 0 &&
+    if (add(new_entry(CHILD, pidfd, NEVER)) < 0 &&
         thread_detach(reap_thread, (void *)(intptr_t)pidfd) < 0)
         close_fd(&pidfd);
 }
@@ -329,17 +393,17 @@ void linger_child(int pidfd)
 int linger_take_inotify(void)
 {
     struct keeper *l = atomic_load(&ours);
-    struct entry **found = NULL;
+    struct lingering **found = NULL;
     int fd = -EBADF;
 
     if (!l || l->pid != getpid())
         return fd;
     (void)pthread_mutex_lock(&l->mutex);
-    for (struct entry **at = &l->first; *at; at = &(*at)->next)
+    for (struct lingering **at = &l->first; *at; at = &(*at)->next)
         if ((*at)->kind == INOTIFY)
             found = at; /* the one given last */
     if (found) {
-        struct entry *e = *found;
+        struct lingering *e = *found;
 
         *found = e->next;
         l->n[INOTIFY]--;

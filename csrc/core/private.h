@@ -124,8 +124,13 @@ void inotify_give(const fcproc_op *op, int *fd, int watch);
 
 /* ---- what outlives its object: linger.c. Each owns what it is given ---- */
 
-/* Reads the answer that nobody waits for any more, then closes the connection. */
-void linger_answer(int fd);
+/* What a connection needs to outlive its request; NULL: no memory. To be freed if it is not used. self is
+ * this process, as the caller knows: getpid is a system call. */
+struct lingering;
+struct lingering *linger_prepare(pid_t self);
+/* Reads the answer that nobody waits for any more, then closes the connection. begun: some of it, maybe
+ * all, has been read. Takes both, and can't fail. */
+void linger_answer(struct lingering *e, int fd, bool begun);
 /* Reaps the child when it ends. */
 void linger_child(int pidfd);
 /* Keeps an idle instance for a moment. */

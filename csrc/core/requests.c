@@ -53,9 +53,7 @@ static void keep_error(struct answer *a, const fcproc_error *err)
 
 static void leave_slot(struct requests_op *w, struct slot *p)
 {
-    request_linger(&p->request);
     request_remove(&p->request);
-    p->request.fd = -EBADF;
     fcproc_client_close(p->request.client);
     p->request.client = NULL;
     w->ended++;

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -41,7 +40,6 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *f
     (void)fd_user;
     if (!w || !w->added)
         return 0;
-    w->fd = what == CURL_POLL_REMOVE ? -EBADF : fd;
     if (what == CURL_POLL_REMOVE) {
         op_unwatch(w->op, fd);
         return 0;
@@ -63,30 +61,6 @@ static int on_client_timer(CURLM *multi, long timeout_ms, void *user)
     return 0;
 }
 
-/* libcurl's own would not be close-on-exec. (Handing it a connected socket, with
- * CURL_SOCKOPT_ALREADY_CONNECTED, fails in 7.88, which is Debian 12's.) */
-static curl_socket_t on_open(void *user, curlsocktype purpose, struct curl_sockaddr *address)
-{
-    struct request *w = user;
-    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
-                    address->protocol);
-
-    (void)purpose;
-    if (fd < 0)
-        w->open_errno = errno;
-    w->client->connection_fd = fd;
-    return fd;
-}
-
-static int on_close(void *user, curl_socket_t fd)
-{
-    fcproc_client *c = user;
-
-    if (c && c->connection_fd == fd)
-        c->connection_fd = -EBADF;
-    return close(fd);
-}
-
 /* The connection stands, new or kept, and nothing has been sent on it. The peer's number was taken
  * when it listened: as the expected process has that number and is alive, it is the one. */
 static int on_connected(void *user, char *peer_ip, char *own_ip, int peer_port, int own_port)
@@ -98,7 +72,7 @@ static int on_connected(void *user, char *peer_ip, char *own_ip, int peer_port, 
     (void)own_ip;
     (void)peer_port;
     (void)own_port;
-    w->refused = unix_peer_pid(w->client->connection_fd, &w->peer) < 0 ||
+    w->refused = unix_peer_pid(w->connection->fd, &w->peer) < 0 ||
                  w->peer != fcproc_process_pid(expected) || !fcproc_process_alive(expected);
     return w->refused ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
@@ -223,7 +197,7 @@ FCPROC_API int fcproc_client_new(const char *path, fcproc_client **ret, fcproc_e
         return error_nomem(err, request_op_name);
     c->pid = getpid();
     c->references = 1;
-    c->at.dir_fd = c->socket_fd = c->connection_fd = -EBADF;
+    c->at.dir_fd = c->socket_fd = c->connection.fd = -EBADF;
     c->path = strdup(path);
     r = c->path ? path_split(c->path, &c->at) : -ENOMEM;
     if (r < 0) {
@@ -334,6 +308,8 @@ int request_add(struct request *w, fcproc_error *err)
         w->client->multi = request_multi(on_client_timer, w->client);
     if (!w->multi && !w->client->multi)
         return error_nomem(err, request_op_name);
+    if (!connection_begin(w))
+        return error_nomem(err, request_op_name);
     w->connect_errno = w->open_errno = 0;
     w->too_large = w->no_memory = w->refused = w->finished = false;
     w->interim = w->headers_ended = false;
@@ -345,14 +321,17 @@ int request_add(struct request *w, fcproc_error *err)
         curl()->multi_add_handle(multi_of(w), w->easy) == CURLM_OK)
         return 0;
     w->added = false;
+    connection_end(w);
     return error_nomem(err, request_op_name);
 }
 
 void request_remove(struct request *w)
 {
-    if (w->added)
-        (void)curl()->multi_remove_handle(multi_of(w), w->easy);
+    if (!w->added)
+        return;
+    (void)curl()->multi_remove_handle(multi_of(w), w->easy);
     w->added = false;
+    connection_end(w);
 }
 
 CURLMcode request_pump(const fcproc_op *op, CURLM *multi)
@@ -421,23 +400,12 @@ bool request_judge(struct request *w)
     return w->result == CURLE_OK;
 }
 
-/* Firecracker 1.12 that writes to a closed connection gets SIGPIPE, and its own seccomp filter then
- * kills it: 1 abandoned request in some 8,000 took its VM along. */
-void request_linger(struct request *w)
-{
-    bool awaited = w->added && !w->finished && w->fd >= 0 && op_is_ours(w->op);
-    int fd = awaited ? fcntl(w->fd, F_DUPFD_CLOEXEC, 3) : -EBADF;
-
-    if (fd >= 0)
-        linger_answer(fd);
-}
-
 void request_free(struct request *w)
 {
-    request_linger(w);
     request_remove(w);
     curl()->easy_cleanup(w->easy);
     curl()->slist_free_all(w->headers);
+    free(w->linger);
     free(w->title);
     free(w->body);
 }
@@ -473,9 +441,6 @@ static int set_options(struct request *w, const char *method, const char *target
 #define SET(option, value) (bad = curl()->easy_setopt(easy, option, value) != CURLE_OK || bad)
     SET(CURLOPT_PRIVATE, (char *)w);
     SET(CURLOPT_URL, url);
-    SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
-    SET(CURLOPT_OPENSOCKETDATA, w);
-    SET(CURLOPT_CLOSESOCKETFUNCTION, on_close);
     SET(CURLOPT_HEADERFUNCTION, on_header);
     SET(CURLOPT_HEADERDATA, w);
     SET(CURLOPT_WRITEFUNCTION, on_body);
@@ -517,7 +482,7 @@ int request_init(struct request *w, fcproc_op *op, const char *method, const cha
                  const char *body, size_t body_len, fcproc_error *err)
 {
     w->op = op;
-    w->fd = -EBADF;
+    w->own.fd = -EBADF;
     w->easy = curl()->easy_init();
     if (asprintf(&w->title, "%s %s", method, target) < 0)
         w->title = NULL;
@@ -537,8 +502,8 @@ int request_aim(struct request *w, fcproc_client *client, CURLM *multi, fcproc_e
         return error_set(err, FCPROC_ERR_UNSUPPORTED, request_op_name, ENOSYS,
                          "%s: the libcurl that is installed can't prove who answers: it takes 7.80",
                          w->title);
-    /* A connection of the client's own may be closed after this request, another after the client. */
-    return curl()->easy_setopt(w->easy, CURLOPT_CLOSESOCKETDATA, multi ? NULL : client) == CURLE_OK
+    /* The client's may be kept for its next request, another may be closed after the client. */
+    return connection_use(multi ? &w->own : &client->connection, w) == CURLE_OK
                ? 0
                : error_nomem(err, request_op_name);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A request over a unix socket, whoever waits for it: one alone (request.c), many at once
- * (requests.c).
+ * A request over a unix socket (unixhttp.c) and its connection (connection.c), whoever waits for it:
+ * one alone (request.c), many at once (requests.c).
  */
 #ifndef FCPROC_UNIXHTTP_H
 #define FCPROC_UNIXHTTP_H
@@ -12,6 +12,12 @@
 
 struct request;
 
+struct connection {
+    int fd;      /* -EBADF: none is open */
+    bool asking; /* a request is under way on it */
+    bool let_go; /* libcurl has done with it since */
+};
+
 struct fcproc_client {
     pid_t pid;           /* a fork of it must not ask on the same connection */
     unsigned references; /* the caller's and a running request's */
@@ -19,9 +25,9 @@ struct fcproc_client {
     char *path;
     int socket_fd; /* O_PATH: what libcurl connects to */
     struct stat socket;
-    CURLM *multi;             /* NULL: with the next request */
-    int connection_fd;        /* libcurl's; -EBADF: none is open */
-    fcproc_process *expected; /* the only one that may be asked; NULL: whoever listens */
+    CURLM *multi;                 /* NULL: with the next request */
+    struct connection connection; /* of its own multi handle's */
+    fcproc_process *expected;     /* the only one that may be asked; NULL: whoever listens */
     struct request *current;
     bool answered; /* some request: the server listens, or is gone */
 };
@@ -32,8 +38,10 @@ struct request {
     CURLM *multi;
     CURL *easy; /* a new one each time: curl_easy_reset would hide that memory ran out in it */
     struct curl_slist *headers;
-    int fd;      /* the connection's while the answer is awaited; libcurl's */
-    char *title; /* "PUT /actions" */
+    struct connection *connection; /* the client's, or its own on a multi handle of many */
+    struct connection own;
+    struct lingering *linger; /* had before anything is sent, so that it needs no memory later */
+    char *title;              /* "PUT /actions" */
     char *body;
     size_t body_len, body_size, header_bytes;
     bool too_large, no_memory, added;
@@ -58,6 +66,7 @@ int request_init(struct request *w, fcproc_op *op, const char *method, const cha
 /* To whom. */
 int request_aim(struct request *w, fcproc_client *client, CURLM *multi, fcproc_error *err);
 int request_add(struct request *w, fcproc_error *err);
+/* One that is given up keeps its connection until the answer has come. */
 void request_remove(struct request *w);
 /* Works on all of the multi handle. A failure here is libcurl's want of memory, or of an epoll watch:
  * without a watched socket the answer would never be seen. */
@@ -66,9 +75,14 @@ int request_pump_error(const char *title, const char *whom, CURLMcode code, fcpr
 /* Of one that has finished, and takes it out: true: it was answered, with w->status. */
 bool request_judge(struct request *w);
 int request_failure(const struct request *w, fcproc_error *err);
-/* A request that is given up keeps its connection until the answer has come. */
-void request_linger(struct request *w);
 void request_free(struct request *w);
+
+/* What the request is to go over. */
+CURLcode connection_use(struct connection *c, struct request *w);
+/* Before anything is sent. False: no memory. */
+bool connection_begin(struct request *w);
+/* The request is no longer under way, however it ended. */
+void connection_end(struct request *w);
 
 /* A multi handle whose sockets are their requests' own; NULL: no memory. */
 CURLM *request_multi(int (*on_timer)(CURLM *, long, void *), void *user);

@@ -1,7 +1,8 @@
 -- A fake API server for what the real Firecracker can't be made to do: it hangs, lies and breaks
 -- off. fake_api.lua SOCKET MODE. Where it answers with JSON, that tells how many connections there
--- were so far, and what was asked. As the fake of a VMM that was broken into it takes Firecracker's
--- arguments: fake_api.lua vmm MODE --api-sock SOCKET --log-path LOG ...
+-- were so far, how many late answers found theirs closed, and what was asked. As the fake of a VMM that
+-- was broken into it takes Firecracker's arguments:
+-- fake_api.lua vmm MODE --api-sock SOCKET --log-path LOG ...
 
 local cjson = require "cjson"
 local uv = require "luv"
@@ -16,14 +17,14 @@ if path == "vmm" then
     end
   end
 end
-local connections, requests = 0, 0
+local connections, requests, lost = 0, 0, 0
 
 local function http(status, body, extra)
   return ("HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n%s"):format(status, #body, extra or "", body)
 end
 
 local function mirror(request)
-  request.connections, request.requests = connections, requests
+  request.connections, request.requests, request.lost = connections, requests, lost
   return http("200 OK", cjson.encode(request))
 end
 
@@ -113,7 +114,9 @@ local modes = {
       client:write(mirror(request))
       return
     end
-    after(300, function() if not client:is_closing() then client:write(mirror(request)) end end)
+    after(300, function()
+      if client:is_closing() then lost = lost + 1 else client:write(mirror(request)) end
+    end)
   end,
 }
 

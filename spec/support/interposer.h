@@ -25,6 +25,7 @@
 
 static pthread_t armed_thread;
 static bool all_threads, all_later;
+static unsigned failing_us;   /* the first one takes so long, as on a host that looks for memory */
 static atomic_long left = -1; /* calls until one fails; negative: disarmed */
 static atomic_int failures;
 static atomic_bool tracking;
@@ -42,7 +43,8 @@ static bool fails(void)
         return false;
     if (all_later)
         atomic_store(&left, 0);
-    atomic_fetch_add(&failures, 1);
+    if (atomic_fetch_add(&failures, 1) == 0 && failing_us)
+        (void)usleep(failing_us);
     errno = ENOMEM;
     return true;
 }

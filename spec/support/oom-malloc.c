@@ -4,7 +4,7 @@
  * without a failure; after each, no block, descriptor, child or half-made TAP may be left. Walked
  * twice: the n-th fails, or all from the n-th on; where the core has a thread do the work, twice
  * more with its allocations counted too.
- * oom-malloc FOLDER SOCKET
+ * oom-malloc FOLDER SOCKET SOCKET
  */
 #include <pthread.h>
 #include <signal.h>
@@ -30,7 +30,7 @@ enum { MOST_FAILURES = 3000, OWN_TIMEOUT_MS = 20000 };
 
 /* ---- the calls: 0 or an error code ---- */
 
-static const char *folder, *sock;
+static const char *folder, *sock, *second_sock;
 static fcproc_netns *netns;
 static fcproc_net *net;
 static const char *const two_taps[] = { "tap0", "tap1" };
@@ -546,19 +546,43 @@ static int call_request(void)
 
 static int call_request_all(void)
 {
-    /* One alone: where memory ends between a request and its answer, its connection is closed, which a
-     * Firecracker that writes too late does not survive. */
-    const char *paths[] = { sock, "/none/x.sock" };
+    const char *paths[] = { sock, second_sock, "/none/x.sock" };
     struct fcproc_response response;
     fcproc_op *op = NULL;
-    int r = fcproc_request_all(paths, NULL, sizeof(paths) / sizeof(paths[0]), "PUT", "/nothing",
-                               "{}", 2, OWN_TIMEOUT_MS, NULL, &op, NULL);
+    int r = fcproc_request_all(paths, NULL, sizeof(paths) / sizeof(paths[0]), "GET", "/version",
+                               NULL, 0, OWN_TIMEOUT_MS, NULL, &op, NULL);
 
     if (r == 0)
         r = fcproc_op_wait(op, NULL);
-    if (r == 0)
-        r = fcproc_request_all_result(op, 0, &response, NULL);
+    for (size_t i = 0; r == 0 && i < 2; i++)
+        r = fcproc_request_all_result(op, i, &response, NULL);
     fcproc_op_close(op);
+    return r;
+}
+
+/* So that a server that has been asked is about to answer when memory ends. */
+static int before_requests(void)
+{
+    failing_us = 1;
+    return 0;
+}
+
+/* A Firecracker whose answer found no connection would have died of it. */
+static int after_requests(int r)
+{
+    const char *paths[] = { sock, second_sock };
+
+    (void)r;
+    r = 0;
+    failing_us = 0;
+    for (size_t i = 0; r == 0 && i < 2; i++) {
+        fcproc_client *client = NULL;
+
+        r = fcproc_client_new(paths[i], &client, NULL);
+        if (r == 0)
+            r = request(client);
+        fcproc_client_close(client);
+    }
     return r;
 }
 
@@ -688,18 +712,19 @@ int main(int argc, char **argv)
         { "old TAP", before_old_tap, call_old_tap, after_old_tap, false },
         { "TAPs deleted", before_delete, delete_taps, after_delete, true },
         { "bridge deleted", before_delete_bridge, call_delete_bridge, after_delete_bridge, true },
-        { "request", NULL, call_request, NULL, false },
-        { "request_all", NULL, call_request_all, NULL, false },
+        { "request", before_requests, call_request, after_requests, false },
+        { "request_all", before_requests, call_request_all, after_requests, false },
     };
     int failed = 0;
 
     fill_stack_cache();
     (void)setvbuf(stdout, NULL, _IONBF, 0);
-    if (argc != 3 || fcproc_netns_new(&netns, NULL) < 0 || fcproc_net_open(netns, &net, NULL) < 0 ||
+    if (argc != 4 || fcproc_netns_new(&netns, NULL) < 0 || fcproc_net_open(netns, &net, NULL) < 0 ||
         ensure("br0", "10.1.0.1") < 0)
         return 2;
     folder = argv[1];
     sock = argv[2];
+    second_sock = argv[3];
     armed_thread = pthread_self();
     for (int mode = 0; mode < 4; mode++) {
         all_later = mode & 1;

@@ -38,8 +38,10 @@ describe("out of memory", function()
 
   it("in the core, at any call of malloc, leaves nothing and hangs nobody", function()
     local dir <close> = support.folder()
-    local sock = dir:file("api.sock")
-    local server <close> = api_server(sock) -- luacheck: ignore server
-    passes{ program("oom-malloc"), dir.path, sock }
+    local sock, second_sock = dir:file("api.sock"), dir:file("second.sock")
+    local server <close> = api_server(sock)
+    local second <close> = api_server(second_sock)
+    assert.is_truthy(server and second)
+    passes{ program("oom-malloc"), dir.path, sock, second_sock }
   end)
 end)

@@ -271,6 +271,36 @@ describe("a request", function()
       { timeout = 100 })
   end)
 
+  -- The thread that is to read the answer takes two. Without them the connection waits for one.
+  it("that is given up without a descriptor to be had leaves its connection to the answer", function()
+    local folder <close> = support.folder()
+    local sock, server <close> = serve(folder, "slow_first")
+    assert.is_truthy(server)
+    support.write_file(folder:file("script.lua"), [[
+      local core = require "fcproc.core"
+      local fcproc = require "fcproc"
+      local function ask(client) return assert(client:request("GET", "/", nil, 20)) end
+      local function count() return #assert(core.list_dir("/proc/self/fd")) end
+      local client = assert(core.client(arg[1]))
+      local op = ask(client)
+      assert(op:step() == false)
+      local open = count()
+      local held = {}
+      repeat held[#held + 1] = io.open("/dev/null") until not io.open("/dev/null")
+      op:close()
+      core.poll_many({}, {}, 0.5)
+      for _, file in ipairs(held) do file:close() end
+      assert(count() >= open - 1, "closed without an answer")
+      local answer = assert(fcproc.request(arg[1], "GET", "/"))
+      assert(answer.lost == 0, "the answer found no connection")
+      local deadline = fcproc.now() + 10
+      while count() > open - 2 and fcproc.now() < deadline do core.poll_many({}, {}, 0.01) end
+      assert(count() <= open - 2, "never closed")
+    ]])
+    support.sh({ "prlimit", "--nofile=64", support.lua, folder:file("script.lua"), sock },
+      { timeout = 100 })
+  end)
+
   it("that is given up leaves neither a thread nor, beyond a number, a descriptor", function()
     local folder <close> = support.folder()
     local sock, server <close> = serve(folder, "silent")
