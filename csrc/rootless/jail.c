@@ -53,25 +53,38 @@ static bool is_inside(const char *path, const char *folder)
     return strncmp(path, folder, len) == 0 && path[len] == '/';
 }
 
+/* What has the path already, if anything: it is put there once, with all that is asked of it. */
+static struct thing *find(struct jail *jail, const char *path)
+{
+    for (size_t i = 0; i < jail->n; i++)
+        if (strcmp(jail->things[i].path, path) == 0)
+            return &jail->things[i];
+    return NULL;
+}
+
 /* The arguments up to "--"; what comes after it. */
 static char **read_arguments(struct jail *jail, char **argv)
 {
     jail->folder = (struct thing){ .path = argv[0], .writable = true };
     hold(&jail->folder);
     for (argv++; argv[0] && strcmp(argv[0], "--") != 0; argv += 2) {
-        struct thing *t = &jail->things[jail->n];
+        bool writable = strcmp(argv[0], "--ro") != 0, device = strcmp(argv[0], "--device") == 0;
+        struct thing *t;
 
         if (!argv[1] || jail->n == MOST_PATHS) {
             errno = EINVAL;
             fail("'%s' has no path, or there are too many", argv[0]);
         }
-        *t = (struct thing){ .path = argv[1],
-                             .writable = strcmp(argv[0], "--ro") != 0,
-                             .device = strcmp(argv[0], "--device") == 0 };
-        if (is_inside(t->path, jail->folder.path))
+        if (is_inside(argv[1], jail->folder.path))
             continue; /* it is there with the folder */
-        hold(t);
-        jail->n++;
+        t = find(jail, argv[1]);
+        if (!t) {
+            t = &jail->things[jail->n++];
+            *t = (struct thing){ .path = argv[1] };
+            hold(t);
+        }
+        t->writable = t->writable || writable;
+        t->device = t->device || device;
     }
     if (!argv[0] || !argv[1]) {
         errno = EINVAL;

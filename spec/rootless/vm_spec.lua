@@ -71,6 +71,19 @@ describe("an ordinary user", function()
     ]]
   end)
 
+  it("has one file as several of a VM's drives, and as its kernel", function()
+    rootless.run[[
+      support.write_file(home .. "/base", ("y"):rep(65536))
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true, drives = {
+        { path = home .. "/base", id = "one", read_only = true },
+        { path = home .. "/base", id = "two", read_only = true },
+        { path = must(fcproc.guest_path()), id = "kernel", read_only = true } } }))
+      must(vm:console():wait_for("ready", 5))
+      check(vm:record().confined, "it is in no jail")
+    ]]
+  end)
+
   it("makes TAPs and a bridge, and takes them away again", function()
     rootless.run[[
       local manager <close> = world()
