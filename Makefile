@@ -82,7 +82,7 @@ LUA_FILES := init alias api context error finally guest hash json loop mounts op
 	image/source image/verify \
 	image/elf image/initrd image/kconfig image/kernel image/modinfo image/modules \
 	doctor doctor/boot doctor/files doctor/host doctor/machine doctor/rootless doctor/network doctor/ruleset \
-	cli cli/build cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/progress cli/report cli/requests cli/run cli/signals cli/spec cli/vms
+	cli cli/build cli/console cli/fcconfig cli/flags cli/host cli/image cli/keys cli/output cli/parser cli/progress cli/report cli/requests cli/run cli/signals cli/spec cli/stdin cli/vms
 # The guest's /init, by the files of csrc/agent.
 AGENT := address cmdline devices init modules network root say
 GUEST :=

@@ -40,6 +40,16 @@ describe("the fcproc command without a VM", function()
     cli.fails(world, 2, "wait")
   end)
 
+  it("says so when stdin can't be read", function()
+    local world <close> = cli.world()
+    for _, words in ipairs{ { "run", "--spec", "-" }, { "mmds", "vm", "-" },
+      { "api", "vm", "PUT", "/actions", "-" } } do
+      local done = cli.run(world, words, { before = { "sh", "-c", 'exec "$@" </', "sh" } })
+      contains(done.err, "stdin can't be read: Is a directory")
+      assert.are.equal(2, done.status)
+    end
+  end)
+
   -- What they are told of the VM, and that its process can't be opened, is made up.
   it("does not take a VM for ended whose process it can't look at", function()
     local world <close> = cli.world()

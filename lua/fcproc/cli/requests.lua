@@ -16,7 +16,11 @@ end
 
 -- JSON from the command line, or from stdin. As text, since lua-cjson knows no empty list.
 local function given(text, what)
-  if text == "-" then text = io.stdin:read("a") end
+  if text == "-" then
+    local read, err = require "fcproc.cli.stdin"()
+    if not read then return nil, err end
+    text = read
+  end
   local value, complaint = json.read(text)
   if value == nil then return invalid("%s is no JSON: %s", what, complaint) end
   return text, value

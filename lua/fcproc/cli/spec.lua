@@ -11,14 +11,10 @@ local function invalid(format, ...)
   return nil, errors.new{ code = "invalid", op = "cli.spec", message = format:format(...) }
 end
 
-local function read_stdin()
-  return io.stdin:read("a")
-end
-
 -- The spec in a file, which may also be a Firecracker configuration; and what is to be told of it.
 local function read(path, restoring)
   local text, err
-  if path == "-" then text = read_stdin() else text, err = core.read_file(path) end
+  if path == "-" then text, err = require "fcproc.cli.stdin"() else text, err = core.read_file(path) end
   if not text then return nil, err end
   local spec, complaint = json.read(text)
   -- An empty list is decoded as an empty object.
