@@ -6,6 +6,7 @@ local M = {}
 
 ---@class fcproc.Mount
 ---@field point string    where
+---@field root string     what of the file system: "/", or "net:[4026532000]" of a namespace
 ---@field own string      its own options: "rw,nodev"
 ---@field kind string     its file system
 ---@field options string  that one's options
@@ -18,11 +19,11 @@ function M.list()
   local text, err = core.read_file("/proc/self/mountinfo")
   if not text then return nil, err end
   for line in text:gmatch("[^\n]+") do
-    local point, own, kind, options = line:match(
-      "^%d+ %d+ %S+ %S+ (%S+) (%S+).- %- (%S+) %S+ (%S+)")
+    local root, point, own, kind, options = line:match(
+      "^%d+ %d+ %S+ (%S+) (%S+) (%S+).- %- (%S+) %S+ (%S+)")
     if point then
       point = point:gsub("\\(%d%d%d)", function(code) return string.char(tonumber(code, 8)) end)
-      found[#found + 1] = { point = point, own = own, kind = kind, options = options }
+      found[#found + 1] = { point = point, root = root, own = own, kind = kind, options = options }
     end
   end
   return found
@@ -33,7 +34,7 @@ end
 ---@return fcproc.Mount?
 ---@return fcproc.Error? err
 function M.of(folder)
-  local best = { point = "", own = "", kind = "", options = "" }
+  local best = { point = "", root = "", own = "", kind = "", options = "" }
   local list, err = M.list()
   if not list then return nil, err end
   for _, mount in ipairs(list) do

@@ -242,6 +242,16 @@ describe("a stale lease", function()
     assert.is_nil(namespaces.find(1))
   end)
 
+  it("of a namespace that is kept at a place with a blank in its name is not stale", function()
+    local dir <close> = support.folder()
+    mounts(dir, 'mkdir "$1/a b"; touch "$1/a b/ns"; unshare --net="$1/a b/ns" true', [[
+      local namespaces = require "fcproc.resources.namespaces"
+      local number = must(core.stat(dir .. "/a b/ns", true)).ino
+      local found <close> = namespaces.find(number)
+      assert(must(core.stat(("/proc/self/fd/%d"):format(must(found):fd()), true)).ino == number)
+    ]])
+  end)
+
   it("is dropped by one of many at once, and what is taken then stays", function()
     local world <close> = support.world()
     local leases = own(world)

@@ -2,6 +2,7 @@
 -- returns its status, a message and perhaps a fix.
 
 local core = require "fcproc.core"
+local mounts = require "fcproc.mounts"
 
 local M = {}
 
@@ -86,14 +87,13 @@ end
 -- ---- cgroups ------------------------------------------------------------------------------
 
 -- The mounted hierarchies: v1 controllers as a set, and where v2 is.
-local function hierarchies(host)
+local function hierarchies()
   local v1, v1_names, v2 = {}, {}, nil
-  for line in (host:read("/proc/self/mountinfo") or ""):gmatch("[^\n]+") do
-    local point, kind, super = line:match("^%S+ %S+ %S+ %S+ (%S+) .- %- (%S+) %S+ (%S+)")
-    if kind == "cgroup2" then
-      v2 = v2 or point
-    elseif kind == "cgroup" then
-      for name in super:gmatch("[^,]+") do
+  for _, mount in ipairs(mounts.list() or {}) do
+    if mount.kind == "cgroup2" then
+      v2 = v2 or mount.point
+    elseif mount.kind == "cgroup" then
+      for name in mount.options:gmatch("[^,]+") do
         if name ~= "rw" and name ~= "ro" and not name:find("=", 1, true) and not v1[name] then
           v1[name] = true
           v1_names[#v1_names + 1] = name
@@ -111,7 +111,7 @@ function M.cgroups(host)
     return "ok", "VMs of an ordinary user are in the cgroup that their spec names; the jailer, which makes "
       .. "some, needs root"
   end
-  local v1, v1_names, v2 = hierarchies(host)
+  local v1, v1_names, v2 = hierarchies()
   local in_v2 = v2 and host:read(v2 .. "/cgroup.controllers") or ""
   if #v1_names == 0 and not v2 then
     return "warn", "no cgroup hierarchy is mounted in this mount namespace: VMs can't be limited, and who "

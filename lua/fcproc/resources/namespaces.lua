@@ -1,6 +1,7 @@
 -- Network namespaces by their number, which is all that a journal or a lease can say of one.
 
 local core = require "fcproc.core"
+local mounts = require "fcproc.mounts"
 local processes = require "fcproc.resources.processes"
 
 local M = {}
@@ -36,10 +37,8 @@ end
 
 -- Where it is mounted, also outside of /run/netns.
 local function mounted(look, number)
-  local mounts = processes.seen(look, "", core.read_file("/proc/self/mountinfo"))
-  for line in mounts:gmatch("[^\n]+") do
-    local root, point = line:match("^%d+ %d+ %S+ (%S+) (%S+)")
-    if root == ("net:[%d]"):format(number) then return open(look, point, number) end
+  for _, mount in ipairs(processes.seen(look, {}, mounts.list())) do
+    if mount.root == ("net:[%d]"):format(number) then return open(look, mount.point, number) end
   end
 end
 
