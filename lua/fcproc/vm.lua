@@ -223,10 +223,10 @@ end
 ---@return fcproc.Vm? vm
 ---@return fcproc.Error? err  ERR_INVALID, ERR_UNSUPPORTED: of the spec, all mistakes as problems;
 ---                           ERR_CONFLICT: its id, address, drive or uid is another VM's, with its
----                           owner; ERR_BUSY: none is free; ERR_NOT_FOUND, ERR_PERMISSION;
----                           ERR_EXIT_STATUS: Firecracker ended, with its output; ERR_DEADLINE: its API
----                           did not answer in time; ERR_CLOSED: the manager was. With step, and left
----                           when something stays
+---                           owner; ERR_BUSY: none is free; ERR_NOT_FOUND: no uplink, or no nft;
+---                           ERR_PERMISSION; ERR_EXIT_STATUS: Firecracker ended, with its output;
+---                           ERR_DEADLINE: its API did not answer in time; ERR_CLOSED: the manager was.
+---                           With step, and left when something stays
 function M.launch(manager, spec, ctx)
   return launch(manager, spec, {}, ctx)
 end

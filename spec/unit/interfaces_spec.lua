@@ -136,6 +136,26 @@ describe("a bridge with an IPv6 address", function()
   end)
 end)
 
+describe("an uplink that is not there", function()
+  before_each(support.before_each)
+  after_each(support.after_each)
+
+  it("is the host's lack, named with what there is, and a mistake only beside one", function()
+    local world <close> = support.bridged_world()
+    local function lacks(nat, text)
+      local err = fails("not_found", fcproc.vm.launch(world.manager, { network = { {}, { nat = nat } } }))
+      assert.are.same({ "network[2].nat", "not_found" }, { err.problems[1].place, err.problems[1].code })
+      assert.is_truthy(err.message:find(text, 1, true), err.message)
+    end
+    lacks("eth9", "there is no uplink eth9; the interfaces here: fcbr0; name the one that leads to the world")
+    lacks(true, "there is no default route")
+    local err = fails("invalid", fcproc.vm.launch(world.manager, { vcpus = 99, network = { nat = true } }))
+    assert.are.same({ "network.nat", "vcpus" }, { err.problems[1].place, err.problems[2].place })
+    assert.is_truthy(mistakes(world, { network = { nat = "no name at all" } }))
+    assert.is_truthy(mistakes(world, { network = { nat = "fcbr0" } }):find("the guests' bridge", 1, true))
+  end)
+end)
+
 describe("the kernel's command line", function()
   it("is words: quotes hold blanks, and -- ends them", function()
     for text, wanted in pairs{

@@ -5,7 +5,7 @@ local M = {}
 
 -- Words of the library, each whole, and the command's.
 local words = {
-  { 'any_cpu = true', '--any-cpu' }, { 'trust = true', '--trust' },
+  { 'any_cpu = true', '--any-cpu' }, { 'trust = true', '--trust' }, { 'nat = true', '--nat auto' },
   { 'drives = { ID = path }', '--drive ID=PATH' }, { 'uid = "auto"', '--jailer auto' },
   { 'shared_uid = true', '"jailer": {"shared_uid": true} in a --spec file' },
   { 'allow_root = true', '"jailer": {"allow_root": true} in a --spec file' },

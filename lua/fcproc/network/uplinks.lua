@@ -5,6 +5,7 @@ local cjson = require "cjson.safe"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
+local forwarding = require "fcproc.network.forwarding"
 local loop = require "fcproc.loop"
 local nat = require "fcproc.network.nat"
 local nft = require "fcproc.network.nft"
@@ -64,6 +65,31 @@ function M.default(manager, ctx)
   if best then return best.dev end
   return nil, errors.new{ code = "not_found", op = op,
     message = "there is no default route, whose interface would be the uplink: name one" }
+end
+
+---The interface of that name, where the manager's guests are.
+---@param manager fcproc.Manager
+---@param name string
+---@param ctx fcproc.Context?
+---@return string? name
+---@return fcproc.Error? err  ERR_NOT_FOUND: there is none, with those that there are
+function M.find(manager, name, ctx)
+  local is_rootless = manager.config.privilege == "rootless"
+  -- That one may be on its way.
+  if is_rootless and name == rootless.UPLINK then return rootless.uplink(manager, ctx) end
+  local there, err = manager.net:link_exists(name)
+  if there then return name end
+  local links
+  if not err then links, err = nft.links(manager, "nat.uplink", ctx) end
+  if not links then return nil, err end
+  there, err = forwarding.find_link(links, name, "nat.uplink")
+  if there then return name end
+  local hint = "; name the one that leads to the world, or say nat = true: that of the default route"
+  if is_rootless then
+    hint = "; in namespaces of your own nat = true is what pasta gives them: " .. rootless.UPLINK
+  end
+  err.message = err.message .. hint
+  return nil, err
 end
 
 ---Puts into the record what keeps the VM's guests from their uplinks.

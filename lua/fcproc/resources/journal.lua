@@ -42,6 +42,8 @@ Journal.__index = Journal
 ---@field abandoned fcproc.Vm[]?  that failed, and could not be removed as long as the others held on
 ---@field with_nat fcproc.NatEntry[]?  guests that run, when the kernel's tables were not there
 ---@field uplinks table<string, { answers: fcproc.NatCheck[]?, asking: fcproc.Context? }>?  see uplinks.lua
+---@field uplink string?    the default one
+---@field no_uplink fcproc.Error?  why there is none
 
 ---The VM's folder.
 ---@param manager fcproc.Manager

@@ -43,25 +43,23 @@ local function check_dns(check, interface, place)
   end
 end
 
-local function check_nat(check, manager, interface, place, uplink)
-  if interface.nat == true then
-    local name, err = uplink()
-    if not name then return check:add(place, "%s", err.message) end
-    interface.nat = name
+-- The uplink, as find tells it: a mistake in the spec, or what the host does not have.
+local function check_nat(check, manager, interface, place, find)
+  local name = interface.nat
+  local ok, err = true, nil
+  if name ~= true then ok, err = core.check_ifname(name) end
+  if not ok then return check:add(place, "%s", err.message) end
+  if interface.attach == false then return check:add(place, "a TAP on no bridge has no NAT") end
+  if name == manager.config.bridge_name then
+    return check:add(place, "%s is the guests' bridge and can't be their uplink", name)
   end
-  local ok, err = core.check_ifname(interface.nat)
-  if not ok then
-    check:add(place, "%s", err.message)
-  elseif interface.attach == false then
-    check:add(place, "a TAP on no bridge has no NAT")
-  elseif interface.nat == manager.config.bridge_name then
-    check:add(place, "%s is the guests' bridge and can't be their uplink", interface.nat)
+  name, err = find(name)
+  if name then
+    interface.nat = name
+  elseif err.code == "not_found" then
+    check:lack(place, "%s", err.message)
   else
-    local there, reason = manager.net:link_exists(interface.nat)
-    if not there then
-      check:add(place, "%s", reason and reason.message or ("there is no interface %s; name the one that "
-        .. "leads to the world"):format(interface.nat))
-    end
+    check:fail(place, err)
   end
 end
 
@@ -75,7 +73,7 @@ local function check_names(check, manager, interface, id, place, seen)
   if mac then check_once(check, place .. ".mac", mac, seen) end
 end
 
-local function check_interface(check, manager, given, index, id, place, seen, uplink)
+local function check_interface(check, manager, given, index, id, place, seen, find_uplink)
   local interface = check:table(given, place, schema.network)
   if not interface then return end
   local attach = interface.attach ~= false
@@ -91,7 +89,7 @@ local function check_interface(check, manager, given, index, id, place, seen, up
     check:add(place .. ".mac", "'%s' is no unicast MAC address: it is written like "
       .. "02:00:00:00:00:01", interface.mac)
   end
-  if interface.nat then check_nat(check, manager, interface, place .. ".nat", uplink) end
+  if interface.nat then check_nat(check, manager, interface, place .. ".nat", find_uplink) end
   interface.nat = interface.nat or nil
   for _, name in ipairs{ "rx_limit", "tx_limit" } do
     boot.check_part(check, boot.limiter, interface[name], place .. "." .. name)
@@ -108,9 +106,9 @@ end
 ---@param manager fcproc.Manager
 ---@param network (fcproc.NetworkSpec|fcproc.NetworkSpec[]|true)?
 ---@param id string?  the VM's, when it can be one
----@param uplink fun(): string?, fcproc.Error?  that of the default route, which is asked for once
+---@param find_uplink fun(wanted: string|true): string?, fcproc.Error?  true: the default one
 ---@return table[] interfaces  as they will be
-function M.check(check, manager, network, id, uplink)
+function M.check(check, manager, network, id, find_uplink)
   local list, seen = {}, {}
   if not network then return list end
   if network == true then
@@ -123,7 +121,7 @@ function M.check(check, manager, network, id, uplink)
   if several and not check:list(network, "network") then return list end
   for i, interface in ipairs(several and network or { network }) do
     local place = several and ("network[%d]"):format(i) or "network"
-    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen, uplink)
+    list[#list + 1] = check_interface(check, manager, interface, i, id, place, seen, find_uplink)
   end
   return list
 end

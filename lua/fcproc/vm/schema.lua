@@ -121,6 +121,13 @@ function Check:deny(place, format, ...)
   self.problems[#self.problems].code = "permission"
 end
 
+---What the host does not have.
+---@return nil
+function Check:lack(place, format, ...)
+  self:add(place, format, ...)
+  self.problems[#self.problems].code = "not_found"
+end
+
 ---What went wrong on the way, which is no mistake in the spec; the first is told, and alone.
 ---@param place string  "": its message says enough
 ---@param err fcproc.Error

@@ -348,7 +348,8 @@ end
 ---@param ctx fcproc.Context?
 ---@param fleet fcproc.Fleet?  default: one VM alone
 ---@return fcproc.VmPlan? plan
----@return fcproc.Error? err  ERR_INVALID with problems: { {place, text}, ... }; what the context's end, or
+---@return fcproc.Error? err  ERR_INVALID with problems: { {place, text}, ... }, or what they all are:
+---                            ERR_NOT_FOUND, ERR_PERMISSION, ERR_UNSUPPORTED; what the context's end, or
 ---                            the host, kept from being checked, alone
 function M.plan(manager, spec, restoring, ctx, fleet)
   fleet = fleet or {}
@@ -362,11 +363,12 @@ function M.plan(manager, spec, restoring, ctx, fleet)
   local plan = { id = id, binary = binary, spec = spec, hooks = spec.hooks or {} }
   plan.jailer = jail.check(check, manager, spec, binary, ctx)
   enter(check, manager, spec, plan)
-  plan.network = interfaces.check(check, manager, spec.network, id, function()
-    if fleet.uplink then return fleet.uplink end
-    local uplink, reason = uplinks.default(manager, ctx)
-    fleet.uplink = uplink
-    return uplink, reason
+  plan.network = interfaces.check(check, manager, spec.network, id, function(wanted)
+    if wanted ~= true then return uplinks.find(manager, wanted, ctx) end
+    local uplink, err = fleet.uplink, fleet.no_uplink
+    if not uplink and not err then uplink, err = uplinks.default(manager, ctx) end
+    fleet.uplink, fleet.no_uplink = uplink, err and err.code == "not_found" and err or nil
+    return uplink, err
   end)
   plan.ports = publish.check(check, manager, spec)
   check_nft(check, manager, plan)
