@@ -62,7 +62,7 @@ IMAGE_BINDING := binding bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs rights runner tail \
 	waiters \
-	manager manager/binary manager/config manager/identity manager/links manager/rootless \
+	manager manager/binary manager/config manager/identity manager/links manager/pasta manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
 	machine/failure machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/startup \

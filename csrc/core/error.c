@@ -53,6 +53,8 @@ static const char *hint_for(int sys_errno)
     switch (sys_errno) {
     case EMFILE:
         return "; raise the limit of open files (ulimit -n)";
+    case EAGAIN: /* of a process or a thread that can't be started */
+        return "; raise the limit of processes (ulimit -u)";
     case ENFILE:
         return "; raise the host's limit of open files (sysctl fs.file-max)";
     default:

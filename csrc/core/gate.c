@@ -269,9 +269,7 @@ int spawn_start(const struct fcproc_spawn *spec, const struct child *child, fcpr
     if (r < 0) {
         if (g)
             gate_free(g);
-        /* EAGAIN is clone's, of the limit of processes. */
-        return error_errno(err, op_name, -r, "can't start %s%s", child->file,
-                           r == -EAGAIN ? " (raise the limit of processes, ulimit -u)" : "");
+        return error_errno(err, op_name, -r, "can't start %s", child->file);
     }
     if (spec->gate) {
         process_set_gate(process, g,

@@ -40,8 +40,10 @@ static const char *forbidden_by(int sys_errno)
         if (fd >= 0 && read(fd, value, 1) == 1 && strcmp(value, switches[i].value) == 0)
             return switches[i].text;
     }
-    return sys_errno == ENOSPC ? "; user.max_user_namespaces or user.max_net_namespaces is reached"
-                               : "";
+    return sys_errno == ENOSPC
+               ? "; user.max_user_namespaces or user.max_net_namespaces is reached: "
+                 "raise them by sysctl, or `fcproc net down` where none is needed"
+               : "";
 }
 
 static int wait_until_ready(int fd, fcproc_error *err)
@@ -56,9 +58,16 @@ static int wait_until_ready(int fd, fcproc_error *err)
     if (sys_errno == 0)
         return 0;
     forbidden = forbidden_by(sys_errno);
-    return error_set(err, *forbidden ? FCPROC_ERR_PERMISSION : error_code_for(sys_errno), op_name,
-                     sys_errno, "rootless networking: %s: %s%s", text, strerrordesc_np(sys_errno),
-                     forbidden);
+    if (*forbidden)
+        return error_set(err, FCPROC_ERR_PERMISSION, op_name, sys_errno,
+                         "rootless networking: %s: %s%s", text, strerrordesc_np(sys_errno),
+                         forbidden);
+    if (sys_errno == EROFS)
+        return error_set(
+            err, FCPROC_ERR_SYSTEM, op_name, sys_errno,
+            "rootless networking: %s: %s; in a container, have /proc/sys mounted writable", text,
+            strerrordesc_np(sys_errno));
+    return error_errno(err, op_name, sys_errno, "rootless networking: %s", text);
 }
 
 FCPROC_API int fcproc_netns_hold(const char *fifo, const char *lock, const fcproc_netns *join,

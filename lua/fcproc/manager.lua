@@ -23,7 +23,7 @@ local M = {}
 ---@field net table  its netlink socket
 ---@field host_net fcproc.Net?  of a rootless one: where this process is
 ---@field held_anew string?    of a rootless one: why it has started another holder of its namespaces
----@field pasta fcproc.Process?  of a rootless one: what gives its guests their uplink
+---@field keepers fcproc.Keepers?  of a rootless one: who keeps its namespaces
 ---@field closed true?
 local Manager = {}
 Manager.__index = Manager
@@ -71,16 +71,32 @@ local function move_into(self, netns)
   return true
 end
 
+-- Namespaces that somebody has made meanwhile are the manager's from now on; false: there are none yet.
+local function enter_made(self)
+  local netns, err = rootless.find(self)
+  if netns then return move_into(self, netns) end
+  if err then return nil, err end
+  return false
+end
+
 -- What stands in the place of the netlink socket of a namespace that nobody has made yet: there is nothing
--- in it; and it is made for whoever makes something.
+-- in it; and it is made for whoever makes something, not for who only looks.
 local function nowhere(self)
+  local function look(name, otherwise)
+    return function(_, ...)
+      local there, err = enter_made(self)
+      if there then return self.net[name](self.net, ...) end
+      if err then return nil, err end
+      return otherwise(...)
+    end
+  end
   local function nothing() return false end
-  local function missing(_, name)
+  local function missing(name)
     return nil, errors.new{ code = "not_found", op = "net.link", message = "there is no link " .. name }
   end
-  local net = { close = function() end, link_exists = nothing, link_mtu = missing,
-    link_index = function() end,
-    list_taps = function() return {} end }
+  local net = { close = function() end, link_exists = look("link_exists", nothing),
+    link_mtu = look("link_mtu", missing), link_index = look("link_index", function() end),
+    list_taps = look("list_taps", function() return {} end) }
   return setmetatable(net, { __index = function(_, name)
     return function(_, ...)
       local ok, err = self:_enter()
@@ -103,6 +119,14 @@ function Manager:_enter()
   netns, err = rootless.ensure(self)
   if not netns then return nil, err end
   return move_into(self, netns)
+end
+
+-- Can there be links? false: not in namespaces that nobody has made yet.
+function Manager:_has_links()
+  if self.config.privilege ~= "rootless" or self.config.netns then return true end
+  local ok, err = self:_check_open("manager.rootless")
+  if not ok then return nil, err end
+  return enter_made(self)
 end
 
 -- What is not configured and is needed now.
@@ -165,9 +189,9 @@ function Manager:close()
   self.net:close()
   self.net = closed_net
   if self.host_net then self.host_net:close() end
-  if self.pasta then self.pasta:close() end
+  rootless.forget(self)
   if self.capper then self.capper:close() end
-  self.capper, self.pasta = nil, nil
+  self.capper = nil
   if self.own_netns then self.own_netns:close() end
 end
 

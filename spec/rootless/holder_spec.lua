@@ -330,6 +330,52 @@ for t in threads: t.join()
     ]], rootless.NETWORK)
   end)
 
+  it("is there as soon as pasta is, and a holder without it is started again, too", function()
+    rootless.run(WATCH .. [[
+      local find = namespaces.find_pasta
+      namespaces.find_pasta = function() return nil end
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true }))
+      local before = state()
+      local holder <close> = must(fcproc.process(before.holder))
+      must(holder:signal("KILL"))
+      must(holder:wait(5))
+      equal(nil, state().holder)
+      must(manager:ensure_bridge())
+      local now = state()
+      check(now.holder and now.netns == before.netns, "no new holder")
+      must(manager:ensure_bridge())
+      fails("not_found", fcproc.vm.launch(manager, { network = { nat = true } }))
+      equal(now.holder, state().holder)
+      namespaces.find_pasta = find
+      local found = require("spec.support.doctor").by_name(must(require("fcproc.doctor").run(manager)))
+      check(found.uplink.fix:find("the next VM starts it", 1, true), found.uplink.fix)
+      equal(now.holder, state().holder)
+      local second <close> = must(fcproc.vm.launch(manager,
+        { id = "b", network = { nat = namespaces.UPLINK } }))
+      equal(nil, second:record().warnings)
+      must(support.pings(manager.config.netns, vm:address()))
+      equal(now.netns, state().netns)
+    ]], rootless.NETWORK)
+  end)
+
+  it("that ends alone is mended once by one manager's many, none of whom waits for another", function()
+    rootless.run(WATCH .. [[
+      local manager <close> = world()
+      must(manager:ensure_bridge())
+      equal(namespaces.UPLINK, must(namespaces.uplink(manager)))
+      local uplink <close> = pasta()
+      must(uplink:signal("KILL"))
+      must(uplink:wait(5))
+      local before, functions = state(), {}
+      for i = 1, 5 do functions[i] = function() return must(manager:ensure_bridge()) end end
+      local began = core.now()
+      fcproc.run(functions)
+      check(core.now() - began < 5, core.now() - began) -- who waits for a lock does so for 10 s
+      check(state().holder ~= before.holder and not state().ended, "not mended")
+    ]], rootless.NETWORK)
+  end)
+
   it("that can't be is not tried again and again", function()
     rootless.run(WATCH .. [[
       local manager <close> = world()
@@ -342,9 +388,32 @@ for t in threads: t.join()
       local other <close> = world()
       equal(holder, state().holder)
       equal(nil, state().ended)
-      local err = fails("not_found", namespaces.uplink(manager))
+      local err = fails("not_found", namespaces.uplink(manager, nil, true))
       check(err.message:find("has this host a default route", 1, true), err)
+      equal(holder, state().holder)
     ]], "unshare --net")
+  end)
+
+  it("that could not be is tried again for the next VM that asks for it, beside those that run", function()
+    rootless.run(WATCH .. [[
+      local find = namespaces.find_pasta
+      namespaces.find_pasta = function() return "/bin/false" end
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true }))
+      local before = state()
+      local err = fails("not_found", fcproc.vm.launch(manager, { id = "b", network = { nat = true } }))
+      check(err.message:find("The next VM that asks for one starts it again", 1, true), err)
+      namespaces.find_pasta = function() return home .. "/pasta" end
+      support.write_file(home .. "/pasta", "#!/bin/sh\necho '0.1: ERROR:   No sandbox, exiting' >\"$4\"\n")
+      support.sh{ "chmod", "755", home .. "/pasta" }
+      err = fails("not_found", fcproc.vm.launch(manager, { id = "b", network = { nat = true } }))
+      check(err.message:find("no uplink: No sandbox, exiting; The next VM", 1, true), err)
+      namespaces.find_pasta = find
+      local second <close> = must(fcproc.vm.launch(manager, { id = "b", network = { nat = true } }))
+      equal(nil, second:record().warnings)
+      equal(before.netns, state().netns)
+      must(support.pings(manager.config.netns, vm:address()))
+    ]], rootless.NETWORK)
   end)
 
   it("is asked for in vain where pasta is not installed", function()
@@ -353,8 +422,14 @@ for t in threads: t.join()
       local function logger(level, message) said = level == "warn" and message or said end
       local manager <close> = world{ logger = logger }
       namespaces.find_pasta = function() return nil end
-      local err = fails("invalid", fcproc.vm.launch(manager, { network = { nat = true } }))
+      local err = fails("not_found", fcproc.vm.launch(manager, { network = { nat = true } }))
       check(err.message:find("apt install passt", 1, true), err)
+      equal("network.nat", err.problems[1].place)
+      for _, name in ipairs{ "eth0", namespaces.UPLINK } do
+        fails("not_found", fcproc.vm.launch(manager, { network = { nat = name } }))
+      end
+      err = fails("invalid", fcproc.vm.launch(manager, { network = { nat = true }, vcpus = 99 }))
+      equal(2, #err.problems)
       check(said and said:find("pasta is not installed", 1, true), said)
       local vm <close> = must(fcproc.vm.launch(manager, { network = true }))
       must(support.pings(manager.config.netns, vm:address()))

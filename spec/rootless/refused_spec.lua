@@ -44,6 +44,38 @@ describe("an ordinary user is told", function()
     ]], rootless.NETWORK .. " " .. NO_NFT)
   end)
 
+  it("what a container keeps from him, whose /run/user is not his", function()
+    rootless.run(NOTHING .. [[
+      local doctor = require "spec.support.doctor"
+      local manager <close> = world{ privilege = false }
+      equal(home .. "/run", manager.config.host_dir)
+      local err = fails("system", fcproc.vm.launch(manager, { network = true }))
+      check(err.message:find("ip_forward: Read-only file system; in a container, have", 1, true), err)
+      local found = doctor.by_name(must(require("fcproc.doctor").run(manager)))
+      equal("in a container, have /proc/sys mounted writable", found.rootless.fix)
+      nothing_left()
+    ]], [[sh -ec 'mount -t tmpfs none /run; mkdir -p /run/user/4321; chmod 755 /run/user/4321
+      mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"' sh]])
+  end)
+
+  it("that he has too many processes, whichever of ours is one too many", function()
+    rootless.run([[
+      require("fcproc.manager.rootless").find_pasta = function() return nil end
+      local runner, told = fcproc.runner(), {}
+      for limit = 8, 2, -1 do
+        local argv = { "prlimit", "--pid", tostring(support.own_pid()), ("--nproc=%d:"):format(limit) }
+        support.eventually("the last holder has ended", function() return runner:run(argv) end)
+        local manager <close> = world{ runtime_dir = home .. "/run" .. limit }
+        local ok, err = manager:ensure_bridge()
+        if not ok then
+          check(err.message:find("raise the limit of processes", 1, true), err)
+          told[err.op] = true
+        end
+      end
+      check(told["netns.hold"], "the holder was never one too many")
+    ]])
+  end)
+
   it("which device is missing, by its name", function()
     rootless.run(NOTHING .. [[
       local manager <close> = world()
@@ -95,8 +127,8 @@ describe("an ordinary user is told", function()
     rootless.run(NOTHING .. [[
       local manager <close> = world()
       local ctx <close> = must(fcproc.context{ timeout = 4 })
-      local err = fails("invalid", fcproc.vm.launch(manager, { network = { nat = true } }, ctx))
-      check(err.message:find("no uplink: has this host a default route?", 1, true), err)
+      local err = fails("not_found", fcproc.vm.launch(manager, { network = { nat = true } }, ctx))
+      check(err.message:find("no uplink: .*; has this host a default route%? The next VM"), err)
       nothing_left()
     ]], "unshare --net sh -ec 'ip link set lo up; exec \"$@\"' sh")
   end)

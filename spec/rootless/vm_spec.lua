@@ -84,6 +84,33 @@ describe("an ordinary user", function()
     ]]
   end)
 
+  it("has no namespaces while he only looks, or deletes what is not there, and sees another's", function()
+    rootless.run[[
+      local first <close> = world()
+      local second <close> = world()
+      equal(0, #must(first:list_taps()))
+      must(first:delete_bridge())
+      equal(0, must(first:delete_taps{ "tap1", "tap2" }))
+      must(first:delete_tap("tap1"))
+      equal(nil, core.stat(home .. "/run"))
+      must(second:ensure_bridge())
+      must(second:create_tap("tap1"))
+      equal("tap1", must(first:list_taps())[1].name)
+      local third <close> = world()
+      must(first:delete_tap("tap1"))
+      equal(0, #must(second:list_taps()))
+      must(third:delete_bridge())
+      equal(false, second.net:link_exists("fcbr0"))
+      first:close()
+      fails("closed", first:delete_bridge())
+      local never = world{ runtime_dir = home .. "/never" }
+      never:close()
+      fails("closed", never:delete_bridge())
+      fails("closed", never:delete_taps{ "tap1" })
+      fails("closed", never:list_taps())
+    ]]
+  end)
+
   it("makes TAPs and a bridge, and takes them away again", function()
     rootless.run[[
       local manager <close> = world()

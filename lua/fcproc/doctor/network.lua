@@ -240,7 +240,10 @@ end
 ---@param host fcproc.DoctorHost
 function M.taps(host)
   local found, err = ports.wrong(host.manager, host.ctx)
-  if not found then return "warn", "the TAPs of the VMs can't be looked at: " .. err.message, AS_ROOT end
+  if not found then
+    return "warn", "the TAPs of the VMs can't be looked at: " .. err.message,
+      host:is_rootless() and "see the check runtime" or AS_ROOT
+  end
   if #found == 0 then return "ok", "the TAPs of the VMs that run are up, and where they belong" end
   return "fail", ports.explain(found, host.config.bridge_name)
 end

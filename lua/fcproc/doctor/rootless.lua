@@ -26,9 +26,11 @@ local function fix_for(host)
         :format(name, allows, name, allows, other or "")
     end
   end
-  return fixes[1] and table.concat(fixes, "; ") or "no sysctl forbids it: in a container, have its seccomp "
-    .. "profile allow unshare with CLONE_NEWUSER and CLONE_NEWNET"
+  return fixes[1] and table.concat(fixes, "; ")
 end
+
+local NO_SWITCH = "no sysctl forbids it: in a container, have its seccomp profile allow unshare with "
+  .. "CLONE_NEWUSER and CLONE_NEWNET"
 
 ---@param host fcproc.DoctorHost
 function M.namespaces(host)
@@ -42,14 +44,14 @@ function M.namespaces(host)
       return "ok", "no right is needed: the first VM with a network makes namespaces of your own for it"
     end
     local problem = err --[[@as fcproc.Error]]
-    -- Its switch is the fix.
+    local why, advice = problem.message:match("^(.-); (.*)$")
     local status, message = host:no_network("namespaces of your own can't be made: "
-      .. problem.message:gsub(";.*", ""))
-    return status, message, fix_for(host)
+      .. (why or problem.message))
+    return status, message, fix_for(host) or advice or NO_SWITCH
   end
   if not state.holder then
     return "warn", ("the holder of network namespace %d is dead: VMs run on in there, without an uplink")
-      :format(state.netns), "the next manager mends it: fcproc ps has one"
+      :format(state.netns), "the next manager mends it, or the next VM: fcproc ps has one"
   end
   return "ok", ("network namespace %d is yours, and process %d holds it%s"):format(state.netns,
     state.holder, host.manager.held_anew and ": from now on, since " .. host.manager.held_anew or "")
@@ -69,7 +71,7 @@ function M.uplink(host)
   local state = rootless.state(host.config)
   if state and not state.uplink then
     return bad, "pasta was not installed when the namespaces were made, so they have no uplink",
-      "end their VMs, then fcproc net down: the next VM makes new ones"
+      "the next VM starts it, and so does the next manager: fcproc ps has one"
   end
   if not core.tun_check("/dev/net/tun") then
     return bad, "pasta, which gives guests their uplink, needs /dev/net/tun itself", "see the check tun"
@@ -80,7 +82,7 @@ function M.uplink(host)
   end
   local up, err
   if state and host.config.netns then
-    up, err = rootless.uplink(host.manager, host.ctx)
+    up, err = rootless.uplink(host.manager, host.ctx, true)
   else
     local netns <close>, tried = host:scratch(pasta)
     if not netns then return host:no_scratch("an uplink", tried --[[@as fcproc.Error]]) end

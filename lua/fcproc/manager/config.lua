@@ -84,7 +84,8 @@ local function host_folder(runtime_dir)
   local uid = core.own_uid()
   if uid == 0 then return "/run/fcproc" end
   local own = ("/run/user/%d"):format(uid)
-  return core.stat(own) and own .. "/fcproc" or runtime_dir
+  local stat = core.stat(own)
+  return stat and stat.uid == uid and own .. "/fcproc" or runtime_dir -- an image's may be root's
 end
 
 local function check_prefix(config)

@@ -52,6 +52,9 @@ function Links:delete_bridge(ctx)
   ctx = loop.context(ctx)
   local ok, err = self:_need("bridge_name", "bridge.delete")
   if not ok then return nil, err end
+  local there
+  there, err = self:_has_links()
+  if not there then return there == false or nil, err end
   local started = core.now()
   ok, err = loop.complete(ctx, self.net:delete_bridge(self.config.bridge_name, ctx))
   if not ok then return nil, err end
@@ -154,6 +157,8 @@ function Links:delete_taps(names, ctx)
   options.argument(names, "table", "delete_taps", "names")
   ctx = loop.context(ctx)
   if #names == 0 then return 0 end
+  local there, err = self:_has_links()
+  if not there then return there == false and 0 or nil, err end
   local started = core.now()
   local done, deleted = loop.complete(ctx, self.net:delete_taps(names, ctx))
   if not done then return nil, deleted end

@@ -5,12 +5,13 @@
 -- RUNTIME_DIR/.fcproc/rootless/record   who holds which namespaces
 -- RUNTIME_DIR/.fcproc/rootless/alive    a FIFO, which each manager and VM has open for writing
 -- RUNTIME_DIR/.fcproc/rootless/lock     held while the namespaces are found, made or left
+-- RUNTIME_DIR/.fcproc/rootless/pasta.pid, pasta.log: that the uplink is there, or what pasta says of it
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local json = require "fcproc.json"
 local loop = require "fcproc.loop"
-local process = require "fcproc.process"
+local pastas = require "fcproc.manager.pasta"
 local rights = require "fcproc.rights"
 
 local M = {}
@@ -20,24 +21,12 @@ local LOCK_TRIES, LOCK_PAUSE = 2000, 0.005 -- seconds; to make the namespaces ta
 local RECORD_LIMIT = 65536
 local NET_ADMIN = { [12] = "NET_ADMIN" }
 local END_LIMIT = 5 -- seconds for a holder to end
-local UPLINK_LIMIT = 5 -- seconds for pasta to set up its interface
 local NOT_OPENED = "the namespaces that were just made can't be opened"
 
-M.UPLINK = "uplink0" -- what it is called inside
--- Nothing of the host's own loopback is for guests, neither by the gateway's address (--no-map-gw) nor
--- by a port that is bound there (-T, -U auto); and ports are published by nobody but us.
--- Who was in the namespace when it started (see hold.c) does not stay.
-local PASTA = { "-f", "-q", "--config-net", "--no-map-gw", "-t", "none", "-u", "none", "-T", "none",
-  "-U", "none", "-I", M.UPLINK, "--no-netns-quit" }
+M.UPLINK = pastas.UPLINK
 
 -- Its path; nil: it is not installed.
-function M.find_pasta() return core.find_executable("pasta") end
-
--- The command; it writes its pid into the file, which is there, when its interface is set up.
-local function uplink_command(pasta, file)
-  core.write_file(file, "", 384) -- to be waited for
-  return table.move(PASTA, 1, #PASTA, 4, { pasta, "-P", file })
-end
+function M.find_pasta() return pastas.find() end
 
 ---May this process make bridges and TAPs where it is?
 ---@return boolean
@@ -48,8 +37,6 @@ end
 -- ---- the record ------------------------------------------------------------------------------
 
 local function folder_of(config) return config.runtime_dir .. "/.fcproc/rootless" end
-
-local function pid_file(config) return folder_of(config) .. "/pasta.pid" end
 
 ---@class fcproc.Held  the namespaces as they were recorded
 ---@field holder fcproc.Identity
@@ -96,39 +83,40 @@ local function of_holder(record)
   holder:close()
 end
 
--- The pid of the pasta that the holder has started, of which it has a pidfd; -1: it has ended.
-local function pasta_pid(holder)
-  local text = core.read_file(("/proc/%d/fdinfo/6"):format(holder:pid()), 0, RECORD_LIMIT)
-  local pid = text and holder:alive() and text:match("\nPid:%s*(%-?%d+)")
-  return pid and math.tointeger(tonumber(pid))
-end
+---@class fcproc.Keepers  who a manager knows to keep the namespaces that it is in
+---@field holder fcproc.Process
+---@field pasta fcproc.Process?   nil: it has ended, or there was none
+---@field uplink string?          nil: pasta was not installed
 
--- Its interface is set up when its pid is in the file. One that can't do it, as without a default route,
--- ends instead.
-local function wait_for_pasta(holder, file, ctx)
-  local pid = pasta_pid(holder)
-  if pid == -1 then return nil end
-  local pasta <close> = pid and core.process(pid) or nil
-  return loop.complete(ctx, (pasta or holder):wait_text_op(file, "\n", nil, UPLINK_LIMIT, ctx))
-end
-
--- The manager knows it from now on.
-local function know_pasta(manager, holder)
-  local pid = pasta_pid(holder)
+-- The manager knows them from now on.
+local function know(manager, record)
+  M.forget(manager)
+  local holder = core.process(record.holder)
+  if not holder then return end -- it has ended just now
+  local pid = pastas.pid(holder)
   local pasta = pid and pid > 0 and core.process(pid) or nil
-  if pasta and pasta_pid(holder) ~= pid then -- another one by now
+  if pasta and pastas.pid(holder) ~= pid then -- another one by now
     pasta:close()
     pasta = nil
   end
-  if manager.pasta then manager.pasta:close() end
-  manager.pasta = pasta
+  manager.keepers = { holder = holder, pasta = pasta, uplink = record.uplink }
 end
 
--- Has it ended, and did it give an uplink before? Else, as on a host without a default route, another would
--- not either.
-local function is_to_be_mended(config, holder)
-  return pasta_pid(holder) == -1
-    and (core.read_file(pid_file(config), 0, RECORD_LIMIT) or ""):find("\n", 1, true) ~= nil
+---The manager knows them no more.
+---@param manager fcproc.Manager
+function M.forget(manager)
+  local keepers = manager.keepers
+  manager.keepers = nil
+  if not keepers then return end
+  keepers.holder:close()
+  if keepers.pasta then keepers.pasta:close() end
+end
+
+-- Why there is to be another holder; nil: this one is well.
+local function fault_of(config, record, holder, asked)
+  if not record.uplink then return M.find_pasta() and "pasta was not installed before" or nil end
+  local ended = pastas.is_lost(holder, folder_of(config)) or asked and pastas.pid(holder) == -1
+  return ended and "pasta had ended" or nil
 end
 
 -- By somebody who is in it: the manager, or a VM that has outlived the holder.
@@ -174,7 +162,7 @@ end
 local function hold(manager, join)
   local config, started = manager.config, core.now()
   local folder, pasta = folder_of(config), M.find_pasta()
-  local command = pasta and uplink_command(pasta, pid_file(config))
+  local command = pasta and pastas.command(pasta, folder)
   local holder <close>, err = core.hold_netns(folder .. "/alive", folder .. "/lock", join, command)
   if not holder then return nil, err end
   local path = ("/proc/%d/fd/"):format(holder:pid())
@@ -190,7 +178,7 @@ local function hold(manager, join)
     holder:signal("KILL")
     return nil, err or errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
   end
-  know_pasta(manager, holder)
+  know(manager, record)
   manager:_log(started, join and "the namespaces have a holder again" or "user and network namespace made",
     { holder = holder:pid(), netns = record.net, uplink = record.uplink })
   if not pasta then
@@ -200,23 +188,36 @@ local function hold(manager, join)
   return netns, record
 end
 
+-- Without an operation, which would let other coroutines go on: they would wait for our lock, and all of them
+-- with them.
+local function end_holder(holder)
+  local deadline = core.now() + END_LIMIT
+  holder:signal("KILL")
+  while holder:alive() and core.now() < deadline do core.poll(holder:pidfd(), deadline - core.now()) end
+  if not holder:alive() then return true end
+  local pid = holder:pid()
+  return nil, errors.new{ code = "wait_timeout", op = "netns.hold", pid = pid,
+    message = ("process %d, which holds the namespaces, was killed and does not end"):format(pid) }
+end
+
 -- From now on the manager is one of those for whom they are there.
-local function keep(manager, netns, holder)
+local function keep(manager, netns, record)
   local ok, err = netns:keep(folder_of(manager.config) .. "/alive")
   if not ok then
     netns:close()
     return nil, err
   end
-  know_pasta(manager, holder)
+  know(manager, record)
   return netns
 end
 
 ---The namespaces that are there, kept by this manager from now on; nil: there are none. When the holder has
----ended, or its pasta, there is another one from now on.
+---ended, or its pasta, or pasta is installed since, there is another one from now on.
 ---@param manager fcproc.Manager
+---@param asked boolean?  an uplink is asked for: pasta that could give none is tried again
 ---@return fcproc.Netns? netns
 ---@return fcproc.Error? err
-function M.find(manager)
+function M.find(manager, asked)
   local config = manager.config
   if not read(config) then return nil end
   local held <close>, err = lock(config)
@@ -225,15 +226,14 @@ function M.find(manager)
   if not record then return nil end
   local netns, holder = of_holder(record)
   local open <close>, why = holder, "the former holder was dead"
-  if netns and not is_to_be_mended(config, open) then return keep(manager, netns, open) end
+  if open then why = fault_of(config, record, open, asked) end
+  if netns and not why then return keep(manager, netns, record) end
   local member <close> = netns or of_member(manager, record)
   if not member then return nil end
   if open then
-    open:signal("KILL")
     local gone
-    gone, err = process.wait(open, END_LIMIT, config.without)
+    gone, err = end_holder(open)
     if not gone then return nil, err end
-    why = "pasta had ended"
   end
   netns, err = hold(manager, member) -- a VM has outlived it
   manager.held_anew = netns and why
@@ -241,16 +241,24 @@ function M.find(manager)
   return nil, err -- not two pairs of namespaces
 end
 
----The manager is in there: an uplink that its guests had, and have no more, is given to them again.
+-- Is there all that the manager's guests can have?
+local function are_well(keepers)
+  if not keepers or not keepers.holder:alive() then return false end
+  if not keepers.uplink then return M.find_pasta() == nil end
+  return not keepers.pasta or keepers.pasta:alive()
+end
+
+---The manager is in there: a holder that was killed, and an uplink that its guests had, or can have by now,
+---are there again.
 ---@param manager fcproc.Manager
 function M.mend(manager)
-  if manager.closed or not manager.pasta or manager.pasta:alive() then return end
+  if manager.closed or are_well(manager.keepers) then return end
   local started = core.now()
   local netns, err = M.find(manager)
   if netns then netns:close() end
   if err then
-    manager:_log(started, "the guests' uplink has ended, and could not be started again",
-      { reason = err.message }, "warn")
+    manager:_log(started, "what keeps the namespaces, or gives their uplink, has ended, and could not be "
+      .. "started again", { reason = err.message }, "warn")
   end
 end
 
@@ -270,34 +278,47 @@ function M.ensure(manager)
   local holder
   if record then netns, holder = of_holder(record) end
   if not netns then return hold(manager) end
-  local open <close> = holder
-  return keep(manager, netns, open)
+  holder:close()
+  return keep(manager, netns, record)
 end
 
----The uplink's interface in there, once it is there.
+-- Of namespaces that pasta was started for: its interface, once it is there.
+local function wait_for_uplink(manager, record, ctx)
+  local netns, holder = of_holder(record)
+  if netns then
+    netns:close()
+    local open <close> = holder
+    local done, err = pastas.wait(open, folder_of(manager.config), ctx)
+    if done and manager.net:link_exists(record.uplink) then return record.uplink end
+    local ok, ended = loop.check(ctx)
+    if not ok then return nil, ended or err end
+  end
+  local opens, reason = core.tun_check("/dev/net/tun")
+  local why = opens and pastas.words(folder_of(manager.config)) or reason.message
+  return nil, errors.new{ code = "not_found", op = "nat.uplink",
+    message = "pasta gives the guests no uplink: " .. why }
+end
+
+---The uplink's interface in there, once it is there. Pasta that could give none is started again.
 ---@param manager fcproc.Manager  in the namespaces
 ---@param ctx fcproc.Context?
+---@param looking boolean?  nothing is started
 ---@return string? name
 ---@return fcproc.Error? err  ERR_NOT_FOUND: there is none
-function M.uplink(manager, ctx)
+function M.uplink(manager, ctx, looking)
   local record = read(manager.config)
-  local why = "pasta, which gives rootless guests their uplink, is not installed: apt install passt"
   if record and record.uplink then
     if manager.net:link_exists(record.uplink) then return record.uplink end
-    local netns, holder = of_holder(record)
-    if netns then
-      netns:close()
-      local open <close> = holder
-      local done, err = wait_for_pasta(open, pid_file(manager.config), ctx)
-      if done and manager.net:link_exists(record.uplink) then return record.uplink end
-      local ok, ended = loop.check(ctx)
-      if not ok then return nil, ended or err end
-    end
-    local opens, reason = core.tun_check("/dev/net/tun")
-    why = opens and "pasta gives the guests no uplink: has this host a default route? `fcproc net down` ends "
-      .. "it, and the next VM starts it anew" or "pasta gives the guests no uplink: " .. reason.message
+    local netns, err
+    if not looking then netns, err = M.find(manager, true) end
+    if err then return nil, err end
+    if netns then netns:close() end
+    record = read(manager.config)
   end
-  return nil, errors.new{ code = "not_found", op = "nat.uplink", message = why }
+  if record and record.uplink then return wait_for_uplink(manager, record, ctx) end
+  return nil, errors.new{ code = "not_found", op = "nat.uplink",
+    message = M.find_pasta() and "pasta has given no uplink yet: the next VM with a network starts it"
+      or "pasta, which gives rootless guests their uplink, is not installed: apt install passt" }
 end
 
 ---Namespaces to try something in: nothing of them is written down, and they go with the descriptor.
@@ -307,21 +328,20 @@ end
 ---@return fcproc.Netns? netns
 ---@return boolean|fcproc.Error up  was there an uplink? Or the error, as ensure's
 function M.scratch(folder, pasta, ctx)
-  local file, path = folder .. "/pasta.pid", folder .. "/lock"
+  local path = folder .. "/lock"
   local held <close>, busy = core.lock_file(path)
   if not held then return nil, busy end
   local holder <close>, err = core.hold_netns(folder .. "/alive", path, nil,
-    pasta and uplink_command(pasta, file))
+    pasta and pastas.command(pasta, folder))
   if not holder then return nil, err end
   path = ("/proc/%d/fd/4"):format(holder:pid())
   local netns, up = open_at(path, number_of(path)), false
   if netns and pasta then
-    wait_for_pasta(holder, file, ctx)
+    pastas.wait(holder, folder, ctx)
     local net <close> = core.net(netns)
     up = net ~= nil and net:link_exists(M.UPLINK) == true
   end
-  holder:signal("KILL")
-  process.wait(holder, END_LIMIT, 0)
+  end_holder(holder)
   if netns then return netns, up end
   return nil, errors.new{ code = "system", op = "netns.hold", message = NOT_OPENED }
 end
@@ -340,7 +360,7 @@ function M.state(config)
   if not record then return nil end
   local netns, holder = of_holder(record)
   local pid = holder and holder:pid()
-  local ended = holder and is_to_be_mended(config, holder) or nil
+  local ended = holder and pastas.is_lost(holder, folder_of(config)) or nil
   if holder then holder:close() end
   netns = netns or of_member(nil, record)
   if not netns then return nil end
@@ -354,10 +374,12 @@ end
 ---@return boolean? ended  false: there was none
 ---@return fcproc.Error? err
 function M.down(manager, ctx)
-  local held <close>, err = lock(manager.config)
+  local on, err = loop.check(ctx)
+  if not on then return nil, err end
+  local held <close>, busy = lock(manager.config)
   if not held then
-    if err.code == "not_found" then return false end
-    return nil, err
+    if busy.code == "not_found" then return false end
+    return nil, busy
   end
   local record = read(manager.config)
   if not record then return false end
@@ -367,9 +389,8 @@ function M.down(manager, ctx)
   if not holder then return false end
   local open <close> = holder
   local started = core.now()
-  open:signal("KILL")
   local gone
-  gone, err = process.wait(open, END_LIMIT, manager.config.without, ctx)
+  gone, err = end_holder(open)
   if not gone then return nil, err end
   manager:_log(started, "the namespaces' holder was ended", { holder = open:pid(), netns = record.net })
   return true
