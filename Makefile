@@ -528,12 +528,15 @@ bench: deps
 # A thousand VMs, twenty at a time: nothing may be left of them. And managers that are killed while
 # two others adopt, kill and reclaim what they made: six VMs a round. And a hostile user's races for the
 # names in his folder, and builders of images that are killed, so many times as in the specs. And what an
-# ordinary user shares of the specs with root, and takes too long for `make test`.
+# ordinary user shares of the specs with root, and takes too long for `make test`: VMs that come and go, and
+# managers that are killed, too.
 SOAK_CYCLES ?= 1000
 SOAK_AT_ONCE ?= 20
 SOAK_ROUNDS ?= 130
 SOAK_RACES ?= 100
 SOAK_KILLS ?= 100
+SOAK_USER_CYCLES ?= 200
+SOAK_USER_ROUNDS ?= 20
 SOAK_ENV = $(SPEC_ENV) LUA_PATH='./?.lua;./?/init.lua;lua/?.lua;lua/?/init.lua;;'
 
 .PHONY: soak
@@ -544,8 +547,8 @@ soak: deps
 	@$(SOAK_ENV) $(LUA) spec/support/siege.lua $(SOAK_ROUNDS)
 	@FCPROC_SPEC_RACES=$(SOAK_RACES) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/unit/race_files_spec.lua
 	@FCPROC_SPEC_KILLS=$(SOAK_KILLS) $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/image/whole_spec.lua
-	@FCPROC_SPEC_SOAK=1 $(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/rootless/shared_spec.lua \
-		spec/rootless/holder_spec.lua
+	@FCPROC_SPEC_SOAK=1 FCPROC_SPEC_CYCLES=$(SOAK_USER_CYCLES) FCPROC_SPEC_ROUNDS=$(SOAK_USER_ROUNDS) \
+		$(SPEC_ENV) sh spec/support/run.sh $(SPEC_LUA) spec/rootless/shared_spec.lua spec/rootless/holder_spec.lua
 
 # Hostile journals, manifests and archives, each for so long. A failure prints its seed, for FUZZ_SEED; of
 # archives, what was read is then in build/fuzz.

@@ -12,7 +12,8 @@ local LIST = { "netns/bridge", "netns/race", "netns/removal", "firecracker/vm_la
   "firecracker/adopt", "firecracker/crash" }
 local REST = { "netns/tap", "firecracker/crash", "firecracker/vm_hooks", "firecracker/vm_conflict",
   "firecracker/vm_files", "firecracker/vm_fleet", "firecracker/vm_cancel", "firecracker/vm_closed",
-  "firecracker/vm_console", "firecracker/reclaim" }
+  "firecracker/vm_console", "firecracker/reclaim", "firecracker/snapshot", "firecracker/restore",
+  "firecracker/soak" }
 
 describe("as an ordinary user's", function()
   before_each(support.before_each)

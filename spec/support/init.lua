@@ -140,8 +140,14 @@ function M.firecracker()
   return path
 end
 
+---Who runs this suite: uid and gid.
+function M.own_ids()
+  local uid, gid = M.sh({ "sh", "-c", "id -u; id -g" }):match("(%d+)\n(%d+)")
+  return math.tointeger(tonumber(uid)), math.tointeger(tonumber(gid))
+end
+
 function M.need_root()
-  if not M.rootless and M.sh{ "id", "-u" } ~= "0\n" then error("these specs need root", 2) end
+  if not M.rootless and M.own_ids() ~= 0 then error("these specs need root", 2) end
 end
 
 function M.need_kvm()
@@ -254,6 +260,11 @@ function M.config(world)
     runtime_dir = c.runtime_dir, firecracker_bin = c.firecracker_bin,
     privilege = M.rootless and "rootless" or nil,
     netns = not M.rootless and ("/proc/%d/fd/%d"):format(M.own_pid(), world.netns:fd()) or nil }
+end
+
+---Where the VMM of that VM has its files.
+function M.vmm_folder(world, id)
+  return ("%s/%s%s"):format(world.manager.config.runtime_dir, id, M.rootless and "/vmm" or "")
 end
 
 ---The same with its bridge.

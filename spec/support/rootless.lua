@@ -29,9 +29,11 @@ mount -t tmpfs -o mode=755 none /run
 mkdir -p /run/user/UID; chmod 700 /run/user/UID; chown UID:UID /run/user/UID
 export FCPROC_SPEC_MODE=rootless
 ]]
--- $0 is the interpreter; after the folder come the spec files.
-local SPECS = [[sh -c 'output=$1/home/output; shift
-exec busted --lua="$0" --output=spec/support/output.lua "$@" >"$output" 2>&1' "$0" "$@"]]
+-- $0 is the interpreter; after the folder come the spec files. Of files, what is left is told.
+local SPECS = [[sh -c 'folder=$1; shift
+busted --lua="$0" --output=spec/support/output.lua "$@" >"$folder/home/output" 2>&1 || exit
+find /run/user/UID /tmp /dev/shm -mindepth 1 -user UID ! -path "$folder/*" ! -type d \
+>"$folder/home/left" 2>"$folder/home/unreadable" || true' "$0" "$@"]]
 
 local LONGEST = 1800 -- seconds
 
@@ -88,7 +90,7 @@ function M.command(folder, ...)
 end
 
 ---Runs spec files as that user, as support.rootless; fails when one of their tests does, or when a process
----of his is left.
+---or a file of his is left.
 ---@param files string[]
 ---@return string output  of busted
 function M.specs(files)
@@ -101,6 +103,8 @@ function M.specs(files)
   if not ok then
     error(output:find("%d failed\n$") and output or output .. tostring(err) .. "\n" .. err.output, 0)
   end
+  local left = support.read_file(dir:file("home/left"))
+  if left ~= "" then error("left over: " .. left, 0) end
   support.eventually("no process of his is left", function()
     -- Those that have ended and wait for init are none.
     return fcproc.runner():run{ "pgrep", "--runstates", "R,S,D,T,t", "-u", tostring(SPECS_UID) } == nil

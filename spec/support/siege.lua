@@ -3,7 +3,7 @@
 -- may touch, the sentinels, are looked at in each round: their process and their network.
 --
 -- siege.lua JSON is one of the managers, as a process of its own:
---   role     "maker": launches `count` VMs, jailed and not; "meddler": goes on until it is killed
+--   role     "maker": launches `count` VMs, by root also jailed ones; "meddler": goes on until it is killed
 --   config   for fcproc.new
 --   prefix   of the ids that it may make, or take
 
@@ -28,8 +28,10 @@ local roles = {}
 function roles.maker(manager, order)
   for i = 1, order.count do
     local spec = { id = order.prefix .. i, network = true }
-    if i % 3 == 0 then spec.jailer = { uid = order.uid + i, gid = order.uid + i } end
-    if i % 3 == 1 then spec.network = { nat = "up0" } end
+    if i % 3 == 0 and not support.rootless then
+      spec.jailer = { uid = order.uid + i, gid = order.uid + i }
+    end
+    if i % 3 == 1 then spec.network = { nat = support.rootless or "up0" } end
     assert(fcproc.vm.launch(manager, spec)):detach()
   end
 end

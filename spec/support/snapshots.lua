@@ -12,6 +12,11 @@ local must = support.must
 
 local M = { JAIL = { uid = 1234, gid = 2345 } }
 
+-- Why a test does not run as an ordinary user.
+M.JAILER = "the jailer is root's"
+-- In none, and in what only root has.
+M.JAILS = { false, not support.rootless and M.JAIL or nil }
+
 local TIMES = 1024 -- so that a disk has whole sectors
 
 ---What fills a disk.
@@ -57,7 +62,7 @@ end
 function M.launch(world, opts)
   local disk = world.folder:file("disk")
   support.write_file(disk, M.content("first"))
-  support.sh{ "chown", "1234", disk }
+  if not support.rootless then support.sh{ "chown", "1234", disk } end
   local spec = { id = "original", network = true, vsock = { cid = 3 }, drives = { { path = disk } } }
   for key, value in pairs(opts or {}) do spec[key] = value end
   local vm = must(fcproc.vm.launch(world.manager, spec))

@@ -26,7 +26,7 @@ end
 
 local function cycle(world, number)
   local vm <close> = must(fcproc.vm.launch(world.manager, {
-    id = ("%s-%d"):format(world.id, number), network = { nat = "up0" },
+    id = ("%s-%d"):format(world.id, number), network = { nat = support.rootless or "up0" },
     drives = { { path = world.folder:file("disk"), copy = "sparse" } },
   }))
   must(must(vm:console()):wait_for("fcproc guest: ready", 30))

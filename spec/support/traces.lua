@@ -157,10 +157,7 @@ function M.step_of(world, name, nth, after)
 end
 
 ---The world's VM's API socket.
-function M.socket(world)
-  local folder = ("%s/%s/"):format(world.manager.config.runtime_dir, world.id)
-  return folder .. (support.rootless and "vmm/" or "") .. "api.sock"
-end
+function M.socket(world) return support.vmm_folder(world, world.id) .. "/api.sock" end
 
 ---Where a snapshot is written that is not finished, as the VM's journal says.
 function M.partial(world)
