@@ -131,6 +131,20 @@ static int source_failed(struct output *out, int sys_errno, const char *path, si
                        SHOWN(path, path_len));
 }
 
+/* At most so many bytes of it, and one at the least: how many, or a code. */
+static ssize_t source_some(struct output *out, uint64_t from, void *data, size_t len,
+                           const char *path, size_t path_len)
+{
+    ssize_t n;
+
+    do
+        n = pread(out->source_fd, data, len, (off_t)from);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return source_failed(out, errno, path, path_len);
+    return n > 0 ? n : source_short(out, path, path_len);
+}
+
 static int copy_gathered(struct output *out, uint64_t from, size_t len, uint64_t at,
                          const char *path, size_t path_len)
 {
@@ -141,13 +155,10 @@ static int copy_gathered(struct output *out, uint64_t from, size_t len, uint64_t
 
         if (r < 0)
             return r;
-        n = pread(out->source_fd, out->buffer + out->used, len < room ? len : room, (off_t)from);
-        if (n < 0 && errno == EINTR)
-            continue;
+        n = source_some(out, from, out->buffer + out->used, len < room ? len : room, path,
+                        path_len);
         if (n < 0)
-            return source_failed(out, errno, path, path_len);
-        if (n == 0)
-            return source_short(out, path, path_len);
+            return (int)n;
         out->used += (size_t)n;
         from += (size_t)n;
         at += (size_t)n;
@@ -208,14 +219,10 @@ int output_read(struct output *out, uint32_t source, uint64_t from, void *data, 
     int r = source_enter(out, source);
 
     while (r == 0 && done < len) {
-        ssize_t n = pread(out->source_fd, (char *)data + done, len - done, (off_t)(from + done));
+        ssize_t n = source_some(out, from + done, (char *)data + done, len - done, path, path_len);
 
-        if (n < 0 && errno == EINTR)
-            continue;
         if (n < 0)
-            return source_failed(out, errno, path, path_len);
-        if (n == 0)
-            return source_short(out, path, path_len);
+            return (int)n;
         done += (size_t)n;
     }
     if (r == 0)
