@@ -51,7 +51,10 @@ local function of_path(path)
     errors.quoted(path, 200))
 end
 
-local function is_path(ref) return ref:find("^%.?%.?/") ~= nil end
+---Is it written as a path is? All else may be a name.
+---@param ref string
+---@return boolean
+function M.is_path(ref) return ref:find("^%.?%.?/") ~= nil end
 
 local SOURCES = { dir = true, tar = true, oci = true, ["oci-archive"] = true, ["docker-archive"] = true }
 
@@ -94,7 +97,7 @@ function M.find(ref, opts, ctx)
   if type(store) ~= "table" then store, err = stores.open(store) end
   if not store then return nil, err end
   local image
-  if is_path(ref) then image, err = of_path(ref) else image, err = of_store(ref, store, opts.pull, ctx) end
+  if M.is_path(ref) then image, err = of_path(ref) else image, err = of_store(ref, store, opts.pull, ctx) end
   if not image then return nil, err end
   if image.kind and image.kind ~= "ext4" and image.kind ~= "squashfs" then
     return invalid("%s is no disk: it is %s", errors.quoted(ref, 80), options.a(image.kind))

@@ -76,7 +76,7 @@ function M.verify(ref, options, ctx)
   options = options or {}
   ctx = loop.context(ctx)
   local path, checked, err = ref, {}, nil
-  if not ref:find("/", 1, true) and not core.stat(ref, true) then
+  if not disks.is_path(ref) and not core.stat(ref, true) then
     local store, entry = options.store, nil
     if type(store) ~= "table" then store, err = require("fcproc.image.store").open(store) end
     if store then entry, err = store:find(ref) end
