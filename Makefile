@@ -57,7 +57,7 @@ CORE := error context op ctxwait linger pathwait path executable filecommon file
 BINDING := binding arguments core error context op path file fileop lock capper cgroup process netns spawn net client log checks terminal keys
 # Image builds: a library and a module of their own, so that whoever launches VMs carries none of what they need.
 IMAGE := error regular tree names walk place source filler digest job stream layer read record archive folder look edit extract \
-	output ext4 ext4blocks ext4data ext4folder ext4size archiveout write target targetcopy unpack
+	output ext4 ext4blocks ext4data ext4folder ext4size archiveout pipe write target targetcopy unpack
 IMAGE_BINDING := binding bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
 LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs rights runner tail \

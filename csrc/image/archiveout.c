@@ -7,6 +7,7 @@
 #include <archive_entry.h>
 
 #include "output.h"
+#include "pipe.h"
 
 enum { RECORD = 10240, CPIO_MOST = UINT32_MAX };
 
@@ -50,23 +51,19 @@ static int archive_failed(struct writer *w, const char *path, size_t len)
 static la_ssize_t on_write(struct archive *archive, void *arg, const void *data, size_t len)
 {
     struct writer *w = arg;
-    size_t done = 0;
+    int r = 0;
 
     (void)archive;
     if (w->giving_up)
         return -1;
-    while (done < len && w->job->error.code == 0 && job_check(w->job) == 0) {
-        ssize_t n = write(w->fd, (const char *)data + done, len - done);
-
-        if (n >= 0)
-            done += (size_t)n;
-        /* A reader that has seen the end need not take what fills the last record. */
-        else if (errno == EPIPE && w->ending)
-            break;
-        else if (errno != EINTR)
-            (void)image_errno(&w->job->error, w->job->op, errno, "can't write the %s",
-                              w->format == ARCHIVE_TAR ? "tar" : "cpio");
-    }
+    if (w->job->error.code == 0 && job_check(w->job) == 0)
+        r = pipe_write(w->job, w->fd, data, len);
+    if (r == -ECANCELED)
+        (void)job_check(w->job);
+    /* A reader that has seen the end need not take what fills the last record. */
+    else if (r < 0 && !(r == -EPIPE && w->ending))
+        (void)image_errno(&w->job->error, w->job->op, -r, "can't write the %s",
+                          w->format == ARCHIVE_TAR ? "tar" : "cpio");
     return (la_ssize_t)len;
 }
 

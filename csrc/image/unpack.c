@@ -3,6 +3,7 @@
  * One file, or a part of it, without whatever packed it: to a descriptor, or in memory where it is small.
  * And where in it some texts stand, which nobody must look for a second time.
  */
+#include "pipe.h"
 #include "stream.h"
 
 static const char OP[] = "image.unpack";
@@ -15,7 +16,7 @@ struct unpack_job {
     int fd; /* of what is unpacked, until the stream has it */
     struct window window;
     uint64_t limit;
-    int to; /* the caller's, or -1 */
+    int to; /* of our own, or less than 0 */
     bool keep;
     char *data;
     size_t len, room;
@@ -64,15 +65,12 @@ static void look(struct unpack_job *u, const char *data, size_t len)
 
 static int put(struct unpack_job *u, const char *data, size_t len)
 {
-    for (size_t done = 0; u->to >= 0 && done < len;) {
-        ssize_t n = write(u->to, data + done, len - done);
+    int r = u->to < 0 ? 0 : pipe_write(&u->job, u->to, data, len);
 
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return image_errno(&u->job.error, OP, errno, "can't write what %s holds", u->path);
-        done += (size_t)n;
-    }
+    if (r == -ECANCELED)
+        return job_check(&u->job);
+    if (r < 0)
+        return image_errno(&u->job.error, OP, -r, "can't write what %s holds", u->path);
     if (!u->keep)
         return 0;
     if (u->room - u->len < len) {
@@ -122,6 +120,7 @@ static int unpack_run(job_t *job)
         r = unpack_all(u, &s);
     u->packed = s.kind >= STREAM_GZIP;
     stream_close(&s);
+    close_fd(&u->to); /* so that the reader of a pipe sees its end */
     return r;
 }
 
@@ -132,6 +131,7 @@ static void unpack_destroy(job_t *job)
     struct unpack_job *u = (struct unpack_job *)job;
 
     close_fd(&u->fd);
+    close_fd(&u->to);
     free(u->path);
     free(u->data);
 }
@@ -175,7 +175,8 @@ static int unpack_prepare(struct unpack_job *u, const struct fcproc_image_unpack
     u->window.from = given->from;
     u->window.len = given->len ? given->len : size - given->from;
     u->limit = given->limit ? given->limit : (uint64_t)1 << 30;
-    u->to = given->fd;
+    if (given->fd >= 0 && (u->to = pipe_own(given->fd)) < 0)
+        return image_errno(err, OP, errno, "no descriptor to write what %s holds by", u->path);
     u->keep = given->keep;
     return take_marks(u, given, err);
 }
@@ -190,7 +191,7 @@ FCPROC_API int fcproc_image_unpack(const struct fcproc_image_unpacking *given,
         r = job_new(sizeof(struct unpack_job), OP, NULL, unpack_run, unpack_destroy, &job, err);
     if (r < 0)
         return r;
-    ((struct unpack_job *)job)->fd = -EBADF;
+    ((struct unpack_job *)job)->fd = ((struct unpack_job *)job)->to = -EBADF;
     r = unpack_prepare((struct unpack_job *)job, given, err);
     return job_hand_out(job, r, ret, err);
 }

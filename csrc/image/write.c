@@ -4,9 +4,9 @@
  */
 #include <archive.h>
 #include <ext2fs/ext2fs.h>
-#include <fcntl.h>
 
 #include "output.h"
+#include "pipe.h"
 
 struct write_job {
     job_t job;
@@ -15,8 +15,6 @@ struct write_job {
     int64_t time;
     bool gzip;
 };
-
-/* ---- trees ---- */
 
 static int write_run(job_t *job)
 {
@@ -59,7 +57,7 @@ FCPROC_API int fcproc_image_write(fcproc_image_tree *handle,
     w->format = output->format;
     w->time = output->time > 0 ? output->time : 1; /* 0 is the present to libext2fs */
     w->gzip = output->gzip;
-    w->fd = fcntl(output->fd, F_DUPFD_CLOEXEC, 3);
+    w->fd = pipe_own(output->fd);
     if (w->fd < 0)
         r = image_errno(err, op, errno, "no descriptor to write the image by");
     return job_hand_out(job, r, ret, err);
@@ -72,46 +70,4 @@ FCPROC_API struct fcproc_image_versions fcproc_image_versions(void)
     (void)ext2fs_get_library_version(&v.ext2fs, NULL);
     v.archive = archive_version_string();
     return v;
-}
-
-/* ---- pipes: what reads is another program ---- */
-
-struct fcproc_image_pipe {
-    int ends[2];
-};
-
-FCPROC_API int fcproc_image_pipe_open(fcproc_image_pipe **ret, fcproc_error *err)
-{
-    static const char op[] = "image.pipe";
-    fcproc_image_pipe *pipe = malloc(sizeof(*pipe));
-
-    if (!pipe)
-        return error_nomem(err, op);
-    if (pipe2(pipe->ends, O_CLOEXEC) < 0) {
-        int e = errno;
-
-        free(pipe);
-        return image_errno(err, op, e, "no pipe can be made");
-    }
-    *ret = pipe;
-    return 0;
-}
-
-FCPROC_API int fcproc_image_pipe_reader(const fcproc_image_pipe *pipe)
-{
-    return pipe->ends[0];
-}
-
-FCPROC_API int fcproc_image_pipe_writer(const fcproc_image_pipe *pipe)
-{
-    return pipe->ends[1];
-}
-
-FCPROC_API void fcproc_image_pipe_close(fcproc_image_pipe *pipe)
-{
-    if (!pipe)
-        return;
-    close_fd(&pipe->ends[0]);
-    close_fd(&pipe->ends[1]);
-    free(pipe);
 }

@@ -105,6 +105,32 @@ describe("a job", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
+  it("ends with its context also where nobody reads what it writes, and leaves the pipe as it was", function()
+    local dir <close> = support.folder()
+    local data = ("0123456789abcdef"):rep(1 << 16)
+    support.write_file(dir:file("file"), data)
+    local tree <close> = must(imagecore.tree{ spool_folder = dir.path })
+    must(tree:put("/file", { kind = "file", data = data }))
+    must(tree:seal())
+    local pipe <close> = must(imagecore.pipe())
+    for _, begin in ipairs{
+      function() return tree:write{ format = "tar", fd = pipe:writer() } end,
+      function() return imagecore.unpack{ path = dir:file("file"), fd = pipe:writer() } end,
+    } do
+      local ctx <close> = must(fcproc.context{ timeout = 0.05 })
+      fails("deadline", jobs.run(must(begin()), ctx))
+    end
+    local said = support.read_file("/proc/self/fdinfo/" .. pipe:writer())
+    assert.is_truthy(said:find("flags:%s+02000001\n"), said)
+    local reader = must(fcproc.spawn({ "cat" },
+      { stdin = pipe:reader(), stdout = { file = dir:file("read") } }))
+    must(jobs.run(must(imagecore.unpack{ path = dir:file("file"), fd = pipe:writer() })))
+    pipe:close()
+    assert.are.same({ true, { status = 0 } }, { reader:wait(10) })
+    reader:close()
+    assert.are.equal(data, support.read_file(dir:file("read")):sub(-#data))
+  end)
+
   it("keeps the reason of its error behind a name that is long", function()
     local err = fails("not_found", imagecore.hash{ path = "/" .. ("x/"):rep(2000) .. "y" })
     assert.is_truthy(err.message:find(": No such file or directory", 1, true), err.message)
