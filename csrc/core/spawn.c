@@ -119,7 +119,7 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
 {
     char file[PATH_MAX];
     const char *found = NULL;
-    bool rootless;
+    bool rootless, below;
     int r = check_spec(spec, err);
 
     if (r < 0)
@@ -129,7 +129,9 @@ FCPROC_API int fcproc_spawn(const struct fcproc_spawn *spec, fcproc_process **re
         return error_set(err, FCPROC_ERR_INVALID, op_name, 0,
                          "a jail of that kind needs a rootless network namespace");
     found = spec->argv[0];
-    if (*found != '/' || rootless) { /* else an absolute path is exec's to judge */
+    below = spec->cwd && *found != '/' && strchr(found, '/');
+    /* Exec judges an absolute path, and one from the folder where it is executed, which is not ours. */
+    if (!below && (*found != '/' || rootless)) {
         r = fcproc_find_executable(found, file, sizeof(file), err);
         if (r < 0)
             return r;

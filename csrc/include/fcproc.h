@@ -579,7 +579,8 @@ struct fcproc_stream {
 
 struct fcproc_spawn {
     size_t struct_size;
-    const char *const *argv; /* argv[0] is found by fcproc_find_executable */
+    /* argv[0] is found by fcproc_find_executable; a relative path with a slash is from cwd on. */
+    const char *const *argv;
     const char *const *envp; /* NULL: the caller's, as it is now */
     const char *cwd;         /* NULL: the caller's */
     struct fcproc_stream streams[3];

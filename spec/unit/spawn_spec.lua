@@ -101,6 +101,18 @@ os.execvp(sys.argv[1], sys.argv[1:])]], support.lua, script }
     assert.are.equal(got[9], got[8])
   end)
 
+  it("is executed in its folder, where its name may be relative: none of ours is looked at", function()
+    local dir <close> = support.folder()
+    local ours = "spec/support/run.sh" -- which can't be executed
+    support.sh{ "mkdir", "-p", dir:file("spec/support") }
+    support.write_file(dir:file(ours), "#!/bin/sh\necho its\n")
+    support.sh{ "chmod", "755", dir:file(ours) }
+    assert.are.equal("its\n", output_of({ ours }, { cwd = dir.path }))
+    assert.are.equal("its\n", output_of({ "./run.sh" }, { cwd = dir:file("spec/support") }))
+    local err = fails("not_found", fcproc.spawn({ "./spec/../Makefile" }, { cwd = dir.path }))
+    assert.is_truthy(err.message:find("can't execute", 1, true), err.message)
+  end)
+
   -- Runs Lua's code as a user with those capabilities, in the groups 65534, 4 and 27.
   local function as_user(capabilities, code)
     local caps = capabilities == "" and "-all" or "-all," .. capabilities
