@@ -13,6 +13,7 @@ local words = {
   { 'track_dirty_pages = true in its spec', '"track_dirty_pages": true in its --spec file' },
   { 'another network namespace and runtime_dir, or network = { attach = false }',
     'another --netns and --runtime-dir, or "network": {"attach": false} in a --spec file' },
+  { "fcproc.vm.reclaim", "fcproc reclaim" },
   { "firecracker_bin", "--firecracker" }, { "bridge_name", "--bridge" },
   { "bridge_ip", "--bridge-ip" }, { "runtime_dir", "--runtime-dir" },
 }

@@ -8,6 +8,7 @@ local console = require "fcproc.cli.console"
 local context = require "fcproc.context"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local flags = require "fcproc.cli.flags"
 local keyboard = require "fcproc.cli.keys"
 local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
@@ -20,6 +21,7 @@ local M = {}
 
 local INT, PIPE = signals.INT, signals.PIPE
 local FAILED = 1
+local REMOVE_LIMIT = 30 -- seconds to end a VM that is not to stay
 local LIST = { kind = "list" }
 
 local STEPS = { prepare = "choosing names and addresses", drives = "preparing its disks",
@@ -55,7 +57,8 @@ local function launch(cli, ctx, keys)
   end
   if vm then
     for _, warning in ipairs(vm:record().warnings or {}) do
-      cli.output:note("warning: %s; fix: %s", warning.message, warning.fix or "none is known")
+      cli.output:note("warning: %s; fix: %s", flags.say(warning.message),
+        flags.say(warning.fix or "none is known"))
     end
     return vm
   end
@@ -67,10 +70,16 @@ end
 
 -- ---- in the background ---------------------------------------------------------------------
 
+-- In a context of its own: a signal may have ended that of the work.
+local function remove(vm)
+  local own <close> = context.new{ timeout = REMOVE_LIMIT }
+  return vm:kill(own)
+end
+
 -- Its guest has ended already: nothing runs in the background.
 local function tell_ended(cli, vm)
   local said = vm.machine:output()
-  local report, err = vm:kill()
+  local report, err = remove(vm)
   if not report then return nil, err end
   return nil, errors.new{ code = "exit_status", op = "cli.run", output = said,
     status = report.exit and report.exit.status, signal = report.exit and report.exit.signal,
@@ -84,7 +93,8 @@ local function detached(cli)
   local info
   info, err = vm:info(cli.ctx)
   if not info then
-    vm:kill()
+    local removed, left = remove(vm)
+    if not removed then cli.output:note("%s stays: %s", vm.id, flags.say(left.message)) end
     return nil, err
   end
   -- A request that comes while it stops may be left without an answer.
@@ -117,7 +127,7 @@ end
 local function end_vm(vm, ladder, urgent)
   local report, err = vm:stop(ladder, urgent)
   if report or urgent:status() then return report, err end
-  return vm:kill()
+  return remove(vm)
 end
 
 local function began(cli, vm, started, keys)

@@ -6,8 +6,10 @@ local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local jailer = require "fcproc.machine.jailer"
+local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
 local lease = require "fcproc.resources.lease"
+local lives = require "fcproc.resources.life"
 local namespaces = require "fcproc.resources.namespaces"
 local publish = require "fcproc.network.publish"
 local uids = require "fcproc.resources.uids"
@@ -162,13 +164,7 @@ local function needs_leases(plan)
   return needed
 end
 
----Chooses names and addresses, takes their leases, and puts it all into the record.
----@param journal fcproc.Journal
----@param plan fcproc.VmPlan
----@param fleet fcproc.Fleet
----@return true?
----@return fcproc.Error? err  ERR_CONFLICT: another VM has the uid, drive, TAP, address or MAC
-function M.names(journal, plan, fleet)
+local function choose(journal, plan, fleet)
   local record, manager = journal.record, journal.manager
   if plan.inside == false and manager.config.privilege == "rootless" then
     record.netns = namespaces.own()
@@ -204,6 +200,31 @@ function M.names(journal, plan, fleet)
   end
   if #plan.ports == 0 then return true end
   return choose_ports(journal, taking, plan.ports)
+end
+
+-- Is the VM dead that has what this one was to have?
+local function is_dead(manager, owner, folder)
+  local there = { config = { runtime_dir = folder } }
+  local record = journals.read(there, owner)
+  local life <close> = record and not journals.is_locked(there, owner)
+    and lives.of(record, manager.config.without) or nil
+  return life and life.state == "dead"
+end
+
+---Chooses names and addresses, takes their leases, and puts it all into the record.
+---@param journal fcproc.Journal
+---@param plan fcproc.VmPlan
+---@param fleet fcproc.Fleet
+---@return true?
+---@return fcproc.Error? err  ERR_CONFLICT: another VM has the uid, drive, TAP, address, MAC or port
+function M.names(journal, plan, fleet)
+  local ok, err = choose(journal, plan, fleet)
+  if ok then return true end
+  if err.code == "conflict" and err.owner and is_dead(journal.manager, err.owner, err.folder) then
+    err.message = ("%s; that VM is dead: fcproc.vm.reclaim%s frees what it had"):format(err.message,
+      err.folder == journal.manager.config.runtime_dir and "" or " with its runtime_dir")
+  end
+  return nil, err
 end
 
 return M
