@@ -129,6 +129,13 @@ describe("what a VM has on the host", function()
       uid, _, name = uids.take(leases, "a", { uid = "auto" }, {})
       must(uid)
       must(leases:release(name, "a"))
+      -- Some hosts have such files elsewhere.
+      support.write_file(dir .. "/passwd", ("x:x:%d:1::/:/bin/sh\n"):format(uid))
+      support.sh{ "ln", "-s", dir .. "/passwd", "/etc/passwd" }
+      local other
+      other, _, name = uids.take(leases, "a", { uid = "auto" }, {})
+      assert(must(other) ~= uid, uid)
+      must(leases:release(name, "a"))
     ]])
   end)
 end)

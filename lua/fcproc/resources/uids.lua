@@ -13,7 +13,9 @@ local HINT = "a process in one jail could kill and trace the other: give each a 
 -- Numbers that others give away: users and groups that are there, and what is kept for the
 -- namespaces of users.
 local function add_numbers(taken, path, count)
-  local text, err = core.read_file(path)
+  local file, err = core.absolute_path(path) -- some hosts have it elsewhere, and a link to it
+  local text
+  if file then text, err = core.read_file(file) end
   if not text and err.code ~= "not_found" then return nil, err end
   for line in (text or ""):gmatch("[^\n]+") do
     local first, n
