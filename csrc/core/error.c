@@ -57,6 +57,9 @@ static const char *hint_for(int sys_errno)
         return "; raise the limit of processes (ulimit -u)";
     case ENFILE:
         return "; raise the host's limit of open files (sysctl fs.file-max)";
+    case ETOOMANYREFS: /* unix(7): of all processes of that user, whose managers keep some there */
+        return "; as many descriptors of this user are on their way as may be: raise the hard "
+               "limit of open files (ulimit -Hn)";
     default:
         return "";
     }

@@ -123,6 +123,7 @@ FCPROC_API int fcproc_process_identity(fcproc_process *p, struct fcproc_identity
     id.inode = pidfd_inode(fcproc_process_pidfd(p));
     id.pid_ns = own_namespace("pid");
     id.time_ns = own_namespace("time");
+    process_set_start_time(p, id.start_time); /* /proc may hide it later */
     *ret = id;
     return 0;
 }

@@ -189,6 +189,7 @@ struct fcproc_exit process_exit(const fcproc_process *p);
 void process_set_recorded(fcproc_process *p);
 /* 0: /proc tells. */
 uint64_t process_start_time(const fcproc_process *p);
+void process_set_start_time(fcproc_process *p, uint64_t start_time);
 /* Dead, and what has its number now may be another? */
 bool process_has_lost_its_number(const fcproc_process *p);
 /* SIGKILL if it still runs, and have it reaped without waiting here. Consumes the reference. */

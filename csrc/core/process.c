@@ -138,6 +138,11 @@ uint64_t process_start_time(const fcproc_process *p)
     return p->start_time;
 }
 
+void process_set_start_time(fcproc_process *p, uint64_t start_time)
+{
+    p->start_time = start_time;
+}
+
 FCPROC_API bool fcproc_process_is_recorded(const fcproc_process *p)
 {
     return p->recorded;

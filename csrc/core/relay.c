@@ -49,6 +49,7 @@ FCPROC_API int fcproc_relay_start(const fcproc_netns *ns, const fcproc_process *
                                    { .from = fcproc_process_pidfd(vmm), .to = 6 },
                                    { .from = ns->place.user_fd, .to = 4 } };
     fcproc_process *process = NULL;
+    struct fcproc_identity id;
     int pair[2], r = rootless_program(program, op_name, err);
 
     if (r < 0)
@@ -67,10 +68,17 @@ FCPROC_API int fcproc_relay_start(const fcproc_netns *ns, const fcproc_process *
     spec.n_fds = ELEMENTS(map) - (ns->place.user_fd < 0); /* the last is for a user's own alone */
     spec.new_session = true;
     spec.cwd = "/";
+    /* Who it is, is read before it hides: with hidepid, /proc shows nobody who is not dumpable. */
+    spec.gate = true;
     r = fcproc_spawn(&spec, &process, err);
     close_fd(&pair[1]);
+    if (r == 0)
+        r = fcproc_process_identity(process, &id, err);
+    if (r == 0)
+        r = fcproc_process_release(process, true, err);
     if (r < 0) {
         close_fd(&pair[0]);
+        process_abandon(process);
         return r;
     }
     r = rootless_report(pair[0], text, sizeof(text));

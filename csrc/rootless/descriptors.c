@@ -10,7 +10,11 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-enum { MOST = 128 };
+enum {
+    MOST = 128,
+    SHARE =
+        8, /* of those that may be on their way, for one who keeps some there until they are needed */
+};
 
 static int open_netlink(int protocol)
 {
@@ -67,6 +71,7 @@ static bool hand_out(int fd)
 int descriptors_main(int argc, char **argv)
 {
     struct rlimit limit;
+    rlim_t most = MOST;
     int sent = 0;
 
     if (argc < 5) {
@@ -78,6 +83,7 @@ int descriptors_main(int argc, char **argv)
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
+        most = limit.rlim_max < SHARE ? 1 : limit.rlim_max / SHARE;
     }
     enter_namespaces(descriptor(argv[1]), descriptor(argv[2]));
     for (int at = 3; at + 1 < argc; at += 2) {
@@ -87,6 +93,8 @@ int descriptors_main(int argc, char **argv)
             errno = EINVAL;
             fail("%d descriptors are too many", count);
         }
+        if ((rlim_t)count > most)
+            count = (int)most;
         while (count-- > 0) {
             if (hand_out(open_one(argv[at])))
                 sent++;

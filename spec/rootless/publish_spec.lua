@@ -18,6 +18,30 @@ describe("an ordinary user's published port", function()
   before_each(support.before_each)
   after_each(support.after_each)
 
+  it("is led there by a relay that /proc hides", function()
+    rootless.run(HELP .. [[
+      local relays = require "fcproc.resources.relay"
+      check(support.read_file("/proc/mounts"):find("hidepid=invisible", 1, true))
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { id = "a", network = true,
+        publish = { HERE .. ":5353:7/udp" } }))
+      local vmm <close> = must(core.process(vm:pid()))
+      for port = 6001, 6020 do -- that took its time to start, or not
+        local relay <close> = must(core.relay(manager.config.netns, vmm, "127.0.0.1",
+          { ("udp,%s,%d,7"):format(HERE, port) }))
+        must(relay:identity())
+        must(relay:signal("KILL"))
+        must(relay:wait(5))
+      end
+      equal(nil, relays.warning(manager, vm:record()))
+      -- As it is before Linux 6.9.
+      local record = { confined = true, taps = vm:record().taps, relay = vm:record().relay }
+      record.relay.inode = nil
+      equal("permission", select(2, core.process(record.relay)).code)
+      equal(nil, relays.warning(manager, record))
+    ]], rootless.HIDDEN)
+  end)
+
   it("leads to his guest as long as the VM lives, whoever has it", function()
     rootless.run(HELP .. [[
       local manager <close> = world()

@@ -61,6 +61,9 @@ local function equal(wanted, is)
 end
 ]]
 
+-- Where /proc shows others' processes to nobody, and of one's own only those that may be traced.
+M.HIDDEN = [[sh -ec 'mount -t proc -o hidepid=2 proc /proc; exec "$@"' sh]]
+
 -- Where no user namespace can be made.
 M.FORBIDDEN = [[sh -ec 'unshare --user sleep 60 & member=$!
 until [ "$(readlink "/proc/$member/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done

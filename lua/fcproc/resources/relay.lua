@@ -18,11 +18,14 @@ local function wanted(record)
   end
 end
 
--- It, if it lives.
+-- It, if it lives; hidden: somebody has its number, and before Linux 6.9 only /proc would tell who, which may
+-- hide it (hidepid). It is taken for it, as it ends no sooner than its VMM by itself.
 local function find(record)
-  local relay = record.relay and core.process(record.relay)
-  if relay and relay:alive() then return relay end
-  if relay then relay:close() end
+  if not record.relay then return nil end
+  local relay, err = core.process(record.relay)
+  if not relay then return nil, err.code == "permission" end
+  if relay:alive() then return relay end
+  relay:close()
 end
 
 ---Starts it, if the VM needs one, and writes down who it is.
@@ -61,8 +64,8 @@ end
 ---@param vmm fcproc.Process
 function M.ensure(journal, vmm)
   if not wanted(journal.record) then return end
-  local relay <close> = find(journal.record)
-  if relay then return end
+  local relay <close>, hidden = find(journal.record)
+  if relay or hidden then return end
   local started = core.now()
   local ok, err = M.start(journal, vmm, journal.record.state)
   journal.manager:_log(started, ok and "the relay of published ports had ended, and was started again"
@@ -106,8 +109,8 @@ end
 function M.warning(_, record)
   local _, ports = wanted(record)
   if not ports then return end
-  local relay <close> = find(record)
-  if relay then return end
+  local relay <close>, hidden = find(record)
+  if relay or hidden then return end
   return { name = "publish", message = ("the relay of its published ports has ended: %s lead nowhere"):format(
     publish.text(ports)), fix = "adopt it, which starts it again" }
 end
