@@ -165,7 +165,8 @@ static void make_root(struct jail *jail, char **argv, char ***ret_command)
     mode_t before;
 
     if (unshare(CLONE_NEWNS) < 0)
-        fail("can't make a mount namespace");
+        fail(errno == ENOSPC ? "can't make another mount namespace (sysctl user.max_mnt_namespaces)"
+                             : "can't make a mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         fail("can't make the mounts private");
     *ret_command = read_arguments(jail, argv);

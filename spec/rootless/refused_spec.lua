@@ -58,22 +58,35 @@ describe("an ordinary user is told", function()
       mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"' sh]])
   end)
 
+  it("that his VMM can't have a mount namespace, with the switch", function()
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("exit_status", fcproc.vm.launch(manager, { network = true }))
+      check(err.message:find("another mount namespace (sysctl user.max_mnt_namespaces): ", 1, true), err)
+      nothing_left()
+    ]], rootless.forbidden("max_mnt_namespaces"))
+  end)
+
   it("that he has too many processes, whichever of ours is one too many", function()
     rootless.run([[
       require("fcproc.manager.rootless").find_pasta = function() return nil end
-      local runner, told = fcproc.runner(), {}
-      for limit = 8, 2, -1 do
-        local argv = { "prlimit", "--pid", tostring(support.own_pid()), ("--nproc=%d:"):format(limit) }
+      local runner, told = fcproc.runner(), 0
+      local function limited(to)
+        local argv = { "prlimit", "--pid", tostring(support.own_pid()), ("--nproc=%d:"):format(to) }
         support.eventually("the last holder has ended", function() return runner:run(argv) end)
+      end
+      for limit = 8, 3, -1 do
+        limited(limit)
         local manager <close> = world{ runtime_dir = home .. "/run" .. limit }
         local ok, err = manager:ensure_bridge()
         if not ok then
           check(err.message:find("raise the limit of processes", 1, true), err)
-          told[err.op] = true
+          told = told + 1
         end
       end
-      check(told["netns.hold"], "the holder was never one too many")
-    ]])
+      limited(1000) -- of which the sanitizers need some at the end
+      check(told > 0, "none was one too many")
+    ]], rootless.ALONE)
   end)
 
   it("which device is missing, by its name", function()

@@ -64,12 +64,24 @@ end
 -- Where /proc shows others' processes to nobody, and of one's own only those that may be traced.
 M.HIDDEN = [[sh -ec 'mount -t proc -o hidepid=2 proc /proc; exec "$@"' sh]]
 
--- Where no user namespace can be made.
-M.FORBIDDEN = [[sh -ec 'unshare --user sleep 60 & member=$!
+-- In a user namespace with all users, after a shell command.
+local function among_users(command)
+  return ([[sh -ec 'unshare --user sleep 60 & member=$!
 until [ "$(readlink "/proc/$member/ns/user")" != "$(readlink /proc/self/ns/user)" ]; do sleep 0.01; done
 echo "0 0 65536" > "/proc/$member/uid_map"; echo "0 0 65536" > "/proc/$member/gid_map"
-exec nsenter --user --target "$member" sh -ec '\''echo 0 > /proc/sys/user/max_user_namespaces
-kill "$0"; exec "$@"'\'' "$member" "$@"' sh]]
+exec nsenter --user --target "$member" sh -ec '\''COMMAND
+kill "$0"; exec "$@"'\'' "$member" "$@"' sh]]):gsub("COMMAND", command)
+end
+
+---Where sysctl user.NAME is 0.
+---@param name string
+---@return string within
+function M.forbidden(name) return (among_users("echo 0 > /proc/sys/user/" .. name)) end
+
+-- Where no user namespace can be made.
+M.FORBIDDEN = M.forbidden("max_user_namespaces")
+-- Where his processes are counted apart from those that he has elsewhere.
+M.ALONE = (among_users(":"))
 
 local function as_user(uid, words) return (words:gsub("UID", tostring(uid))) end
 

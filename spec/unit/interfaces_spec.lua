@@ -142,6 +142,7 @@ describe("an uplink that is not there", function()
 
   it("is the host's lack, named with what there is, and a mistake only beside one", function()
     local world <close> = support.bridged_world()
+    must(world.manager:create_tap("tap0"))
     local function lacks(nat, text)
       local err = fails("not_found", fcproc.vm.launch(world.manager, { network = { {}, { nat = nat } } }))
       assert.are.same({ "network[2].nat", "not_found" }, { err.problems[1].place, err.problems[1].code })

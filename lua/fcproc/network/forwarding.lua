@@ -28,7 +28,8 @@ function M.find_link(links, name, op)
   local names = {}
   for _, link in ipairs(links) do
     if link.ifname == name then return link end
-    if link.ifname ~= "lo" then names[#names + 1] = link.ifname end
+    -- The bridge's ports are the guests'.
+    if link.ifname ~= "lo" and not link.master then names[#names + 1] = link.ifname end
   end
   return nil, errors.new{
     code = "not_found", op = op, message = ("there is no uplink %s; the interfaces here: %s")
