@@ -73,6 +73,18 @@ describe("for an ordinary user", function()
     ]]):format(support.must(core.absolute_path("lua/bin/fcproc"))), rootless.NETWORK)
   end)
 
+  it("`fcproc net down` makes nothing to remove", function()
+    rootless.run(([[
+      local function cli(...)
+        return must(fcproc.runner():run{ support.lua, %q, "--firecracker", firecracker, "--runtime-dir",
+          home .. "/x", ... }).stdout
+      end
+      equal("fcbr0: there is none\n", cli("net", "down"))
+      check(cli("--json", "net", "down"):find('"removed":false', 1, true), "said to be removed")
+      check(not core.stat(home .. "/x"), "a folder was made")
+    ]]):format(support.must(core.absolute_path("lua/bin/fcproc"))))
+  end)
+
   it("what forbids it is named with its switch", function()
     rootless.run([[
       local function refused(switch)

@@ -188,7 +188,7 @@ describe("the holder of a user's namespaces", function()
         equal("running", must(vm:info()).state)
         must(vm:stop())
       end
-      equal("fcbr0 is gone\n", must(down()).stdout)
+      equal("fcbr0: there was none; the holder of its namespaces has ended\n", must(down()).stdout)
       support.eventually("it has ended", function() return not state() or not state().holder end)
     ]]):format(support.must(core.absolute_path("lua/bin/fcproc"))))
   end)

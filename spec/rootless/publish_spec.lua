@@ -42,6 +42,44 @@ describe("an ordinary user's published port", function()
     ]], rootless.HIDDEN)
   end)
 
+  it("that has lost its relay is told, and has it again by reclaim or net up", function()
+    rootless.run(HELP .. ([[
+      local function cli(...)
+        return fcproc.runner():run({ support.lua, %q, "--firecracker", firecracker, "--runtime-dir",
+          home .. "/run", ... })
+      end
+      must(cli("run", "--id", "a", "--net", "-p", HERE .. ":5353:7/udp", "-d"))
+      local function lose()
+        local record = require("cjson").decode(support.read_file(home .. "/run/a/vm.json"))
+        local relay <close> = must(core.process(record.relay))
+        must(relay:signal("KILL"))
+        must(relay:wait(5))
+      end
+      for _, words in ipairs{ { "reclaim" }, { "net", "up" } } do
+        lose()
+        local info = must(cli("info", "a")).stdout
+        check(info:find("5353->7/udp lead nowhere; fcproc reclaim starts it again", 1, true), info)
+        local _, sick = cli("doctor")
+        check(sick.stdout:find("those of a lead nowhere", 1, true), sick.stdout)
+        local said = must(cli(table.unpack(words))).stdout
+        check(said:find("a: the relay of its published ports had ended, and is back", 1, true), said)
+        equal("who", ask())
+        check(not must(cli("info", "a")).stdout:find("warning"), "a warning is left")
+      end
+      -- Whoever has the VM in his hands is not disturbed.
+      local manager <close> = world()
+      do
+        local vm <close> = must(fcproc.vm.adopt(manager, "a"))
+        lose()
+        local other <close> = world()
+        local report = must(fcproc.vm.reclaim(other))
+        equal("busy", report.relays[1].err.code)
+        must(vm:kill())
+      end
+      equal(0, #must(fcproc.vm.reclaim(manager)).relays)
+    ]]):format(support.must(require("fcproc.core").absolute_path("lua/bin/fcproc"))))
+  end)
+
   it("leads to his guest as long as the VM lives, whoever has it", function()
     rootless.run(HELP .. [[
       local manager <close> = world()

@@ -30,6 +30,12 @@ describe("the fcproc command without a VM", function()
     assert.are.equal("invalid", cjson.decode(out).error.code)
   end)
 
+  it("names its own option where its version looks for Firecracker in vain", function()
+    local world <close> = cli.world()
+    local done = cli.run(world, { "version" }, { env = { FCPROC_FIRECRACKER = "/no/firecracker" } })
+    contains(done.err, "; install firecracker or set --firecracker")
+  end)
+
   it("ends VMs that are named, or all, and not just any", function()
     local world <close> = cli.world()
     for _, command in ipairs{ "stop", "kill" } do

@@ -33,6 +33,13 @@ describe("the end of a Firecracker", function()
     says("signal 34: ended by this signal", { signal = 34 })
   end)
 
+  it("is told as what was asked for, when it was", function()
+    assert.are.equal("SIGKILL: as asked for", exit.as_asked("sigkill", { signal = 9 }))
+    assert.is_nil(exit.as_asked("gone", { signal = 9 }))
+    assert.is_nil(exit.as_asked("sigkill", { status = 0 }))
+    assert.is_nil(exit.as_asked("sigterm", nil))
+  end)
+
   it("by its guest's triple fault is told by the log, whatever the status", function()
     for _, recorded in ipairs(versions.triple_faults) do
       assert.is_true(exit.is_triple_fault(recorded[2]), recorded[1])

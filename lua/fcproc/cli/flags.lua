@@ -13,7 +13,9 @@ local words = {
   { 'track_dirty_pages = true in its spec', '"track_dirty_pages": true in its --spec file' },
   { 'another network namespace and runtime_dir, or network = { attach = false }',
     'another --netns and --runtime-dir, or "network": {"attach": false} in a --spec file' },
-  { "fcproc.vm.reclaim", "fcproc reclaim" },
+  { "fcproc.vm.reclaim", "fcproc reclaim" }, { "a wider cidr", "a wider --bridge-ip" },
+  { "Adopt it when it runs, reclaim it when it is dead", "Stop it, or choose another --id" },
+  { "puts them back, as fcproc.vm.ensure_nat(manager) does", "puts them back" },
   { "firecracker_bin", "--firecracker" }, { "bridge_name", "--bridge" },
   { "bridge_ip", "--bridge-ip" }, { "runtime_dir", "--runtime-dir" },
 }

@@ -11,6 +11,7 @@ local nft = require "fcproc.network.nft"
 local output = require "fcproc.cli.output"
 local strays = require "fcproc.resources.strays"
 local ports = require "fcproc.resources.ports"
+local relays = require "fcproc.resources.relay"
 local rootless = require "fcproc.manager.rootless"
 local upkeep = require "fcproc.resources.upkeep"
 local vms = require "fcproc.vm"
@@ -18,6 +19,21 @@ local vms = require "fcproc.vm"
 local M = {}
 
 local LIST = { kind = "list" }
+
+-- Relays of published ports that were started again, as lines; and whether all could be.
+local function tell_relays(cli, mended)
+  local lines, all = {}, true
+  for _, entry in ipairs(mended) do
+    if entry.err then
+      cli.output:note("%s: the relay of its published ports has ended, and could not be started again: %s",
+        entry.id, flags.say(tostring(entry.err)))
+      entry.err, all = output.plain(entry.err), false
+    else
+      lines[#lines + 1] = ("%s: the relay of its published ports had ended, and is back\n"):format(entry.id)
+    end
+  end
+  return lines, all
+end
 
 ---fcproc reclaim
 ---@param cli fcproc.Cli
@@ -27,16 +43,17 @@ function M.reclaim(cli)
   local report, err = vms.reclaim(cli.manager, { unknown = cli.args.unknown }, cli.ctx)
   if not report then return nil, err end
   for _, entry in ipairs(report.unknown) do
-    cli.output:note("%s", tostring(entry.err))
+    cli.output:note("%s", flags.say(tostring(entry.err)))
     entry.err = output.plain(entry.err)
   end
   for _, failed in ipairs(report.failed) do
     for _, entry in ipairs(failed.left) do
-      cli.output:note("%s: %s stays: %s", failed.id, entry.what, tostring(entry.err))
+      cli.output:note("%s: %s stays: %s", failed.id, entry.what, flags.say(tostring(entry.err)))
     end
     failed.left = output.left(failed.left)
   end
-  local types = { fields = { reclaimed = LIST, alive = LIST, busy = LIST, failed = LIST,
+  local relay_lines, relayed = tell_relays(cli, report.relays)
+  local types = { fields = { relays = LIST, reclaimed = LIST, alive = LIST, busy = LIST, failed = LIST,
     unknown = LIST } }
   cli.output:result(report, types, function()
     local lines = {}
@@ -51,9 +68,9 @@ function M.reclaim(cli)
     if report.taps > 0 then
       lines[#lines + 1] = ("%d TAPs without a VM: removed\n"):format(report.taps)
     end
-    return table.concat(lines)
+    return table.concat(lines) .. table.concat(relay_lines)
   end)
-  return #report.failed + #report.unknown == 0 and true or 1
+  return #report.failed + #report.unknown == 0 and relayed and true or 1
 end
 
 -- ---- the bridge ----------------------------------------------------------------------------
@@ -80,15 +97,17 @@ local function net_up(cli)
   local shown = bridge_of(cli)
   shown.nat_put_back, err = vms.ensure_nat(cli.manager, cli.ctx)
   if not shown.nat_put_back then return nil, err end
-  cli.output:result(shown, { fields = { nat_put_back = LIST } }, function(b)
+  shown.relays = relays.mend(cli.manager)
+  local relay_lines, relayed = tell_relays(cli, shown.relays)
+  cli.output:result(shown, { fields = { nat_put_back = LIST, relays = LIST } }, function(b)
     local text = { ("%s is up, %s/%d\n"):format(b.bridge, b.address, b.prefix) }
     for _, entry in ipairs(b.nat_put_back) do
       text[#text + 1] = ("%s: its NAT%s was missing, and is back\n"):format(entry.id,
         entry.uplink and " by " .. entry.uplink or "")
     end
-    return table.concat(text)
+    return table.concat(text) .. table.concat(relay_lines)
   end)
-  return true
+  return relayed or 1
 end
 
 -- A VM that lives in an ordinary user's namespaces on no bridge: of those that are on it the bridge tells.
@@ -107,19 +126,24 @@ local function check_unused(cli)
 end
 
 local function net_down(cli)
-  local manager = cli.manager
+  local manager, name = cli.manager, cli.args.bridge
   local is_rootless = manager.config.privilege == "rootless"
-  local ok, err = true, nil
+  local there = manager.net:link_exists(name) ~= false
+  local ok, err, ended = true, nil, false
   if is_rootless then ok, err = check_unused(cli) end
-  if ok then ok, err = manager:delete_bridge(cli.ctx) end
-  if ok and is_rootless then ok, err = rootless.down(manager, cli.ctx) end
-  if ok == nil then
+  if ok and there then ok, err = manager:delete_bridge(cli.ctx) end
+  if ok and is_rootless then
+    ended, err = rootless.down(manager, cli.ctx)
+    ok = ended ~= nil
+  end
+  if not ok then
     if err.code == "busy" then err.message = err.message .. ": `fcproc net show` names their VMs, and "
       .. "`fcproc stop` ends those" end
     return nil, err
   end
-  cli.output:result({ bridge = cli.args.bridge }, nil, function(b)
-    return b.bridge .. " is gone\n"
+  cli.output:result({ bridge = name, removed = there, namespaces_ended = ended }, nil, function()
+    return name .. (there and " is gone\n" or ended and ": there was none; the holder of its namespaces "
+      .. "has ended\n" or ": there is none\n")
   end)
   return true
 end
@@ -244,7 +268,7 @@ local function net_clean(cli)
   local removed, left = strays.remove(cli.manager, cli.ctx)
   if not removed then return nil, left end
   for _, entry in ipairs(left) do
-    cli.output:note("%s: %s stays: %s", entry.id, entry.what, tostring(entry.err))
+    cli.output:note("%s: %s stays: %s", entry.id, entry.what, flags.say(tostring(entry.err)))
   end
   cli.output:result({ removed = removed, left = output.left(left) },
     { fields = { removed = LIST, left = LIST } }, function()
@@ -303,7 +327,7 @@ function M.version(cli)
   versions.firecracker, err = cli.manager:binary_version(cli.ctx)
   if not versions.firecracker then
     if err.code == "cancelled" or err.code == "deadline" then return nil, err end
-    cli.output:note("%s", err.message)
+    cli.output:note("%s", flags.say(err.message))
   end
   cli.output:result(versions, nil, function()
     return output.fields{ { "fcproc", versions.fcproc }, { "firecracker", versions.firecracker or "-" },

@@ -52,7 +52,8 @@ end
 
 local function info_text(info)
   local list = {
-    { "id", info.id }, { "state", info.state }, { "why", info.err and info.err.message },
+    { "id", info.id }, { "state", info.state },
+    { "why", info.err and flags.say(info.err.message) },
     { "pid", info.pid }, { "address", info.address },
     { "ports", info.ports[1] and publish.text(info.ports) or nil },
     { "vcpus", info.vcpus }, { "memory", info.mem_mib and info.mem_mib .. " MiB" },
@@ -61,16 +62,17 @@ local function info_text(info)
     { "manager", info.managed and (info.manager and "pid " .. info.manager or "yes") or nil },
   }
   for _, tap in ipairs(info.taps or {}) do
-    list[#list + 1] = { "network", ("%s, guest %s%s%s%s"):format(tap.name, tap.guest_mac,
-      tap.address and ", " .. tap.address or "", tap.told and " (told at boot)" or "",
-      tap.nat and ", NAT by " .. tap.nat or "") }
+    list[#list + 1] = { "network", ("%s%s%s%s%s"):format(tap.name,
+      tap.guest_mac and ", guest " .. tap.guest_mac or "", tap.address and ", " .. tap.address or "",
+      tap.told and " (told at boot)" or "", tap.nat and ", NAT by " .. tap.nat or "") }
   end
   for _, drive in ipairs(info.drives or {}) do
     list[#list + 1] = { "drive", ("%s: %s%s"):format(drive.id, drive.path,
       drive.read_only and ", read only" or drive.copy and ", a copy of it" or "") }
   end
   for _, warning in ipairs(info.warnings or {}) do
-    list[#list + 1] = { "warning", ("%s; %s"):format(flags.say(warning.message), flags.say(warning.fix)) }
+    list[#list + 1] = { "warning", ("%s; %s"):format(flags.say(warning.message),
+      flags.say(warning.fix or "no fix is known")) }
   end
   list[#list + 1] = { "created", info.created and age(info.created) .. " ago" }
   return output.fields(list)

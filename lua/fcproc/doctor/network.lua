@@ -8,6 +8,7 @@ local managers = require "fcproc.manager"
 local own = require "fcproc.doctor.rootless"
 local ports = require "fcproc.resources.ports"
 local programs = require "fcproc.programs"
+local relays = require "fcproc.resources.relay"
 local ruleset = require "fcproc.doctor.ruleset"
 local upkeep = require "fcproc.resources.upkeep"
 
@@ -209,7 +210,12 @@ end
 ---@param host fcproc.DoctorHost
 function M.localnet(host)
   local bridge, on = host.config.bridge_name or "fcbr0", nil
-  if host:is_rootless() then return "ok", "ports of your own namespaces' VMs are published without it" end
+  if host:is_rootless() then
+    local lost = relays.lost(host.manager)
+    if #lost == 0 then return "ok", "ports of your own namespaces' VMs are published without it" end
+    return "fail", ("the relay of published ports has ended: those of %s lead nowhere"):format(
+      table.concat(lost, ", ")), "fcproc.vm.reclaim starts it again"
+  end
   for _, name in ipairs(has_link(host, bridge) and { bridge, "all" } or {}) do
     local value = host:read_net(("/proc/sys/net/ipv4/conf/%s/route_localnet"):format(name))
     on = on or value and value:find("^[1-9]") and name

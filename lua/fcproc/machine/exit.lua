@@ -77,6 +77,21 @@ function M.is_usual(ended)
   return ended.status ~= 0 and statuses[ended.status] ~= nil
 end
 
+-- What a step of a ladder sends, and what it then means.
+local asked = {
+  sigkill = { signal = 9, text = "SIGKILL: as asked for" },
+  sigterm = { signal = 15, text = "SIGTERM: as asked for, without a flush of its metrics" },
+}
+
+---The sentence on one that ended by the signal that it was just sent; nil: it did not.
+---@param step string?  of a ladder
+---@param ended fcproc.Exit?
+---@return string? sentence
+function M.as_asked(step, ended)
+  local sent = asked[step]
+  return sent and ended and ended.signal == sent.signal and sent.text or nil
+end
+
 ---One sentence on how a Firecracker ended.
 ---
 ---    print(exit.describe({ status = 148 })) --> 148: seccomp violation (SIGSYS): ...

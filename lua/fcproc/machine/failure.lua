@@ -22,10 +22,12 @@ local Failure = {}
 ---How it ended, as one sentence for the operator.
 ---@param exit fcproc.Exit?
 ---@param fault boolean?  what triple_fault has said of it; nil: it is asked
+---@param step string?  of a ladder, that has ended it
 ---@return string
-function Failure:describe_exit(exit, fault)
+function Failure:describe_exit(exit, fault, step)
   if fault == nil then fault = self:triple_fault(exit) end
   return remedies.oom(exit, self.files.jail, self.outer)
+    or exits.as_asked(step, exit)
     or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = fault })
 end
 

@@ -339,8 +339,8 @@ function Leases:take_address(prefix, id, subnet, wanted, own)
     end
   end
   return nil, errors.new{ code = "busy", op = "vm.lease",
-    message = ("no address is free in %s/%d; reclaim dead VMs, or take a wider cidr"):format(
-      subnet.network, subnet.prefix) }
+    message = ("no address is free in %s/%d; fcproc.vm.reclaim frees those of dead VMs, or take a wider cidr")
+      :format(subnet.network, subnet.prefix) }
 end
 
 ---Takes again what was lost of a living VM's leases.

@@ -10,6 +10,7 @@ local localnet = require "fcproc.resources.localnet"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
 local rebuild = require "fcproc.resources.rebuild"
+local relays = require "fcproc.resources.relay"
 local strays = require "fcproc.resources.strays"
 local upkeep = require "fcproc.resources.upkeep"
 
@@ -24,6 +25,8 @@ local M = {}
 ---@field leases integer      leases without a VM that were dropped
 ---@field taps integer        TAPs without a VM that were removed
 ---@field nat integer         guests' NAT without a VM that was removed
+---@field relays { id: string, err: fcproc.Error? }[]  VMs that run, and whose relay of published ports had
+---                           ended: it was started again, or could not be
 
 -- "dead" with its journal and lock; "alive", "busy", "gone"; or "unknown" or "failed" with why. Of one that
 -- is unknown somebody may have said that it is dead.
@@ -73,7 +76,8 @@ local function reclaim_one(manager, id, report, ctx, said_to_be_dead)
 end
 
 local function new_report()
-  return { reclaimed = {}, alive = {}, busy = {}, unknown = {}, failed = {}, leases = 0, taps = 0, nat = 0 }
+  return { reclaimed = {}, alive = {}, busy = {}, unknown = {}, failed = {}, leases = 0, taps = 0, nat = 0,
+    relays = {} }
 end
 
 ---Removes what one dead VM left.
@@ -162,6 +166,7 @@ function M.reclaim(manager, opts, ctx)
   if not ok then return nil, err end
   report.nat = upkeep.sweep(manager, ctx)
   upkeep.guard(manager, ctx)
+  report.relays = relays.mend(manager)
   return report
 end
 

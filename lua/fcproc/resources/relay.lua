@@ -3,6 +3,8 @@
 
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local finally = require "fcproc.finally"
+local journals = require "fcproc.resources.journal"
 local lives = require "fcproc.resources.life"
 local process = require "fcproc.process"
 local publish = require "fcproc.network.publish"
@@ -62,15 +64,18 @@ end
 ---Starts another one when it has ended before its VMM.
 ---@param journal fcproc.Journal
 ---@param vmm fcproc.Process
+---@return true?
+---@return fcproc.Error? err
 function M.ensure(journal, vmm)
-  if not wanted(journal.record) then return end
+  if not wanted(journal.record) then return true end
   local relay <close>, hidden = find(journal.record)
-  if relay or hidden then return end
+  if relay or hidden then return true end
   local started = core.now()
   local ok, err = M.start(journal, vmm, journal.record.state)
   journal.manager:_log(started, ok and "the relay of published ports had ended, and was started again"
     or "the relay of published ports has ended, and could not be started again",
     { id = journal.id, reason = err and err.message }, "warn")
+  return ok, err
 end
 
 -- Does the VMM live, with which it ends? A folder may be a copy of that of a VM that lives, whose relay is
@@ -112,7 +117,48 @@ function M.warning(_, record)
   local relay <close>, hidden = find(record)
   if relay or hidden then return end
   return { name = "publish", message = ("the relay of its published ports has ended: %s lead nowhere"):format(
-    publish.text(ports)), fix = "adopt it, which starts it again" }
+    publish.text(ports)), fix = "fcproc.vm.reclaim starts it again" }
+end
+
+-- ---- those of all VMs ------------------------------------------------------------------------
+
+---The VMs that run and whose relay has ended.
+---@param manager fcproc.Manager
+---@return string[] ids
+function M.lost(manager)
+  local ids = {}
+  if manager.config.privilege ~= "rootless" or not manager.config.netns then return ids end
+  for _, id in ipairs(journals.ids(manager) or {}) do
+    local record = journals.read(manager, id)
+    -- Without a word of one it may be just being launched.
+    if record and record.relay and M.warning(manager, record)
+      and lives.is_alive(record, manager.config.without) then
+      ids[#ids + 1] = id
+    end
+  end
+  return ids
+end
+
+local function mend_one(manager, id)
+  local journal, err = journals.open(manager, id)
+  if not journal then return nil, err end
+  local _ <close> = finally(function() journal:close() end)
+  if not journal.record then return nil, err end
+  local life <close> = lives.of(journal.record, manager.config.without)
+  if not life.process then return true end -- it has ended meanwhile
+  return M.ensure(journal, life.process)
+end
+
+---Starts them again, but for VMs that another manager has in its hands.
+---@param manager fcproc.Manager
+---@return { id: string, err: fcproc.Error? }[] mended  err: could not be
+function M.mend(manager)
+  local mended = {}
+  for i, id in ipairs(M.lost(manager)) do
+    local ok, err = mend_one(manager, id)
+    mended[i] = { id = id, err = not ok and err or nil }
+  end
+  return mended
 end
 
 return M

@@ -64,8 +64,8 @@ local function wait_until_started(manager, record, process, ctx)
 end
 
 local function dead(journal, cause, elsewhere)
-  local message = ("the VM '%s' is dead; what it left is in %s: reclaim it"):format(journal.id,
-    journal.folder)
+  local message = ("the VM '%s' is dead; what it left is in %s: fcproc.vm.reclaim removes it"):format(
+    journal.id, journal.folder)
   if elsewhere then message = ("%s (%s)"):format(message, lives.ELSEWHERE:format(elsewhere)) end
   return errors.new{ code = "not_found", op = "vm.adopt", path = journal.folder, cause = cause,
     pid = elsewhere, state = "dead", message = message }

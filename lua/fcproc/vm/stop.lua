@@ -301,7 +301,8 @@ function M.process(vm, ladder, ctx, pressed)
   report.took = core.now() - began
   if gone then
     local fault = machine:triple_fault(report.exit)
-    report.triple_fault, report.description = fault, machine:describe_exit(report.exit, fault or false)
+    report.triple_fault = fault
+    report.description = machine:describe_exit(report.exit, fault or false, report.step)
     report.console_panic = console.panic(machine.files)
     return report
   end

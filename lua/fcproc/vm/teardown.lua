@@ -86,7 +86,7 @@ function Ends:_leftover_error(report)
     names[i] = ("%s (%s)"):format(entry.what, tostring(entry.err))
   end
   return errors.new{ code = "busy", op = "vm.stop", report = report, cause = report.left[1].err,
-    message = ("the VM '%s' has ended, but this could not be removed: %s; reclaim tries again")
+    message = ("the VM '%s' has ended, but this could not be removed: %s; fcproc.vm.reclaim tries again")
       :format(self.id, table.concat(names, "; ")) }
 end
 
