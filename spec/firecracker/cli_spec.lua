@@ -226,11 +226,17 @@ describe("the fcproc command", function()
     assert.are.same({}, cli.json(world, "net", "show").strays)
     assert.are.same({ removed = {}, left = {} }, cli.json(world, "net", "clean"))
     support.sh{ "rm", "-r", world.folder:file("run") }
+    -- One of its id is none that could have its TAP, and leaves no folder that hides it.
+    local _, refused = cli.fails(world, 4, "run", "--id", "a", "-d", "--net")
+    contains(refused, ("a VM 'a' whose folder was removed has it yet (the TAP %s is in use by pid %d "
+      .. "(firecracker)): fcproc reclaim tells what to do, or choose another --id (conflict)"):format(tap,
+      pid))
     contains(cli.ok(world, "net", "show"), "STRAY TAP")
     for _, command in ipairs{ { "net", "clean" }, { "reclaim" } } do
       local _, err = cli.fails(world, 1, table.unpack(command))
       contains(err, ("a: TAP %s stays: "):format(tap))
-      contains(err, "the VM 'a' runs, and its folder was removed; end its process")
+      contains(err, ("in use by pid %d (firecracker): the VM 'a' runs, and its folder was removed; end its "
+        .. "process (kill %d)"):format(pid, pid))
     end
     assert.is_true(cli.json(world, "net", "show").strays[1].in_use)
     local process <close> = fcproc.process(pid)
@@ -239,6 +245,28 @@ describe("the fcproc command", function()
     assert.are.equal(tap .. ": removed\n", cli.ok(world, "net", "clean"))
     contains(cli.ok(world, "reclaim"), "2 leases without a VM: dropped")
     assert.are.same({}, cli.json(world, "net", "show").leases)
+    assert_clean(world)
+  end)
+
+  it("says once who has the TAP of a VM of which only an empty folder is left", function()
+    local world <close> = cli.world()
+    cli.ok(world, "run", "--id", "a", "-d", "--net")
+    local pid = cli.json(world, "info", "a").pid
+    local tap = cli.json(world, "net", "show").taps[1].name
+    support.sh{ "rm", "-r", world.folder:file("run/a") }
+    local _, err = cli.fails(world, 4, "run", "--id", "a", "-d", "--net")
+    contains(err, "a VM 'a' whose folder was removed has it yet")
+    _, err = cli.fails(world, 1, "net", "clean")
+    contains(err, ("a: TAP %s stays: "):format(tap))
+    support.sh{ "install", "-m", "600", "/dev/null", world.folder:file("run/.fcproc/locks/a") }
+    support.sh{ "mkdir", "-m", "700", world.folder:file("run/a") }
+    _, err = cli.fails(world, 1, "reclaim")
+    assert.are.equal(("fcproc: a: TAP %s stays: tap.delete: the TAP %s is in use by pid %d (firecracker): "
+      .. "end that process (kill %d) (busy)\n"):format(tap, tap, pid, pid), err)
+    local process <close> = fcproc.process(pid)
+    process:signal("KILL")
+    process:wait(10)
+    contains(cli.ok(world, "reclaim"), "a: reclaimed")
     assert_clean(world)
   end)
 

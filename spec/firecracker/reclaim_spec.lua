@@ -44,7 +44,7 @@ describe("reclaim", function()
   it("has nothing to do where there is nothing", function()
     local world <close> = support.world()
     assert.are.same({ reclaimed = {}, alive = {}, busy = {}, unknown = {}, failed = {}, leases = 0, taps = 0,
-      nat = 0 },
+      nat = 0, relays = {} },
       must(fcproc.vm.reclaim(world.manager)))
     -- An ordinary user's is made with his namespaces.
     if not support.rootless then assert.is_nil(core.stat(world.manager.config.runtime_dir)) end

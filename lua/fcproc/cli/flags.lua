@@ -14,6 +14,7 @@ local words = {
   { 'another network namespace and runtime_dir, or network = { attach = false }',
     'another --netns and --runtime-dir, or "network": {"attach": false} in a --spec file' },
   { "fcproc.vm.reclaim", "fcproc reclaim" }, { "a wider cidr", "a wider --bridge-ip" },
+  { "choose another id", "choose another --id" },
   { "Adopt it when it runs, reclaim it when it is dead", "Stop it, or choose another --id" },
   { "puts them back, as fcproc.vm.ensure_nat(manager) does", "puts them back" },
   { "firecracker_bin", "--firecracker" }, { "bridge_name", "--bridge" },

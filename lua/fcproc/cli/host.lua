@@ -143,7 +143,8 @@ local function net_down(cli)
   end
   cli.output:result({ bridge = name, removed = there, namespaces_ended = ended }, nil, function()
     return name .. (there and " is gone\n" or ended and ": there was none; the holder of its namespaces "
-      .. "has ended\n" or ": there is none\n")
+      .. "has ended\n" or is_rootless and ": there is none; it goes with the last VM\n"
+      or ": there is none\n")
   end)
   return true
 end

@@ -6,6 +6,7 @@ local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local jailer = require "fcproc.machine.jailer"
+local inuse = require "fcproc.resources.inuse"
 local journals = require "fcproc.resources.journal"
 local launch = require "fcproc.machine.launch"
 local lease = require "fcproc.resources.lease"
@@ -26,6 +27,17 @@ local function place_of(interface)
   return interface.index == 1 and "network" or ("network[%d]"):format(interface.index)
 end
 
+-- A VM of this id may run on whose folder somebody removed: what it has is none of the new one's.
+local function check_former(journal, leases, name)
+  if not leases:holds(name, journal.id) then return true end
+  local by = inuse.by(name, { manager = journal.manager, folder = journal.manager.config.runtime_dir,
+    id = journal.id })
+  if not by then return true end
+  return nil, errors.new{ code = "conflict", op = "vm.lease", message = ("a VM '%s' whose folder was "
+    .. "removed has it yet (%s): fcproc.vm.reclaim tells what to do, or choose another id"):format(
+      journal.id, by) }
+end
+
 -- What is chosen for one VM: its record's list of leases, where those are, what comes before the
 -- names of those that are one's on a bridge, and the addresses that its interfaces have or were promised.
 local function taker(journal, leases, network)
@@ -39,7 +51,11 @@ local function taker(journal, leases, network)
     return name
   end
   return { leases = leases, id = journal.id, scope = scope, addresses = addresses, note = note,
-    take = function(name) return leases:take(note(name), journal.id) end }
+    take = function(name)
+      local ok, err = check_former(journal, leases, name)
+      if not ok then return nil, err end
+      return leases:take(note(name), journal.id)
+    end }
 end
 
 local function choose_tap(journal, taking, interface)
@@ -102,6 +118,10 @@ end
 -- Who the jail's user is, and where it will be.
 local function choose_jail(journal, taking, plan, fleet)
   local jail, asked = plan.jailer, plan.jailer.uid
+  if math.type(asked) == "integer" and not jail.shared_uid then
+    local ok, err = check_former(journal, taking.leases, ("uid-%d"):format(asked))
+    if not ok then return about(("jailer.uid: %d"):format(asked), err) end
+  end
   local uid, gid, name = uids.take(taking.leases, plan.id, jail, fleet)
   if not uid then return nil, gid end
   jail.uid, jail.gid = uid, gid

@@ -3,6 +3,7 @@
 
 local aliases = require "fcproc.alias"
 local core = require "fcproc.core"
+local errors = require "fcproc.error"
 local namespaces = require "fcproc.resources.namespaces"
 local processes = require "fcproc.resources.processes"
 
@@ -33,6 +34,36 @@ local function drive_by(_, dev, ino)
   return look.err and look.err.message
 end
 
+---Says of a TAP in use by whom.
+---@param name string
+---@param namespace integer
+---@return string text
+---@return integer? pid
+function M.tap(name, namespace)
+  local pid, program = processes.of_tap(name, namespace)
+  return ("the TAP %s is in use by %s"):format(name, pid and ("pid %d (%s)"):format(pid,
+    errors.shown(program)) or "a running process"), pid
+end
+
+---The error of TAPs that can't be removed, with who has them where that can be known.
+---@param names string[]
+---@param namespace integer
+---@param err fcproc.Error
+---@return fcproc.Error err
+function M.explain(names, namespace, err)
+  if err.code ~= "busy" then return err end
+  local parts = {}
+  for _, name in ipairs(names) do
+    local text, pid = M.tap(name, namespace)
+    if pid then
+      parts[#parts + 1] = ("%s: end that process (kill %d)"):format(text, pid)
+      err.pid = err.pid or pid
+    end
+  end
+  if parts[1] then err.message = table.concat(parts, "; ") end
+  return err
+end
+
 -- Of its address and MAC the VM's TAPs tell.
 local function network_by(owner, number, tap)
   number = math.tointeger(tonumber(number))
@@ -46,7 +77,7 @@ local function network_by(owner, number, tap)
   local alias, kept = aliases.of(owner.folder, owner.id), aliases.of(owner.folder, owner.id, true)
   for _, entry in ipairs(taps) do
     if entry.in_use and (entry.alias == alias or entry.alias == kept or entry.name == tap) then
-      return ("the TAP %s is in use by a running process"):format(entry.name)
+      return (M.tap(entry.name, number))
     end
   end
 end

@@ -54,6 +54,23 @@ function M.descriptors(look)
   end)
 end
 
+---The pid of one that has a TAP open, as far as it lets us look.
+---@param name string
+---@param netns integer  the number of the network namespace, in which it is, too
+---@return integer? pid
+---@return string? name  of its program
+function M.of_tap(name, netns)
+  for path, _, pid in M.descriptors() do
+    if (core.read_link(path) or ""):find("/net/tun", 1, true) then
+      local info = core.read_file((path:gsub("/fd/", "/fdinfo/"))) or ""
+      local place = info:match("\niff:%s*(%S+)") == name and core.stat(("/proc/%d/ns/net"):format(pid), true)
+      if place and place.ino == netns then
+        return pid, (core.read_file(("/proc/%d/comm"):format(pid)) or "?"):match("[^\n]*")
+      end
+    end
+  end
+end
+
 ---The pid of one with that real uid which has not ended.
 ---@param uid integer
 ---@return integer? pid

@@ -3,6 +3,7 @@
 
 local aliases = require "fcproc.alias"
 local errors = require "fcproc.error"
+local inuse = require "fcproc.resources.inuse"
 local journals = require "fcproc.resources.journal"
 local lease = require "fcproc.resources.lease"
 local namespaces = require "fcproc.resources.namespaces"
@@ -67,8 +68,10 @@ end
 
 local function remove_one(manager, leases, stray, ctx)
   if stray.in_use then
-    return nil, errors.new{ code = "busy", op = "vm.reclaim", message = ("the TAP %s is in use: the VM "
-      .. "'%s' runs, and its folder was removed; end its process"):format(stray.name, stray.id) }
+    local text, pid = inuse.tap(stray.name, namespaces.of(manager))
+    return nil, errors.new{ code = "busy", op = "vm.reclaim", pid = pid, message = ("%s: the VM "
+      .. "'%s' runs, and its folder was removed; end its process%s"):format(text, stray.id,
+        pid and (" (kill %d)"):format(pid) or "") }
   end
   local lock <close>, err = journals.lock_for(manager, stray.id)
   if not lock then return nil, err end

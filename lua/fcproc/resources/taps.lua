@@ -4,6 +4,7 @@
 local aliases = require "fcproc.alias"
 local core = require "fcproc.core"
 local errors = require "fcproc.error"
+local inuse = require "fcproc.resources.inuse"
 local journals = require "fcproc.resources.journal"
 local localnet = require "fcproc.resources.localnet"
 local loop = require "fcproc.loop"
@@ -168,7 +169,7 @@ end
 -- The TAPs that we made for these VMs: those whose names are leased to them; and where a lease was lost,
 -- or the journal, those that bear the VM's alias, which are leased again for it.
 local function our_taps(there, group, leases, ctx)
-  local names, lost = {}, {}
+  local names, known, lost = {}, {}, {}
   for _, journal in ipairs(group) do
     local record, id = journal.record, journal.id
     -- Those of an earlier boot went with it. What has their name now is somebody else's.
@@ -177,7 +178,7 @@ local function our_taps(there, group, leases, ctx)
     for _, tap in ipairs(here and record.taps or {}) do
       if not tap.keep then
         local leased = leases:holds(("tap-%d-%s"):format(record.netns or 0, tap.name), id)
-        if leased then names[#names + 1] = tap.name else whole = false end
+        if leased then names[#names + 1], known[tap.name] = tap.name, true else whole = false end
       end
     end
     if here and not whole then lost[aliases.of(journal.manager.config.runtime_dir, id)] = id end
@@ -185,8 +186,12 @@ local function our_taps(there, group, leases, ctx)
   if not next(lost) then return names, {} end
   local more, held = strays.hold(there, leases, lost, ctx)
   if not more then return nil, held end
-  return table.move(more, 1, #more, #names + 1, names), held
+  for _, name in ipairs(more) do
+    if not known[name] then names[#names + 1] = name end
+  end
+  return names, held
 end
+
 -- What the kernel remembers of the guests' connections would be the next one's who has their address. Begun
 -- on a thread while the TAPs go, which takes the kernel longer; it is hardly ever waited for.
 local function begin_flush(there, group, ctx)
@@ -223,7 +228,9 @@ local function remove_network(there, group, leases, ctx, left)
   local names, held = our_taps(there, group, leases, ctx)
   if not names then return note(left, id, "TAPs", nil, held) end
   if #names > 0 then
-    note(left, id, "TAPs " .. table.concat(names, " "), there:delete_taps(names, ctx))
+    local deleted, err = there:delete_taps(names, ctx)
+    if err then err = inuse.explain(names, namespaces.of(there), err) end
+    note(left, id, (#names == 1 and "TAP " or "TAPs ") .. table.concat(names, " "), deleted, err)
   end
   end_flush()
   for _, journal in ipairs(group) do
