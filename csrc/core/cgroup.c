@@ -169,6 +169,28 @@ FCPROC_API int fcproc_cgroup_holds(const char *path, pid_t pid, bool *ret, fcpro
     return 0;
 }
 
+FCPROC_API int fcproc_cgroup_enter(const char *path, pid_t pid, fcproc_error *err)
+{
+    static const char op[] = "cgroup.enter";
+    cleanup_fd int fd = -EBADF;
+    char text[16];
+    struct cgroup g;
+    int r = cgroup_open(op, path, &g, err);
+
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return error_set(err, FCPROC_ERR_NOT_FOUND, op, ENOENT, "there is no cgroup %s", path);
+    fd = openat(g.fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+    r = fd < 0 ? -errno : file_write_all(fd, text, (size_t)snprintf(text, sizeof(text), "%d", pid));
+    cgroup_close(&g);
+    if (r < 0)
+        return error_about(err, pid,
+                           file_error(err, op, -r, "pid %d can't be put into the cgroup %s", pid,
+                                      path));
+    return 0;
+}
+
 /* ---- the end of all who are in it ---- */
 
 struct removal {

@@ -505,6 +505,8 @@ FCPROC_API bool fcproc_text_wait_result(const fcproc_op *op);
 /* Is that process in the cgroup, or with pid 0 anybody, in version 2 also below it? In one that is not
  * there nobody is. FCPROC_ERR_CONFLICT: the folder is no cgroup. */
 FCPROC_CHECKED int fcproc_cgroup_holds(const char *path, pid_t pid, bool *ret, fcproc_error *err);
+/* Puts a process into it. FCPROC_ERR_NOT_FOUND: there is no such cgroup, or process. */
+FCPROC_CHECKED int fcproc_cgroup_enter(const char *path, pid_t pid, fcproc_error *err);
 /* Operation: all who are in the cgroup are killed, and it is removed; a missing one is fine. Nothing
  * but being in it decides: neither root, namespace nor session. timeout_ms is the call's own
  * (FCPROC_ERR_WAIT_TIMEOUT, with who is left). FCPROC_ERR_CONFLICT: the folder is no cgroup, or

@@ -19,6 +19,20 @@ static int l_cgroup_holds(lua_State *L)
     return 1;
 }
 
+/* core.enter_cgroup(path, pid) -> true */
+static int l_enter_cgroup(lua_State *L)
+{
+    fcproc_error err = FCPROC_ERROR_INIT;
+    const char *path = bind_check_string(L, 1);
+    pid_t pid = bind_check_pid(L, 2);
+
+    luaL_argcheck(L, pid > 0, 2, "no process number");
+    if (fcproc_cgroup_enter(path, pid, &err) < 0)
+        return bind_fail_at(L, &err, 1);
+    lua_pushboolean(L, true);
+    return 1;
+}
+
 static int push_killed(lua_State *L, fcproc_op *op)
 {
     lua_pushinteger(L, (lua_Integer)fcproc_cgroup_remove_result(op));
@@ -44,6 +58,7 @@ void bind_open_cgroup(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         { "cgroup_holds", l_cgroup_holds },
+        { "enter_cgroup", l_enter_cgroup },
         { "remove_cgroup", l_remove_cgroup },
         { NULL, NULL },
     };

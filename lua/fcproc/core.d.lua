@@ -604,6 +604,13 @@ function core.sync(path, ctx) end
 ---@return fcproc.Error?  ERR_CONFLICT: it is no cgroup
 function core.cgroup_holds(path, pid) end
 
+---Puts a process into the cgroup.
+---@param path string
+---@param pid integer
+---@return true?
+---@return fcproc.Error?  ERR_NOT_FOUND: there is no such cgroup, or process; ERR_CONFLICT: it is no cgroup
+function core.enter_cgroup(path, pid) end
+
 ---Kills all who are in the cgroup and removes it; its result is how many there were. Missing is 0.
 ---@param path string
 ---@param timeout number?   seconds; its end is ERR_WAIT_TIMEOUT

@@ -56,14 +56,12 @@ end
 
 -- The jailer copies the executable into the jail, where a dynamic one finds no loader.
 local function is_dynamic(path)
-  local file <close> = io.open(path, "rb")
-  local head = file and file:read(64)
+  local head = core.read_file(path, 0, 64)
   if not head or #head < 64 or head:sub(1, 5) ~= "\127ELF\2" then return false end
   local offset, size, count = string.unpack("<I8", head, 33), string.unpack("<I2I2", head, 55)
   for i = 0, count - 1 do
-    file:seek("set", offset + i * size)
-    local kind = file:read(4)
-    if kind and string.unpack("<I4", kind) == 3 then return true end -- PT_INTERP
+    local kind = core.read_file(path, offset + i * size, 4)
+    if kind and #kind == 4 and string.unpack("<I4", kind) == 3 then return true end -- PT_INTERP
   end
   return false
 end

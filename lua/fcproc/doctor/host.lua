@@ -22,8 +22,7 @@ Host.__index = Host
 ---@param path string
 ---@return string?
 function Host:read(path) -- luacheck: ignore self
-  local file <close> = io.open(path, "rb")
-  return file and file:read("a")
+  return (core.read_file(core.absolute_path(path) or path))
 end
 
 ---A file of /proc that differs from one network namespace to another, as the manager's has it.

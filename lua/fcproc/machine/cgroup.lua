@@ -101,18 +101,12 @@ end
 ---@param folder string
 ---@param pid integer
 ---@return true?
----@return fcproc.Error? err
+---@return fcproc.Error? err  ERR_NOT_FOUND, ERR_PERMISSION, or as the kernel has it
 function M.enter(folder, pid)
-  local file, reason, errno = io.open(folder .. "/cgroup.procs", "w")
-  local ok = file
-  if file then
-    file:setvbuf("no")
-    ok, reason, errno = file:write(pid)
-    file:close()
-  end
+  local ok, err = core.enter_cgroup(folder, pid)
   if ok then return true end
-  return nil, errors.new{ code = "invalid", op = "cgroup.enter", path = folder, pid = pid, errno = errno,
-    message = ("cgroup: pid %d can't be put into %s: %s"):format(pid, folder, reason) }
+  err.message = "cgroup: " .. err.message
+  return nil, err
 end
 
 ---Is a cgroup that a jailer uses inside of the VM's own?
