@@ -5,10 +5,12 @@ local cli = require "spec.support.cli"
 local fcconfig = require "fcproc.cli.fcconfig"
 local errors = require "fcproc.error"
 local finally = require "fcproc.finally"
+local flags = require "fcproc.cli.flags"
 local json = require "fcproc.json"
 local output = require "fcproc.cli.output"
 local process = require "fcproc.process"
 local support = require "spec.support"
+local upkeep = require "fcproc.resources.upkeep"
 local fcproc = require "fcproc"
 
 local function contains(text, wanted)
@@ -34,6 +36,16 @@ describe("the fcproc command without a VM", function()
     local world <close> = cli.world()
     local done = cli.run(world, { "version" }, { env = { FCPROC_FIRECRACKER = "/no/firecracker" } })
     contains(done.err, "; install firecracker or set --firecracker")
+  end)
+
+  it("advises no function of Lua where it has a command", function()
+    for library, command in pairs{
+      [select(2, upkeep.explain({}))] = "fcproc net up puts them back",
+      ["x (busy): fcproc.vm.reclaim removes what is left of r"] =
+        "x (busy): fcproc reclaim removes what is left of r",
+    } do
+      assert.are.equal(command, flags.say(library))
+    end
   end)
 
   it("ends VMs that are named, or all, and not just any", function()

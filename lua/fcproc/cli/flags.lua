@@ -17,6 +17,7 @@ local words = {
   { "choose another id", "choose another --id" },
   { "Adopt it when it runs, reclaim it when it is dead", "Stop it, or choose another --id" },
   { "puts them back, as fcproc.vm.ensure_nat(manager) does", "puts them back" },
+  { "for VMs that run, as fcproc.vm.ensure_nat(manager) does", "for VMs that run" },
   { "firecracker_bin", "--firecracker" }, { "bridge_name", "--bridge" },
   { "bridge_ip", "--bridge-ip" }, { "runtime_dir", "--runtime-dir" },
 }

@@ -219,8 +219,8 @@ local function show_text(shown)
     rows[#rows + 1] = { entry.tap, entry.id, entry.address, entry.uplink or "-" }
   end
   if #rows > 1 then
-    text[#text + 1] = output.columns(rows) .. "\n" .. table.concat({ upkeep.explain(shown.nat_missing) },
-      "; ") .. "\n"
+    text[#text + 1] = output.columns(rows) .. "\n"
+      .. flags.say(table.concat({ upkeep.explain(shown.nat_missing) }, "; ")) .. "\n"
   end
   return table.concat(text, "\n")
 end
