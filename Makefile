@@ -60,12 +60,12 @@ IMAGE := error regular tree names walk place source filler digest job stream lay
 	output ext4 ext4blocks ext4data ext4folder ext4size archiveout pipe write target targetcopy unpack
 IMAGE_BINDING := binding bindjob bindtree bindread bindwrite bindunpack
 # From the ground up: what stands in a room knows those above it here, see spec/unit/layers_spec.lua.
-LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs rights runner tail \
+LUA_FILES := init alias api context error finally guest hash json loop mounts options process programs remedies rights runner tail \
 	waiters \
 	manager manager/binary manager/config manager/identity manager/links manager/pasta manager/rootless \
 	machine machine/arguments machine/bodies machine/calls machine/cgroup machine/cmdline machine/endpoints \
 	machine/exit \
-	machine/failure machine/fields machine/jailer machine/launch machine/outputs machine/remedies machine/startup \
+	machine/failure machine/fields machine/jailer machine/launch machine/outputs machine/startup \
 	machine/version \
 	network/address network/forwarding network/nat network/natrules network/natstate network/nft \
 	network/publish network/uplinks \

@@ -5,6 +5,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local loop = require "fcproc.loop"
 local options = require "fcproc.options"
+local remedies = require "fcproc.remedies"
 
 local M = {}
 
@@ -27,8 +28,8 @@ local function api_error(path, method, target, status, body)
   if type(text) ~= "string" then text = body ~= "" and body:sub(1, 200) or "no reason given" end
   return errors.new{
     code = "api", op = "api.request", status = status, path = path,
-    message = ("%s %s on %s was answered with %d: %s"):format(method, target, path, status,
-      errors.shown(text:sub(1, MOST_WORDS))),
+    message = ("%s %s on %s was answered with %d: %s%s"):format(method, target, path, status,
+      errors.shown(text:sub(1, MOST_WORDS)), remedies.of(text:sub(1, MOST_WORDS))),
   }
 end
 

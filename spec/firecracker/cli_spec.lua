@@ -3,6 +3,7 @@
 local cjson = require "cjson"
 local cli = require "spec.support.cli"
 local core = require "fcproc.core"
+local kernels = require "spec.support.kernels"
 local support = require "spec.support"
 local fcproc = require "fcproc"
 
@@ -496,6 +497,21 @@ describe("fcproc run in the foreground", function()
         assert.are.equal(0, done.status, done.err)
       end
     end
+    assert_clean(world)
+  end)
+
+  it("fails when KVM gives up on its guest, and says so, and so does wait", function()
+    local world <close> = cli.world()
+    support.write_file(world.folder:file("lost"), kernels.lost())
+    local kernel = { "--kernel", world.folder:file("lost"), "--mem", "16", "--no-console" }
+    local _, err = cli.fails(world, 1, "run", "--id", "a", table.unpack(kernel))
+    assert.is_truthy(err:find("a: it had ended, all of it is removed %([01]: the VM ran, and its vCPU could "
+      .. "not go on: Received KVM_EXIT_INTERNAL_ERROR"), err)
+    assert.is_truthy(err:find("\n  | [^\n]*Received KVM_EXIT_INTERNAL_ERROR"), err)
+    cli.ok(world, "run", "--id", "b", "-d", table.unpack(kernel))
+    local done = cli.run(world, { "wait", "b" })
+    if done.out:find("b: ended, ", 1, true) then contains(done.out, "its vCPU could not go on") end
+    cli.ok(world, "kill", "b")
     assert_clean(world)
   end)
 

@@ -1,4 +1,4 @@
--- Hand-made kernels and modules: as much of them as is read, and nothing that could run.
+-- Hand-made kernels and modules: as much of them as is read, and one that runs.
 
 local support = require "spec.support"
 
@@ -64,6 +64,17 @@ end
 function M.vmlinux(version, config)
   return M.elf(2, { { ".text", ("\x90"):rep(3000) } }, { "Linux version " .. version
     .. " (who@where) #1 SMP\n\0" .. (config and "IKCFG_ST" .. config .. "IKCFG_ED" or "") })
+end
+
+---A kernel that writes to a port for some tenths of a second, and jumps to where no memory is: KVM gives up
+---on it.
+function M.lost()
+  local code = "\xb9\0\x80\0\0\xe6\x80\xe2\xfc\xb8\0\0\0\x30\xff\xe0"
+  local at = 1 << 20
+  local head = "\127ELF\2\1\1" .. ("\0"):rep(9) .. string.pack("<I2I2I4i8i8i8I4I2I2I2I2I2I2", 2, 62, 1,
+    at, 64, 0, 0, 64, 56, 1, 64, 0, 0)
+    .. string.pack("<I4I4i8i8i8i8i8i8", 1, 5, 4096, at, at, #code, #code, 4096)
+  return head .. ("\0"):rep(4096 - #head) .. code
 end
 
 ---A bzImage around a payload, which is as the kernel's build has left it. fields: len, what the header says.

@@ -54,6 +54,27 @@ describe("the end of a Firecracker", function()
     says("148: seccomp", { status = 148 }, { triple_fault = true })
   end)
 
+  it("of a VM that ran is told by what its vCPU logged, whatever the status", function()
+    local vcpu = "2026-11-30T16:19:24.302738070 [vm-1:fc_vcpu 0] Received KVM_EXIT_INTERNAL_ERROR signal\n"
+    local ended = "2026-11-30T16:19:24.311840288 [vm-1:main] RunWithApiError error: MicroVM stopped with an "
+      .. "error: GenericError\n"
+    for _, log in ipairs{ vcpu, vcpu .. ended } do
+      local words = exit.vcpu_error(log)
+      assert.are.equal("Received KVM_EXIT_INTERNAL_ERROR signal", words)
+      for status = 0, 1 do
+        says(status .. ": the VM ran, and its vCPU could not go on: Received", { status = status },
+          { vcpu_error = words, jailer = true })
+      end
+      says("1: the guest's CPU gave up", { status = 1 }, { vcpu_error = words, triple_fault = true })
+      says("153: bad arguments", { status = 153 }, { vcpu_error = words })
+    end
+    assert.are.equal("MicroVM stopped with an error: GenericError", exit.vcpu_error(ended))
+    for _, log in ipairs{ "", "Received KVM_EXIT_INTERNAL_ERROR signal\n", "2026-11-30T16:19:24.3 "
+      .. "[x:fc_vcpu 0] Received a VcpuEvent::Resume message with immediate_exit enabled.\n" } do
+      assert.is_nil(exit.vcpu_error(log))
+    end
+  end)
+
   it("is usual, or makes one ask what program it was", function()
     for _, ended in ipairs{ { status = 1 }, { status = 153 }, { signal = 9 }, { signal = 15 } } do
       assert.is_true(exit.is_usual(ended))

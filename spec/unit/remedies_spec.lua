@@ -3,13 +3,14 @@
 local support = require "spec.support"
 local cgroup = require "fcproc.machine.cgroup"
 local errors = require "fcproc.error"
+local exits = require "fcproc.machine.exit"
 local fcproc = require "fcproc"
 local files = require "fcproc.doctor.files"
 local jailer = require "fcproc.machine.jailer"
 local jails = require "spec.support.jails"
 local mounts = require "fcproc.mounts"
 local own = require "fcproc.doctor.rootless"
-local remedies = require "fcproc.machine.remedies"
+local remedies = require "fcproc.remedies"
 local room = require "fcproc.resources.room"
 local sizes = require "fcproc.vm.sizes"
 
@@ -34,6 +35,10 @@ describe("a refusal of the host", function()
     has(remedies.of("Failed to write /sys/fs/cgroup/fcproc/cgroup.subtree_control: busy"),
       "cgroup.subtree_control", "Delegate=yes")
     has(remedies.of('Error: CgroupControllerUnavailable("memory")'), "cgroup.subtree_control")
+    for _, said in ipairs{ "can't put /dev/kvm into the jail: No such file or directory",
+      "Kvm error: Error creating KVM object: No such file or directory (os error 2)" } do
+      has(remedies.of(said), "modprobe kvm_intel or kvm_amd", "--device /dev/kvm")
+    end
     for _, other in ipairs{ "", "Open tap device failed: Resource busy (os error 16)", "os error 13" } do
       assert.are.equal("", remedies.of(other))
     end
@@ -144,19 +149,19 @@ describe("a kill for want of memory", function()
       support.sh{ "mkdir", folder }
       local jail, outer = { cgroups = {}, cgroup = folder }, { path = folder, oom_kills = 2 }
       local inner = { cgroups = { folder } }
-      assert.is_nil(remedies.oom(KILLED, jail))
+      assert.is_nil(exits.oom(KILLED, jail))
       support.write_file(folder .. "/" .. name, text:format(0))
-      assert.is_nil(remedies.oom(KILLED, jail))
+      assert.is_nil(exits.oom(KILLED, jail))
       support.write_file(folder .. "/" .. name, text:format(2))
-      has(remedies.oom(KILLED, jail), "SIGKILL: killed by the kernel for want of memory", folder)
-      has(remedies.oom(KILLED, inner), folder)
-      assert.is_nil(remedies.oom(KILLED, nil, outer)) -- others, before it came
-      assert.is_nil(remedies.oom({ signal = 15 }, jail))
-      assert.is_nil(remedies.oom({ status = 1 }, jail))
+      has(exits.oom(KILLED, jail), "SIGKILL: killed by the kernel for want of memory", folder)
+      has(exits.oom(KILLED, inner), folder)
+      assert.is_nil(exits.oom(KILLED, nil, outer)) -- others, before it came
+      assert.is_nil(exits.oom({ signal = 15 }, jail))
+      assert.is_nil(exits.oom({ status = 1 }, jail))
       support.write_file(folder .. "/" .. name, text:format(3))
-      has(remedies.oom(KILLED, nil, outer), folder)
+      has(exits.oom(KILLED, nil, outer), folder)
     end
-    assert.is_nil(remedies.oom(KILLED, nil, nil))
+    assert.is_nil(exits.oom(KILLED, nil, nil))
   end)
 
   it("is seen in a cgroup of this kernel", function()
@@ -172,6 +177,6 @@ describe("a kill for want of memory", function()
     local _, exit = must(process:wait(20))
     assert.are.equal(9, exit.signal)
     assert.are.equal(1, cgroup.oom_kills(folder))
-    has(remedies.oom(exit, nil, { path = folder, oom_kills = 0 }), folder)
+    has(exits.oom(exit, nil, { path = folder, oom_kills = 0 }), folder)
   end)
 end)

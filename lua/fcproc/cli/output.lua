@@ -175,16 +175,22 @@ function M.left(left)
   return list
 end
 
+---The end of what Firecracker said, below a line on stderr.
+---@param text string
+function Output:quote(text)
+  local lines = {}
+  for line in text:gmatch("[^\r\n]+") do lines[#lines + 1] = line end
+  for i = math.max(1, #lines - TAIL_LINES + 1), #lines do
+    self.err:write("  | ", lines[i], "\n")
+  end
+end
+
 ---Tells of a failure: a line on stderr, and below it the end of what Firecracker said.
 ---@param err fcproc.Error
 ---@return integer status
 function Output:tell(err)
   self:note("%s (%s)", flags.say((err.message:gsub("%s*\n%s*", " "))), err.code)
-  local lines = {}
-  for line in (err.output or ""):gmatch("[^\r\n]+") do lines[#lines + 1] = line end
-  for i = math.max(1, #lines - TAIL_LINES + 1), #lines do
-    self.err:write("  | ", lines[i], "\n")
-  end
+  self:quote(err.output or "")
   return M.status_of(err)
 end
 

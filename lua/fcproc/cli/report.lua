@@ -24,11 +24,12 @@ end
 ---@param report fcproc.StopReport
 ---@return string
 function M.line(id, report)
-  local how = report.step == "gone" and "it had ended" or ("ended by %s"):format(report.step)
+  local how = report.step == "gone" and "it had ended"
+    or ("ended by %s after %.0f ms"):format(report.step, report.took * 1000)
   local others = report.others and (", with %d other process%s of its jail"):format(report.others,
     report.others == 1 and "" or "es") or ""
   local panic = report.console_panic and ('; its console ends with "%s"'):format(report.console_panic) or ""
-  return ("%s: %s after %.0f ms%s, all of it is removed%s%s"):format(id, how, report.took * 1000, others,
+  return ("%s: %s%s, all of it is removed%s%s"):format(id, how, others,
     report.description and " (" .. report.description .. ")" or "", panic)
 end
 

@@ -13,8 +13,10 @@ local keyboard = require "fcproc.cli.keys"
 local loop = require "fcproc.loop"
 local output = require "fcproc.cli.output"
 local report_text = require "fcproc.cli.report"
+local outputs = require "fcproc.machine.outputs"
 local signals = require "fcproc.cli.signals"
 local specs = require "fcproc.cli.spec"
+local tail = require "fcproc.tail"
 local vms = require("fcproc").vm
 
 local M = {}
@@ -139,7 +141,7 @@ end
 -- A guest's kernel that panics, or whose CPU gives up, ends its Firecracker as one that was told to end.
 local function status_of_end(cli, report)
   if report.console_panic or report.triple_fault then return cli.args.ignore_panic and 0 or FAILED end
-  return report.exit and report.exit.status == 0 and 0 or FAILED
+  return report.exit and report.exit.status == 0 and not report.vcpu_error and 0 or FAILED
 end
 
 -- Why it ends before its guest wanted to. Of a reader that has gone nothing is said: `| head` is use.
@@ -160,10 +162,14 @@ local function work(cli, state)
   local gone, why = keyboard.during(state.keys, state.patience, function() state.interrupt(INT) end,
     function(ctx) return accompany(cli, vm, ctx) end)
   if not gone and not state.signal then tell_why_stopped(cli, vm, why) end
+  local log = gone and errors.shown(tail.lines(outputs.of(vm:record().files, "log"))) -- it goes with the VM
   local report
   report, err = end_vm(vm, cli.args.ladder, state.urgent)
   if not report then return nil, err end
   cli.output:note("%s", report_text.line(vm.id, report))
+  if gone and not (report.exit and report.exit.status == 0 and not report.vcpu_error) then
+    cli.output:quote(log)
+  end
   if cli.output.json then
     cli.output:result({ id = vm.id, report = report_text.plain(report) })
   end

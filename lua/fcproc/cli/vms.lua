@@ -7,6 +7,7 @@ local finally = require "fcproc.finally"
 local flags = require "fcproc.cli.flags"
 local journals = require "fcproc.resources.journal"
 local output = require "fcproc.cli.output"
+local outputs = require "fcproc.machine.outputs"
 local process = require "fcproc.process"
 local publish = require "fcproc.network.publish"
 local report_text = require "fcproc.cli.report"
@@ -15,6 +16,7 @@ local vms = require "fcproc.vm"
 
 local M = {}
 
+local LOG_TAIL = 4096 -- bytes in which a VMM's last words are
 local LIST = { kind = "list" }
 local VMS = { kind = "list", of = { fields = { ports = LIST } } }
 local WITH_MANIFEST = { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }
@@ -104,7 +106,7 @@ local function process_of(cli, id)
   local handle
   if info.identity then handle, err = process.open(info.identity) end
   if err and err.code ~= "not_found" then return { id = id, err = err } end
-  return { id = id, handle = handle }
+  return { id = id, handle = handle, files = info.files }
 end
 
 -- How it ended, as JSON has it.
@@ -116,9 +118,12 @@ local function wait_for(cli, found)
   return { id = found.id, had_ended = false, exit = exit }
 end
 
-local function wait_line(ended)
+local function wait_line(ended, files)
   local how = ended.had_ended and "it had ended" or "ended"
-  return ("%s: %s%s\n"):format(ended.id, how, ended.exit and ", " .. exits.describe(ended.exit) or "")
+  local log = ended.exit and files and outputs.read(files, "log", -LOG_TAIL) or ""
+  local vcpu_error, fault = exits.vcpu_error(log), exits.is_triple_fault(log)
+  return ("%s: %s%s\n"):format(ended.id, how, ended.exit and ", " .. exits.describe(ended.exit, {
+    triple_fault = fault, vcpu_error = vcpu_error and errors.shown(vcpu_error) }) or "")
 end
 
 ---fcproc wait ID...
@@ -139,7 +144,7 @@ function M.wait(cli)
     if err then bad = cli.output:tell(err) end
     if status == 0 then status = bad end
     list[i] = ended or { id = entry.id, error = output.plain(err) }
-    if ended and not cli.output.json then cli.output:write(wait_line(ended)) end
+    if ended and not cli.output.json then cli.output:write(wait_line(ended, entry.files)) end
   end
   if cli.output.json then cli.output:result(list, LIST) end
   return status

@@ -1,6 +1,10 @@
 -- What the end of a Firecracker process means, in a sentence for the operator.
 
+local cgroup = require "fcproc.machine.cgroup"
+
 local M = {}
+
+local SIGKILL = 9
 
 -- FcExitCode and what Firecracker's FAQ adds.
 local statuses = {
@@ -69,6 +73,25 @@ function M.is_triple_fault(log)
   return false
 end
 
+-- What a vCPU's thread logs when it can't go on.
+local VCPU_ERRORS = { "Received KVM_EXIT_INTERNAL_ERROR", "Received KVM_EXIT_FAIL_ENTRY",
+  "Unexpected exit reason on vcpu run: ", "Failure during vcpu run: ", "Received ENOSYS error" }
+local STOPPED = "MicroVM stopped with an error: "
+
+---Why a VM that ran was ended by one of its vCPUs, as the log says; nil: it says nothing of that. The
+---status does not: by a race of Firecracker's own it is 0 or 1.
+---@param log string
+---@return string? words
+function M.vcpu_error(log)
+  for line in log:gmatch("[^\n]+") do
+    local words = line:match(":fc_vcpu %d+[^%]]*%] *(.+)")
+    for _, known in ipairs(words and VCPU_ERRORS or {}) do
+      if words:sub(1, #known) == known then return words end
+    end
+  end
+  return log:match(STOPPED .. "[^\n]+")
+end
+
 ---Does a Firecracker that fails end so, or one that others end? A crash is none of these.
 ---@param ended fcproc.Exit
 ---@return boolean
@@ -92,13 +115,26 @@ function M.as_asked(step, ended)
   return sent and ended and ended.signal == sent.signal and sent.text or nil
 end
 
+---Was it the kernel, for want of memory? That is to be asked before its cgroup is removed.
+---@param exit fcproc.Exit?
+---@param jail table?   the record's
+---@param outer { path: string, oom_kills: integer }?  the spec's cgroup, and how many had been killed in it
+---                     when the VM came
+---@return string? words
+function M.oom(exit, jail, outer)
+  if not exit or exit.signal ~= SIGKILL then return nil end
+  local folder = cgroup.oom_killed(jail, outer)
+  return folder and ("SIGKILL: killed by the kernel for want of memory, as oom_kill in %s tells: raise its "
+    .. "limit, or lower mem_mib"):format(folder) or nil
+end
+
 ---One sentence on how a Firecracker ended.
 ---
 ---    print(exit.describe({ status = 148 })) --> 148: seccomp violation (SIGSYS): ...
 ---@param ended fcproc.Exit?  as process:wait gives it
----@param context { jailer: boolean?, daemonized: boolean?, triple_fault: boolean? }?  it was started by
----                 the jailer; with --daemonize or --new-pid-ns, when the process started is not the one
----                 that stays; what is_triple_fault said
+---@param context { jailer: boolean?, daemonized: boolean?, triple_fault: boolean?, vcpu_error: string? }?
+---                 it was started by the jailer; with --daemonize or --new-pid-ns, when the process
+---                 started is not the one that stays; what is_triple_fault and vcpu_error said
 ---@return string sentence
 function M.describe(ended, context)
   context = context or {}
@@ -116,6 +152,9 @@ function M.describe(ended, context)
   if context.triple_fault and (status == 0 or status == 1) then
     return ("%d: the guest's CPU gave up (a triple fault): its kernel crashed, or rebooted by reboot=t")
       :format(status)
+  end
+  if context.vcpu_error and (status == 0 or status == 1) then
+    return ("%d: the VM ran, and its vCPU could not go on: %s"):format(status, context.vcpu_error)
   end
   local text = statuses[status] or "a status that Firecracker does not document"
   if status == 1 and context.jailer then

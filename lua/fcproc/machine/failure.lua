@@ -5,7 +5,7 @@ local core = require "fcproc.core"
 local errors = require "fcproc.error"
 local exits = require "fcproc.machine.exit"
 local outputs = require "fcproc.machine.outputs"
-local remedies = require "fcproc.machine.remedies"
+local remedies = require "fcproc.remedies"
 local tail = require "fcproc.tail"
 
 local M = {}
@@ -26,9 +26,10 @@ local Failure = {}
 ---@return string
 function Failure:describe_exit(exit, fault, step)
   if fault == nil then fault = self:triple_fault(exit) end
-  return remedies.oom(exit, self.files.jail, self.outer)
+  return exits.oom(exit, self.files.jail, self.outer)
     or exits.as_asked(step, exit)
-    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = fault })
+    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = fault,
+      vcpu_error = not fault and self:vcpu_error(exit) or nil })
 end
 
 ---Did it end because the guest's CPU gave up? Its log says so; before 1.15 at the level Info only.
@@ -37,6 +38,15 @@ end
 function Failure:triple_fault(exit)
   if not exit or (exit.status ~= 0 and exit.status ~= 1) then return nil end
   return exits.is_triple_fault(outputs.read(self.files, "log", -LOG_TAIL) or "") or nil
+end
+
+---Did one of its vCPUs end it? As its log says, in these words.
+---@param exit fcproc.Exit?
+---@return string?
+function Failure:vcpu_error(exit)
+  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return nil end
+  local words = exits.vcpu_error(outputs.read(self.files, "log", -LOG_TAIL) or "")
+  return words and errors.shown(words)
 end
 
 ---The end of the log and of the console, for an error.
@@ -93,7 +103,7 @@ end
 local function explain_end(self, step, exit, output)
   local words = jail_words(self, exit)
   if words then
-    return ("%s: the jail failed: %s"):format(step, errors.shown(words)),
+    return ("%s: the jail failed: %s%s"):format(step, errors.shown(words), remedies.of(words)),
       words:find("Permission denied", 1, true) or words:find("not permitted", 1, true)
   end
   words = jailer_words(self, exit)
@@ -110,6 +120,7 @@ local function explain_end(self, step, exit, output)
   if step == "start" and exit and exit.status == 0 then
     how = "0: it ended before the VM was seen to run: the guest ended at once"
   end
+  if self:vcpu_error(exit) then how, last, reason = self:describe_exit(exit), nil, nil end
   if self.shape.daemonize and not last and not killed and log_is_empty(self) then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
   end
@@ -166,7 +177,6 @@ function Failure:failure(step, cause)
   -- An answer says why, also when it ended right after it.
   if cause and (cause.code == "api" or not dead) then
     cause.output = cause.output or output
-    if cause.code == "api" then cause.message = cause.message .. remedies.of(cause.message) end
     return cause
   end
   if subject and not exit then -- nobody's child: its log may tell

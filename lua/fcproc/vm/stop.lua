@@ -26,6 +26,7 @@ local M = {}
 ---@field console_panic string?  the last that its console says is this line of a kernel's panic, escaped: the
 ---                         guest's own words, which may be anything
 ---@field triple_fault true?   the guest's CPU gave up, as its Firecracker logged
+---@field vcpu_error string?  what Firecracker logged of a CPU of the guest that could not go on otherwise
 ---@field steps fcproc.StopStep[]
 ---@field took number      seconds, without the clean-up
 ---@field cleanup_took number?  seconds
@@ -302,6 +303,7 @@ function M.process(vm, ladder, ctx, pressed)
   if gone then
     local fault = machine:triple_fault(report.exit)
     report.triple_fault = fault
+    report.vcpu_error = not fault and machine:vcpu_error(report.exit) or nil
     report.description = machine:describe_exit(report.exit, fault or false, report.step)
     report.console_panic = console.panic(machine.files)
     return report

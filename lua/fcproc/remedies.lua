@@ -1,12 +1,9 @@
--- What the host has refused, in words that say what to do: where Firecracker and the jailer pass on the
--- kernel's errno, and the kernel ends a process without a word.
+-- What the host has refused, in words that say what to do: where Firecracker, the jailer and what makes a
+-- rootless jail pass on the kernel's errno.
 
-local cgroup = require "fcproc.machine.cgroup"
 local core = require "fcproc.core"
 
 local M = {}
-
-local SIGKILL = 9
 
 -- How much memory the host has for who comes now.
 local function memory()
@@ -31,6 +28,10 @@ function M.of(said)
   elseif said:find("os error 13", 1, true) and lower:find("creating kvm object", 1, true) then
     return "; whoever is in the group kvm may open /dev/kvm (as root: adduser NAME kvm), from his next login "
       .. "on"
+  elseif said:find("can't put /dev/kvm into the jail: No such file", 1, true)
+    or said:find("os error 2)", 1, true) and lower:find("creating kvm object", 1, true) then
+    return "; KVM is not here: modprobe kvm_intel or kvm_amd; in a container, pass the device in "
+      .. "(--device /dev/kvm); `fcproc doctor` tells more (check kvm)"
   elseif said:find("os error 16", 1, true) and (lower:find("vm file descriptor", 1, true)
     or lower:find("create.-vm")) then
     return "; another hypervisor (VirtualBox, VMware) has the processor's virtualization: end its machines, "
@@ -43,19 +44,6 @@ function M.of(said)
       .. "which one can have only while no process is in it itself (systemd: Delegate=yes)"
   end
   return ""
-end
-
----Was it the kernel, for want of memory? That is to be asked before its cgroup is removed.
----@param exit fcproc.Exit?
----@param jail table?   the record's
----@param outer { path: string, oom_kills: integer }?  the spec's cgroup, and how many had been killed in it
----                     when the VM came
----@return string? words
-function M.oom(exit, jail, outer)
-  if not exit or exit.signal ~= SIGKILL then return nil end
-  local folder = cgroup.oom_killed(jail, outer)
-  return folder and ("SIGKILL: killed by the kernel for want of memory, as oom_kill in %s tells: raise its "
-    .. "limit, or lower mem_mib"):format(folder) or nil
 end
 
 return M
