@@ -44,8 +44,9 @@ local function scripts(language)
   return texts, not_run
 end
 
--- With an uplink eth0, /srv/disk.img, and fcproc on PATH.
+-- With an uplink eth0, /srv/disk.img, and fcproc on PATH; once for a world.
 local function prepare(world)
+  if world.bin then return world.bin end
   local srv, bin = world.folder:file("srv"), world.folder:file("bin")
   support.sh{ "mkdir", srv, bin }
   support.sh{ "truncate", "-s", "1M", srv .. "/disk.img" }
@@ -54,6 +55,7 @@ local function prepare(world)
   support.sh({ "ip", "link", "set", "eth0", "up" }, { netns = world.netns })
   support.write_file(bin .. "/fcproc", ('#!/bin/sh\nexec %s lua/bin/fcproc "$@"\n'):format(support.lua))
   support.sh{ "chmod", "755", bin .. "/fcproc" }
+  world.bin = bin
   return bin
 end
 
@@ -133,6 +135,20 @@ describe("the manual", function()
       assert_clean(world)
     end)
   end
+
+  it("in Lua leaves nothing when it fails in its middle, so that the next run is as the first", function()
+    local world <close> = cli.world()
+    local text = scripts("lua")["README.md"]
+    local broken, n = text:gsub("fcproc%.guest_path%(%)", "'/nowhere/kernel'")
+    assert.are.equal(1, n)
+    local ok, err = pcall(run, world, { support.lua }, broken)
+    assert.is_false(ok)
+    assert.is_truthy(tostring(err):find("Boot source error", 1, true), tostring(err))
+    assert_clean(world)
+    assert.is_nil(fcproc.runner():run({ "ip", "link", "show", "fctap0" }, { netns = world.netns }))
+    run(world, { support.lua }, text)
+    assert_clean(world)
+  end)
 
   for path, text in pairs(scripts("sh")) do
     it("in a shell: " .. path, function()
