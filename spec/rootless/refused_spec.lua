@@ -135,11 +135,28 @@ describe("an ordinary user is told", function()
       local cli = { support.lua, must(core.absolute_path("lua/bin/fcproc")), "ps" }
       local err = fails("exit_status", fcproc.runner():run{ "env", "-u", "HOME", table.unpack(cli) })
       equal(2, err.status)
-      check(err.stderr:find("there is no HOME to have VMs in: set it, or say where they are with "
+      check(err.stderr:find("there is no HOME, or no absolute one, to have VMs in: "
+        .. "set it, or say where they are with "
         .. "--runtime-dir", 1, true), err.stderr)
       must(core.symlink("/tmp", home .. "/link"))
       refused("conflict", home .. "/link", home .. "/link is no folder of its own but a link or a file")
     ]])
+  end)
+
+  it("that pasta has too few descriptors, and not that his host lacks a route", function()
+    local within = rootless.NETWORK .. " sh -ec 'ulimit %s 64; exec \"$@\"' sh "
+    rootless.run(NOTHING .. [[
+      local manager <close> = world()
+      local err = fails("not_found", fcproc.vm.launch(manager, { network = { nat = true } }))
+      check(err.message:find("it may open 64 files at most", 1, true), err)
+      check(not err.message:find("default route", 1, true), err)
+      local found = require("spec.support.doctor").by_name(must(require("fcproc.doctor").run(manager)))
+      equal("raise the hard limit of open files (ulimit -Hn)", found.uplink.fix)
+    ]], within:format("-n"))
+    rootless.run([[
+      local manager <close> = world()
+      local vm <close> = must(fcproc.vm.launch(manager, { network = { nat = true } }))
+    ]], within:format("-Sn"))
   end)
 
   it("at once that a host without a default route has no uplink for his guests", function()

@@ -248,7 +248,7 @@ local function add_host(parser, command)
   command(net, "clean", "Remove the TAPs whose VM is not there any more; refused while one is in use.")
   local doctor = command(parser, "doctor", "Check what the host can do, and say what mends it.")
   doctor:flag("--boot", "Prove it: boot the built-in guest on a TAP and ping it.")
-  doctor:option("--uplink", "Check NAT by this interface, too."):argname("<interface>")
+  doctor:option("--uplink", "Check NAT by this interface, too; auto: as --nat auto."):argname("<interface>")
   doctor:option("--user", "Who is to run Firecracker."):argname("<uid:gid>"):convert(user_and_group)
   command(parser, "version", "The versions of fcproc, Firecracker and the kernel.")
 end

@@ -135,7 +135,7 @@ end
 function M.uplink(host)
   if host:is_rootless() then return own.uplink(host) end
   local name = host.opts.uplink
-  if name then
+  if name and name ~= "auto" then
     local ok, err = core.check_ifname(name)
     if not ok then return "fail", err.message, "give the uplink as `ip link` names it" end
     if has_link(host, name) then return "ok", ("%s is there%s"):format(name, where(host)) end
@@ -147,7 +147,8 @@ function M.uplink(host)
       return "ok", ("the default route%s leaves by %s"):format(where(host), route.interface)
     end
   end
-  return "warn", ("there is no default route%s: guests reach no further than we do"):format(
+  return name and "fail" or "warn",
+    ("there is no default route%s: guests reach no further than we do"):format(
     where(host)), "name the uplink, or give this host a default route"
 end
 

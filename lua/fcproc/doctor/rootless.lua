@@ -3,6 +3,7 @@
 -- message and perhaps a fix.
 
 local core = require "fcproc.core"
+local pastas = require "fcproc.manager.pasta"
 local rootless = require "fcproc.manager.rootless"
 
 local M = {}
@@ -30,7 +31,7 @@ local function fix_for(host)
 end
 
 local NO_SWITCH = "no sysctl forbids it: in a container, have its seccomp profile allow unshare with "
-  .. "CLONE_NEWUSER and CLONE_NEWNET"
+  .. "CLONE_NEWUSER and CLONE_NEWNET; in a chroot there are none, whatever is allowed"
 
 ---@param host fcproc.DoctorHost
 function M.namespaces(host)
@@ -61,7 +62,7 @@ end
 function M.uplink(host)
   local wanted, pasta = host.opts.uplink, rootless.find_pasta()
   local bad = wanted and "fail" or "warn"
-  if wanted and wanted ~= rootless.UPLINK then
+  if wanted and wanted ~= "auto" and wanted ~= rootless.UPLINK then
     return bad, ("guests in namespaces of your own can't have %s as their uplink: it is called %s there, "
       .. "and is what pasta gives them"):format(wanted, rootless.UPLINK), "ask for nat = true, --nat auto"
   end
@@ -89,8 +90,11 @@ function M.uplink(host)
     up = tried
   end
   if up then return "ok", ("%s gives guests their uplink, %s"):format(pasta, rootless.UPLINK) end
-  return bad, err and err.message or pasta .. " gives a namespace no uplink",
-    "give this host a default route, if it has none; else see what `pasta --config-net true` says"
+  local too_few = pastas.too_few_descriptors()
+  return bad, err and err.message
+    or pasta .. " gives a namespace no uplink" .. (too_few and ": " .. too_few or ""),
+    too_few and "raise the hard limit of open files (ulimit -Hn)"
+      or "give this host a default route, if it has none; else see what `pasta --config-net true` says"
 end
 
 local LINGERS = "/var/lib/systemd/linger/"

@@ -44,7 +44,8 @@ function M.default_path()
   if data and data:sub(1, 1) == "/" then return data .. "/fcproc/images" end
   if home and home:sub(1, 1) == "/" then return home .. "/.local/share/fcproc/images" end
   return nil, errors.new{ code = "invalid", op = "image.store",
-    message = "there is no HOME to have images in: say where the store is (store = PATH, --store PATH)" }
+    message = "there is no HOME, or no absolute one, to have images in: say where the store is "
+      .. "(store = PATH, --store PATH)" }
 end
 
 -- Its folders are made, and judged. What judges them is made for runtime folders.

@@ -76,7 +76,8 @@ function M.runtime_dir()
   if core.own_uid() == 0 then return "/run/fcproc" end
   if state and state:sub(1, 1) == "/" then return state .. "/fcproc" end
   if home and home:sub(1, 1) == "/" then return home .. "/.local/state/fcproc" end
-  return invalid("there is no HOME to have VMs in: set it, or say where they are with runtime_dir")
+  return invalid("there is no HOME, or no absolute one, to have VMs in: set it, or say where they are "
+    .. "with runtime_dir")
 end
 
 -- Below it is written down what VMs have on this host, whatever their runtime folder: see lease.lua.

@@ -9,6 +9,7 @@ local M = {}
 
 local SET_UP_LIMIT = 5 -- seconds
 local FILE_LIMIT = 65536
+local DESCRIPTORS = 128
 
 M.UPLINK = "uplink0" -- the interface, inside
 -- Nothing of the host's own loopback is for guests, neither by the gateway's address (--no-map-gw) nor
@@ -67,6 +68,15 @@ function M.is_lost(holder, folder)
     and (core.read_file(pid_file(folder), 0, FILE_LIMIT) or ""):find("\n", 1, true) ~= nil
 end
 
+---Has it too few descriptors? It raises its own limit to the hard one.
+---@return string? words
+function M.too_few_descriptors()
+  local hard = (core.read_file("/proc/self/limits") or ""):match("Max open files%s+%d+%s+(%d+)")
+  if not hard or tonumber(hard) >= DESCRIPTORS then return nil end
+  return ("it may open %s files at most, and needs %d: raise the hard limit (ulimit -Hn)"):format(hard,
+    DESCRIPTORS)
+end
+
 ---Why there is no uplink, as far as it has said it, and what to do.
 ---@param folder string
 ---@return string
@@ -74,6 +84,8 @@ function M.words(folder)
   local log = core.read_file(log_file(folder), 0, FILE_LIMIT) or ""
   local said = log:match("ERROR:%s*([^\n]+)%s*$")
   local words = said and errors.shown(said) .. "; " or ""
+  local too_few = M.too_few_descriptors()
+  if too_few then return words .. too_few end
   if not said or said:find("interface", 1, true) then words = words .. "has this host a default route? " end
   return words .. "The next VM that asks for one starts it again"
 end
