@@ -293,10 +293,14 @@ for _, jailer in ipairs{ false, { uid = 1234, gid = 2345 } } do
       true), tostring(err))
     assert(must(vm:info()).state == "running")
     assert(#must(core.list_dir(dir .. "/full")) <= 1)
+    return err
   end
   attempt(dir .. "/full/snap", "system") -- of the drive, after the memory
-  support.write_file(dir .. "/full/ballast", ("x"):rep(10 * 1024 * 1024))
-  if not jailer then attempt(dir .. "/full/snap", "api") else attempt(dir .. "/full/snap", "system") end
+  support.write_file(dir .. "/full/ballast", ("x"):rep(4 << 20)) -- of the memory, after the state
+  attempt(dir .. "/full/snap", jailer and "system" or "api")
+  support.write_file(dir .. "/full/ballast", ("x"):rep(10 << 20))
+  local err = attempt(dir .. "/full/snap", "system")
+  assert(err.message:find("there is no room for a snapshot", 1, true), "it was begun: " .. tostring(err))
   os.remove(dir .. "/full/ballast")
   must(vm:snapshot(dir .. "/snap" .. (jailer and "-jailed" or "")))
   must(vm:stop())

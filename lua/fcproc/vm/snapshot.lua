@@ -19,6 +19,7 @@ local users = require "fcproc.resources.users"
 local M = {}
 
 local CLEANUP_LIMIT = 60 -- seconds
+local ENOSPC = 28
 
 ---@class fcproc.SnapshotOptions
 ---@field type ("Full"|"Diff")?  default "Full"; "Diff" needs track_dirty_pages
@@ -133,6 +134,17 @@ local function check_target(path)
   return refuse("not_found", path, "%s: there is no folder %s; make it first", path, parent)
 end
 
+-- A full one is all of the memory: where that can't fit, it is not begun.
+local function check_room(record, path, opts)
+  local folder, wanted = path:match("^(.*)/"), (record.mem_mib or 0) << 20
+  if folder == "" then folder = "/" end
+  if opts.type == "Diff" or not room.is_short(folder, wanted) then return true end
+  local err = errors.new{ code = "system", op = "vm.snapshot", path = path, errno = ENOSPC,
+    message = "there is no room for a snapshot in " .. folder }
+  room.tell(err, folder, wanted, "its memory")
+  return nil, err
+end
+
 -- Writes down that a snapshot is being made, and makes the folder that becomes it.
 local function begin(vm, path, state, trust)
   local record = vm.journal.record
@@ -194,6 +206,7 @@ local function create(vm, path, opts, ctx)
   if not state then return nil, machine:failure("snapshot", err) end
   local ok
   ok, err = sizes.snapshot(vm, opts)
+  if ok then ok, err = check_room(record, path, opts) end
   if not ok then return nil, err end
   local manifest -- before the pause: it takes longer than some snapshots
   manifest, err = manifests.of(vm, opts.type or "Full", opts.hash ~= false, ctx)
