@@ -131,6 +131,9 @@ end
 ---The interpreter that runs this suite, for specs that start another one.
 M.lua = os.getenv("FCPROC_SPEC_LUA") or "lua5.4"
 
+-- Is it the one that `make test SANITIZE=1` builds?
+M.sanitized = M.lua:find("lua%-host$") ~= nil
+
 ---The real binary, or a failed test that says why there is none.
 function M.firecracker()
   local path = os.getenv("FCPROC_SPEC_FIRECRACKER")

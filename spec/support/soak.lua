@@ -78,7 +78,7 @@ if arg and arg[0] and arg[0]:find("soak%.lua$") then
   print(("memory grew by %d KiB after the warm-up, descriptors by %d; no link, file or process left")
     :format(result.grown_kib, result.descriptors))
   -- ASan keeps freed memory for a while, to see who uses it.
-  local most = MOST_KIB * (support.lua:find("lua-host", 1, true) and 64 or 1)
+  local most = MOST_KIB * (support.sanitized and 64 or 1)
   os.exit(result.grown_kib < most and result.descriptors <= 0)
 end
 
