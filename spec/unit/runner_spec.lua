@@ -101,9 +101,14 @@ describe("runner:run", function()
       must(runner:run{ "sh", "-c", command })
       return os.clock() - worked
     end
-    local plain = work("head -c 300M /dev/zero") -- of which the head is kept
-    local tail = work("head -c 300M /dev/zero >&2")
-    assert.is_true(tail < 2 * plain + 0.1, ("%g s, not %g s"):format(tail, plain))
+    -- Moved for each piece, it takes many times as long each time; on a busy machine it may once.
+    local plain, tail
+    for _ = 1, 10 do
+      plain = work("head -c 300M /dev/zero") -- of which the head is kept
+      tail = work("head -c 300M /dev/zero >&2")
+      if tail < 2 * plain + 0.1 then return end
+    end
+    error(("%g s, not %g s"):format(tail, plain))
   end)
 
   it("keeps 1 MiB of what is printed when nothing is said", function()
