@@ -19,34 +19,32 @@ local JAIL_FAILED = 127 -- the status of what makes a rootless jail, if it can't
 ---@class fcproc.MachineFailure
 local Failure = {}
 
+---@class fcproc.CpuEnd  what a CPU of the guest has to do with an end
+---@field triple_fault true?   it gave up
+---@field vcpu_error string?   it could not go on otherwise: the log's words
+
 ---How it ended, as one sentence for the operator.
 ---@param exit fcproc.Exit?
----@param fault boolean?  what triple_fault has said of it; nil: it is asked
+---@param cpu fcproc.CpuEnd?  what cpu_end has said of it; nil: it is asked
 ---@param step string?  of a ladder, that has ended it
 ---@return string
-function Failure:describe_exit(exit, fault, step)
-  if fault == nil then fault = self:triple_fault(exit) end
+function Failure:describe_exit(exit, cpu, step)
+  cpu = cpu or self:cpu_end(exit)
   return exits.oom(exit, self.files.jail, self.outer)
     or exits.as_asked(step, exit)
-    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = fault,
-      vcpu_error = not fault and self:vcpu_error(exit) or nil })
+    or exits.describe(exit, { jailer = self.shape.jailed, triple_fault = cpu.triple_fault,
+      vcpu_error = cpu.vcpu_error })
 end
 
----Did it end because the guest's CPU gave up? Its log says so; before 1.15 at the level Info only.
+---Did a CPU of the guest end it? Its log says so; of a triple fault before 1.15 at the level Info only.
 ---@param exit fcproc.Exit?
----@return true?
-function Failure:triple_fault(exit)
-  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return nil end
-  return exits.is_triple_fault(outputs.read(self.files, "log", -LOG_TAIL) or "") or nil
-end
-
----Did one of its vCPUs end it? As its log says, in these words.
----@param exit fcproc.Exit?
----@return string?
-function Failure:vcpu_error(exit)
-  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return nil end
-  local words = exits.vcpu_error(outputs.read(self.files, "log", -LOG_TAIL) or "")
-  return words and errors.shown(words)
+---@return fcproc.CpuEnd
+function Failure:cpu_end(exit)
+  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return {} end
+  local log = outputs.read(self.files, "log", -LOG_TAIL) or ""
+  if exits.is_triple_fault(log) then return { triple_fault = true } end
+  local words = exits.vcpu_error(log)
+  return { vcpu_error = words and errors.shown(words) }
 end
 
 ---The end of the log and of the console, for an error.
@@ -115,12 +113,13 @@ local function explain_end(self, step, exit, output)
   local killed = exit and (exit.signal and exit.signal ~= 6 or exit.status == 0)
   local last, reason
   if not killed then last, reason = tail.last_words(output) end
-  local how = last and exits.describe(exit) or self:describe_exit(exit)
+  local cpu = self:cpu_end(exit)
+  local how = last and exits.describe(exit) or self:describe_exit(exit, cpu)
   if last and exit and exit.status == 1 then how = "1: a general failure" end -- the words say which
   if step == "start" and exit and exit.status == 0 then
     how = "0: it ended before the VM was seen to run: the guest ended at once"
   end
-  if self:vcpu_error(exit) then how, last, reason = self:describe_exit(exit), nil, nil end
+  if cpu.vcpu_error then how, last, reason = self:describe_exit(exit, cpu), nil, nil end
   if self.shape.daemonize and not last and not killed and log_is_empty(self) then
     how = how .. ", and what it wrote went to /dev/null: try once without daemonize"
   end

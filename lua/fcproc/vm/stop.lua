@@ -301,10 +301,9 @@ function M.process(vm, ladder, ctx, pressed)
   end
   report.took = core.now() - began
   if gone then
-    local fault = machine:triple_fault(report.exit)
-    report.triple_fault = fault
-    report.vcpu_error = not fault and machine:vcpu_error(report.exit) or nil
-    report.description = machine:describe_exit(report.exit, fault or false, report.step)
+    local cpu = machine:cpu_end(report.exit)
+    report.triple_fault, report.vcpu_error = cpu.triple_fault, cpu.vcpu_error
+    report.description = machine:describe_exit(report.exit, cpu, report.step)
     report.console_panic = console.panic(machine.files)
     return report
   end
