@@ -7,7 +7,6 @@ local finally = require "fcproc.finally"
 local flags = require "fcproc.cli.flags"
 local journals = require "fcproc.resources.journal"
 local output = require "fcproc.cli.output"
-local outputs = require "fcproc.machine.outputs"
 local process = require "fcproc.process"
 local publish = require "fcproc.network.publish"
 local report_text = require "fcproc.cli.report"
@@ -16,7 +15,6 @@ local vms = require "fcproc.vm"
 
 local M = {}
 
-local LOG_TAIL = 4096 -- bytes in which a VMM's last words are
 local LIST = { kind = "list" }
 local VMS = { kind = "list", of = { fields = { ports = LIST } } }
 local WITH_MANIFEST = { fields = { manifest = { fields = { drives = LIST, network = LIST } } } }
@@ -120,10 +118,9 @@ end
 
 local function wait_line(ended, files)
   local how = ended.had_ended and "it had ended" or "ended"
-  local log = ended.exit and files and outputs.read(files, "log", -LOG_TAIL) or ""
-  local vcpu_error, fault = exits.vcpu_error(log), exits.is_triple_fault(log)
+  local cpu = files and exits.cpu_end(ended.exit, files) or {}
   return ("%s: %s%s\n"):format(ended.id, how, ended.exit and ", " .. exits.describe(ended.exit, {
-    triple_fault = fault, vcpu_error = vcpu_error and errors.shown(vcpu_error) }) or "")
+    triple_fault = cpu.triple_fault, vcpu_error = cpu.vcpu_error }) or "")
 end
 
 ---fcproc wait ID...

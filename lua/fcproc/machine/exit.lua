@@ -1,6 +1,8 @@
 -- What the end of a Firecracker process means, in a sentence for the operator.
 
 local cgroup = require "fcproc.machine.cgroup"
+local errors = require "fcproc.error"
+local outputs = require "fcproc.machine.outputs"
 
 local M = {}
 
@@ -90,6 +92,24 @@ function M.vcpu_error(log)
     end
   end
   return log:match(STOPPED .. "[^\n]+")
+end
+
+---@class fcproc.CpuEnd  what a CPU of the guest has to do with an end
+---@field triple_fault true?   it gave up
+---@field vcpu_error string?   it could not go on otherwise: the log's words
+
+local LOG_TAIL = 4096 -- bytes in which a VMM's last words are
+
+---Did a CPU of the guest end it? Its log says so; of a triple fault before 1.15 at the level Info only.
+---@param exit fcproc.Exit?
+---@param files fcproc.MachineFiles
+---@return fcproc.CpuEnd
+function M.cpu_end(exit, files)
+  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return {} end
+  local log = outputs.read(files, "log", -LOG_TAIL) or ""
+  if M.is_triple_fault(log) then return { triple_fault = true } end
+  local words = M.vcpu_error(log)
+  return { vcpu_error = words and errors.shown(words) }
 end
 
 ---Does a Firecracker that fails end so, or one that others end? A crash is none of these.

@@ -19,10 +19,6 @@ local JAIL_FAILED = 127 -- the status of what makes a rootless jail, if it can't
 ---@class fcproc.MachineFailure
 local Failure = {}
 
----@class fcproc.CpuEnd  what a CPU of the guest has to do with an end
----@field triple_fault true?   it gave up
----@field vcpu_error string?   it could not go on otherwise: the log's words
-
 ---How it ended, as one sentence for the operator.
 ---@param exit fcproc.Exit?
 ---@param cpu fcproc.CpuEnd?  what cpu_end has said of it; nil: it is asked
@@ -36,16 +32,10 @@ function Failure:describe_exit(exit, cpu, step)
       vcpu_error = cpu.vcpu_error })
 end
 
----Did a CPU of the guest end it? Its log says so; of a triple fault before 1.15 at the level Info only.
+---What a CPU of the guest has to do with it.
 ---@param exit fcproc.Exit?
 ---@return fcproc.CpuEnd
-function Failure:cpu_end(exit)
-  if not exit or (exit.status ~= 0 and exit.status ~= 1) then return {} end
-  local log = outputs.read(self.files, "log", -LOG_TAIL) or ""
-  if exits.is_triple_fault(log) then return { triple_fault = true } end
-  local words = exits.vcpu_error(log)
-  return { vcpu_error = words and errors.shown(words) }
-end
+function Failure:cpu_end(exit) return exits.cpu_end(exit, self.files) end
 
 ---The end of the log and of the console, for an error.
 ---@return string
